@@ -1,0 +1,14 @@
+//! What everything else stands on; imports nothing of ferry's.
+
+pub mod cancel;
+pub mod caps;
+pub mod digest;
+pub mod durable;
+pub mod error;
+pub mod progress;
+pub mod verify;
+
+pub use cancel::{Cancel, Interrupted};
+pub use digest::{ContentId, Digest};
+pub use error::{AtPath, BoxFault, Class, Fault, PathError};
+pub use progress::Ctx;

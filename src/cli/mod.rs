@@ -1,0 +1,125 @@
+//! The command line: parses flags, calls one of `ops`, renders. The only module that prints, reads the environment or
+//! knows exit codes. One file a command.
+
+mod exit;
+mod progress;
+mod version;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::base::{BoxFault, Cancel, Ctx};
+
+/// Carries container images where there is no network, and runs them there.
+#[derive(Debug, Parser)]
+#[command(name = "ferry", version, propagate_version = false, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Debug, Args)]
+pub struct GlobalArgs {
+    /// The store's directory [default: /var/lib/ferry, or ~/.local/share/ferry for users]
+    #[arg(long, global = true, env = "FERRY_ROOT", value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// How much to log to standard error
+    #[arg(long, global = true, value_enum, default_value_t = LogLevel::Warn, value_name = "LEVEL")]
+    log_level: LogLevel,
+    /// How to show progress on standard error; `auto` draws on a terminal and is silent elsewhere
+    #[arg(long, global = true, value_enum, default_value_t = ProgressMode::Auto, value_name = "HOW")]
+    progress: ProgressMode,
+}
+
+/// How much to log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// How to show progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum ProgressMode {
+    Auto,
+    Plain,
+    Json,
+    None,
+}
+
+/// Each command's arguments, in its own file.
+#[derive(Debug, Subcommand)]
+enum Command {
+    Version(version::VersionArgs),
+}
+
+/// What every command is given beside its own arguments.
+pub struct Global {
+    /// The store's directory, resolved.
+    pub root: PathBuf,
+    /// Progress and interruption.
+    pub ctx: Ctx,
+}
+
+impl Global {
+    fn resolve(args: &GlobalArgs) -> Self {
+        let progress = progress::choose(args.progress);
+        let cancel = Cancel::new();
+        crate::sys::signal::cancel_on_interrupt(cancel.clone());
+        Self { root: args.root.clone().unwrap_or_else(default_root), ctx: Ctx::new(Arc::from(progress), cancel) }
+    }
+}
+
+/// The system's state directory for root, the user's data directory otherwise.
+fn default_root() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/ferry");
+    }
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let data = absolute("XDG_DATA_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/share")));
+    data.unwrap_or_else(|| PathBuf::from("/var/tmp")).join("ferry")
+}
+
+fn run(cli: Cli) -> Result<ExitCode, BoxFault> {
+    let global = Global::resolve(&cli.global);
+    match cli.command {
+        Command::Version(args) => version::run(args, &global),
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    main_with(std::env::args_os())
+}
+
+fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output with success, everything else is a usage error.
+            let _ = error.print();
+            return if error.use_stderr() { exit::usage() } else { ExitCode::SUCCESS };
+        }
+    };
+    let level = match cli.global.log_level {
+        LogLevel::Error => tracing::Level::ERROR,
+        LogLevel::Warn => tracing::Level::WARN,
+        LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Debug => tracing::Level::DEBUG,
+        LogLevel::Trace => tracing::Level::TRACE,
+    };
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).without_time().init();
+    run(cli).unwrap_or_else(|fault| exit::report(&*fault))
+}

@@ -1,0 +1,1 @@
+//! A layer as a tar stream and as a split layer.

@@ -1,0 +1,3 @@
+//! Raw system calls: the only place with `unsafe`.
+
+pub mod signal;
