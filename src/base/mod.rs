@@ -6,9 +6,11 @@ pub mod digest;
 pub mod durable;
 pub mod error;
 pub mod progress;
+pub mod read_at;
 pub mod verify;
 
 pub use cancel::{Cancel, Interrupted};
 pub use digest::{ContentId, Digest};
 pub use error::{AtPath, BoxFault, Class, Fault, PathError};
 pub use progress::Ctx;
+pub use read_at::ReadAt;

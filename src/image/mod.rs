@@ -6,6 +6,7 @@ pub mod manifest;
 pub mod platform;
 pub mod reference;
 pub mod source;
+pub mod split;
 
 pub use config::ImageConfig;
 pub use id::{ChainId, DiffId, ImageId};
@@ -13,3 +14,4 @@ pub use manifest::{Descriptor, Manifest};
 pub use platform::Platform;
 pub use reference::Reference;
 pub use source::{Form, Image, ImageSink, ImageSource, Layer};
+pub use split::{Extent, SplitContent, SplitSink};

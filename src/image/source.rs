@@ -11,6 +11,7 @@ use super::config::ImageConfig;
 use super::id::DiffId;
 use super::manifest::{Descriptor, Manifest};
 use super::reference::Reference;
+use super::split::{Extent, SplitContent, SplitSink};
 use crate::base::{BoxFault, Ctx};
 
 /// One image, as a source describes it.
@@ -62,6 +63,24 @@ pub trait ImageSource: Sync {
     /// Opens one layer. Layers may be opened in any order and several at once; a source that can only go forward says
     /// so by overriding [`ImageSource::visit_layers`], and may be slow here.
     fn open_layer(&self, layer: &Layer, form: Form) -> Result<Box<dyn Read + Send + '_>, BoxFault>;
+
+    /// Gives a layer in split form without reading its contents; `false`, and nothing given, where the source does not
+    /// keep layers so. What comes is *unverified*, as with [`ImageSource::open_layer`].
+    fn split_layer(&self, _layer: &Layer, _sink: &mut dyn SplitSink) -> Result<bool, BoxFault> {
+        Ok(false)
+    }
+
+    /// Whether [`ImageSource::content`] works for this layer. A sink that needs contents out of order asks before it
+    /// reads the layer, and else keeps a copy of what passes.
+    fn has_contents(&self, _layer: &Layer) -> bool {
+        false
+    }
+
+    /// Where one content of a layer can be read, at any time and in any order: inside an uncompressed archive that is
+    /// a file, or a file of a store. `None` exactly where [`ImageSource::has_contents`] is false.
+    fn content(&self, _layer: &Layer, _content: &SplitContent<'_>) -> Result<Option<Extent>, BoxFault> {
+        Ok(None)
+    }
 
     /// Calls `visit` once for each layer of `wanted`, in the order and on as many threads (at most `threads`) as suits
     /// the source. Stops at the first error, which it returns; visits under way are finished first.
