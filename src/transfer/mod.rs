@@ -1,1 +1,10 @@
-//! To come.
+//! To and from other hosts and media: ssh, the agent's protocol, engines on the far side, sticks.
+
+pub mod command;
+pub mod known_hosts;
+pub mod remote;
+pub mod ssh;
+pub mod ssh_config;
+pub mod wire;
+
+pub use remote::{Process, Remote, RemoteError};

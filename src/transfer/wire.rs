@@ -1,0 +1,354 @@
+//! Messages of the transfer protocol (`docs/protocol/transfer.md`): framing, kinds, caps.
+
+use std::io::{self, Read, Write};
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::digest::ContentId;
+use crate::base::{Class, Digest, Fault, caps};
+use crate::image::{DiffId, ImageId};
+
+/// What an agent says first.
+pub const BANNER: &[u8; 16] = b"\0ferry-agent/1\r\n";
+/// How much a login script may print before it, in bytes.
+pub const NOISE_BYTES: usize = 64 << 10;
+/// The longest message, in bytes, kind and payload.
+pub const MESSAGE_BYTES: usize = 16 << 20;
+/// The longest piece of a stream in one message, in bytes.
+pub const DATA_BYTES: usize = 256 << 10;
+/// The version this file writes.
+pub const PROTOCOL: u32 = 1;
+
+/// One message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)] // each kind is specified in docs/protocol/transfer.md
+pub enum Message {
+    Hello(Hello),
+    Error(PeerFailure),
+    Offer(Offer),
+    Have(Have),
+    Hint(Hint),
+    Probe(Vec<[u8; 8]>),
+    Present(Vec<u8>),
+    Stream(Stream),
+    Resume(Resume),
+    Data(Vec<u8>),
+    End(End),
+    Done(Done),
+    List(List),
+}
+
+/// Who speaks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The highest protocol version it knows.
+    pub protocol: u32,
+    /// ferry's version.
+    pub version: String,
+    /// `os/architecture`.
+    pub platform: String,
+}
+
+/// Why the peer ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerFailure {
+    /// The exit code that the peer would end with.
+    pub code: u8,
+    /// Its one line.
+    pub text: String,
+}
+
+/// An image that is offered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfferedImage {
+    /// Its names, as the sender has them.
+    pub names: Vec<String>,
+    /// Its ID.
+    pub id: ImageId,
+    /// Its layers, base first.
+    pub layers: Vec<DiffId>,
+}
+
+/// What the sender would send.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// In the sender's order.
+    pub images: Vec<OfferedImage>,
+}
+
+/// What the receiver has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Have {
+    /// Images that it has whole, names aside.
+    pub images: Vec<ImageId>,
+    /// Layers, of those offered and hinted.
+    pub layers: Vec<DiffId>,
+    /// Free room in its store, in bytes.
+    pub free: u64,
+    /// Whether it has contents in layers that the sender did not name.
+    pub more: bool,
+}
+
+/// Layers that the sender has and could build upon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hint {
+    /// Newest first.
+    pub layers: Vec<DiffId>,
+}
+
+/// A stream begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stream {
+    /// Names everything that decides the stream's bytes.
+    pub plan: Digest,
+    /// Its length in bytes, when the sender knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length: Option<u64>,
+}
+
+/// Where to go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {
+    /// Bytes of the stream that the receiver holds.
+    pub offset: u64,
+    /// Their BLAKE3 hash, 64 hex digits.
+    pub hash: String,
+}
+
+/// The stream is complete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// In bytes.
+    pub length: u64,
+    /// The BLAKE3 hash of all of it, 64 hex digits.
+    pub hash: String,
+}
+
+/// All is verified, durable and visible.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// The images' names, or IDs of those without.
+    pub loaded: Vec<String>,
+}
+
+/// A fetch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct List {
+    /// What the near side asks for.
+    pub images: Vec<String>,
+}
+
+/// A message that must not be.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// The line broke, or the peer went away.
+    #[error("the connection ended: {0}")]
+    Io(#[from] io::Error),
+    /// No agent answered.
+    #[error("no ferry agent answered{}{}", if .0.is_empty() { "" } else { ": " }, .0)]
+    NoBanner(String),
+    /// Over a limit.
+    #[error("the peer sent a message of {0} bytes; {MESSAGE_BYTES} is the limit")]
+    TooLong(usize),
+    /// Not of its kind's shape.
+    #[error("the peer sent a malformed {0} message")]
+    Malformed(&'static str),
+    /// A kind that this version does not know.
+    #[error("the peer sent a message of unknown kind {0}")]
+    Kind(u8),
+    /// Not what must come now.
+    #[error("the peer sent {got} where {expected} was due")]
+    Turn {
+        /// What came.
+        got: &'static str,
+        /// What was due.
+        expected: &'static str,
+    },
+    /// The peer has failed and says why.
+    #[error("the far side: {}", .0.text)]
+    Peer(PeerFailure),
+}
+
+impl Fault for WireError {
+    fn class(&self) -> Class {
+        match self {
+            // What is full or missing there is not so here, but the user's way out is the same.
+            Self::Peer(PeerFailure { code: 3, .. }) => Class::NotFound,
+            Self::Peer(PeerFailure { code: 8, .. }) => Class::NoSpace,
+            Self::Peer(PeerFailure { code: 7, .. }) => Class::Refused,
+            _ => Class::Peer,
+        }
+    }
+}
+
+impl Message {
+    fn kind(&self) -> (u8, &'static str) {
+        match self {
+            Self::Hello(_) => (1, "Hello"),
+            Self::Error(_) => (2, "Error"),
+            Self::Offer(_) => (3, "Offer"),
+            Self::Have(_) => (4, "Have"),
+            Self::Hint(_) => (5, "Hint"),
+            Self::Probe(_) => (6, "Probe"),
+            Self::Present(_) => (7, "Present"),
+            Self::Stream(_) => (8, "Stream"),
+            Self::Resume(_) => (9, "Resume"),
+            Self::Data(_) => (10, "Data"),
+            Self::End(_) => (11, "End"),
+            Self::Done(_) => (12, "Done"),
+            Self::List(_) => (13, "List"),
+        }
+    }
+
+    /// The kind's name, for messages to users.
+    pub fn name(&self) -> &'static str {
+        self.kind().1
+    }
+
+    fn payload(&self) -> Result<Vec<u8>, serde_json::Error> {
+        match self {
+            Self::Hello(m) => serde_json::to_vec(m),
+            Self::Error(m) => serde_json::to_vec(m),
+            Self::Offer(m) => serde_json::to_vec(m),
+            Self::Have(m) => serde_json::to_vec(m),
+            Self::Hint(m) => serde_json::to_vec(m),
+            Self::Probe(ids) => Ok(ids.concat()),
+            Self::Present(bytes) | Self::Data(bytes) => Ok(bytes.clone()),
+            Self::Stream(m) => serde_json::to_vec(m),
+            Self::Resume(m) => serde_json::to_vec(m),
+            Self::End(m) => serde_json::to_vec(m),
+            Self::Done(m) => serde_json::to_vec(m),
+            Self::List(m) => serde_json::to_vec(m),
+        }
+    }
+
+    /// Reads a message from its kind and payload.
+    pub fn parse(kind: u8, payload: &[u8]) -> Result<Self, WireError> {
+        fn json<'a, T: Deserialize<'a>>(payload: &'a [u8], name: &'static str) -> Result<T, WireError> {
+            serde_json::from_slice(payload).map_err(|_| WireError::Malformed(name))
+        }
+        Ok(match kind {
+            1 => Self::Hello(json(payload, "Hello")?),
+            2 => Self::Error(json(payload, "Error")?),
+            3 => {
+                let offer: Offer = json(payload, "Offer")?;
+                let small = |i: &OfferedImage| i.layers.len() <= caps::LAYERS && i.names.len() <= caps::NAMES;
+                if offer.images.len() > caps::IMAGES || !offer.images.iter().all(small) {
+                    return Err(WireError::Malformed("Offer"));
+                }
+                Self::Offer(offer)
+            }
+            4 => Self::Have(json(payload, "Have")?),
+            5 => Self::Hint(json(payload, "Hint")?),
+            6 if payload.len() % 8 == 0 => Self::Probe(payload.as_chunks::<8>().0.to_vec()),
+            6 => return Err(WireError::Malformed("Probe")),
+            7 => Self::Present(payload.to_vec()),
+            8 => Self::Stream(json(payload, "Stream")?),
+            9 => Self::Resume(json(payload, "Resume")?),
+            10 => Self::Data(payload.to_vec()),
+            11 => Self::End(json(payload, "End")?),
+            12 => Self::Done(json(payload, "Done")?),
+            13 => Self::List(json(payload, "List")?),
+            kind => return Err(WireError::Kind(kind)),
+        })
+    }
+
+    /// Writes the message; the caller flushes.
+    pub fn write(&self, out: &mut dyn Write) -> Result<(), WireError> {
+        let payload = self.payload().map_err(io::Error::from)?;
+        let length = payload.len() + 1;
+        if length > MESSAGE_BYTES {
+            return Err(WireError::TooLong(length));
+        }
+        let mut head = [0; 5];
+        // In range: the limit is far below u32's.
+        head[..4].copy_from_slice(&(length as u32).to_le_bytes());
+        head[4] = self.kind().0;
+        out.write_all(&head)?;
+        out.write_all(&payload)?;
+        Ok(())
+    }
+
+    /// Reads the next message. An `Error` message is returned as the error it is.
+    pub fn read(from: &mut dyn Read) -> Result<Self, WireError> {
+        let mut head = [0; 5];
+        from.read_exact(&mut head)?;
+        let [a, b, c, d, kind] = head;
+        let length = u32::from_le_bytes([a, b, c, d]) as usize;
+        let Some(size) = length.checked_sub(1) else { return Err(WireError::Malformed("empty")) };
+        if length > MESSAGE_BYTES {
+            return Err(WireError::TooLong(length));
+        }
+        // Grows with what arrives, not with what is announced.
+        let mut payload = Vec::new();
+        if from.take(size as u64).read_to_end(&mut payload)? < size {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        match Self::parse(kind, &payload)? {
+            Self::Error(failure) => Err(WireError::Peer(failure)),
+            message => Ok(message),
+        }
+    }
+}
+
+/// Reads until the agent's banner has come; what came before it is a login script's.
+pub fn await_banner(from: &mut dyn Read) -> Result<(), WireError> {
+    let mut seen = Vec::new();
+    let mut byte = [0];
+    while !seen.ends_with(BANNER) {
+        if seen.len() >= NOISE_BYTES || from.read(&mut byte)? == 0 {
+            let text = String::from_utf8_lossy(&seen);
+            let last = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+            return Err(WireError::NoBanner(last.chars().filter(|c| !c.is_control()).take(200).collect()));
+        }
+        seen.push(byte[0]);
+    }
+    Ok(())
+}
+
+/// What is probed of a content's ID.
+pub fn probe_of(id: &ContentId) -> [u8; 8] {
+    let mut short = [0; 8];
+    short.copy_from_slice(&id.as_bytes()[..8]);
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_survive_the_wire_and_damaged_ones_are_errors() {
+        let id = Digest::of(b"x");
+        let messages = [
+            Message::Hello(Hello { protocol: 1, version: "0.1.0".into(), platform: "linux/amd64".into() }),
+            Message::Offer(Offer {
+                images: vec![OfferedImage { names: vec!["a:1".into()], id: ImageId(id), layers: vec![DiffId(id)] }],
+            }),
+            Message::Probe(vec![[1; 8], [2; 8]]),
+            Message::Data(vec![0; 1000]),
+            Message::End(End { length: 7, hash: "00".into() }),
+        ];
+        for message in messages {
+            let mut bytes = Vec::new();
+            message.write(&mut bytes).unwrap();
+            assert_eq!(Message::read(&mut bytes.as_slice()).unwrap(), message);
+            for cut in 0..bytes.len() {
+                assert!(Message::read(&mut &bytes[..cut]).is_err(), "{} cut at {cut}", message.name());
+            }
+        }
+        assert!(matches!(Message::read(&mut [255; 9].as_slice()), Err(WireError::TooLong(_))));
+        assert!(matches!(Message::read(&mut [0; 9].as_slice()), Err(WireError::Malformed(_))));
+    }
+
+    #[test]
+    fn a_login_scripts_noise_is_skipped_and_endless_noise_is_not() {
+        let noisy = [b"Welcome!\n\0ferry-agent/".as_slice(), BANNER, b"rest"].concat();
+        let mut from = noisy.as_slice();
+        await_banner(&mut from).unwrap();
+        assert_eq!(from, b"rest");
+        let error = await_banner(&mut b"sh: ferry: not found\n".as_slice()).unwrap_err();
+        assert_eq!(error.to_string(), "no ferry agent answered: sh: ferry: not found");
+        assert!(await_banner(&mut io::repeat(b'x')).is_err());
+    }
+}
