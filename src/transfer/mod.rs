@@ -1,7 +1,10 @@
 //! To and from other hosts and media: ssh, the agent's protocol, engines on the far side, sticks.
 
+pub mod bootstrap;
 pub mod command;
+pub mod connect;
 pub mod known_hosts;
+pub mod media;
 pub mod remote;
 pub mod ssh;
 pub mod ssh_config;

@@ -1,0 +1,324 @@
+//! Removable media: what is plugged in, what fits on it, and whether what was written can be read from it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::base::{AtPath, BoxFault, Class, Ctx, Fault, PathError};
+
+/// A mounted medium, or a partition that could be mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Medium {
+    /// The block device, `/dev/sdb1`.
+    pub device: String,
+    /// Where it is mounted.
+    pub mount_point: Option<PathBuf>,
+    /// The file system's type as the kernel names it.
+    pub file_system: Option<String>,
+    /// In bytes.
+    pub size: u64,
+    /// What an ordinary user can still write, in bytes; unknown until it is mounted.
+    pub free: Option<u64>,
+    /// The largest file the file system takes, in bytes.
+    pub max_file: Option<u64>,
+    /// Mounted or plugged so that nothing can be written.
+    pub read_only: bool,
+    /// Mounted so that nothing can be started from it.
+    pub no_exec: bool,
+    /// Whether the kernel calls the device removable, or it hangs on USB.
+    pub removable: bool,
+    /// Vendor and model, as the device says.
+    pub model: String,
+}
+
+/// A medium that cannot take, or does not give back, what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum MediumError {
+    /// Not enough room.
+    #[error("{}: needs {needed} bytes, {free} are free", .path.display())]
+    Room {
+        /// Where it should go.
+        path: PathBuf,
+        /// In bytes.
+        needed: u64,
+        /// In bytes.
+        free: u64,
+    },
+    /// One file is too large for the file system.
+    #[error("{}: {file_system} takes files of at most {limit} bytes", .path.display())]
+    FileSize {
+        /// Where it should go.
+        path: PathBuf,
+        /// Its type.
+        file_system: String,
+        /// In bytes.
+        limit: u64,
+    },
+    /// Nothing can be written.
+    #[error("{}: the medium is write-protected", .0.display())]
+    ReadOnly(PathBuf),
+    /// The medium gives other bytes back than it was given.
+    #[error("{}: reads back other bytes than were written: the medium is not to be trusted", .0.display())]
+    ReadsBackOther(PathBuf),
+}
+
+impl Fault for MediumError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Room { .. } | Self::FileSize { .. } => Class::NoSpace,
+            Self::ReadOnly(_) => Class::Refused,
+            Self::ReadsBackOther(_) => Class::Integrity,
+        }
+    }
+}
+
+/// The largest file that a file system takes, in bytes, where that is less than any image.
+///
+/// FAT32: 2^32 - 1 (Microsoft's FAT specification); ISO 9660 in one extent: the same; UDF and exFAT have no limit that
+/// matters.
+pub fn max_file(file_system: &str) -> Option<u64> {
+    matches!(file_system, "vfat" | "msdos" | "iso9660").then_some(u64::from(u32::MAX))
+}
+
+/// A line of `/proc/self/mountinfo` (proc(5)), as far as it matters here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Mount {
+    device_number: String,
+    mount_point: PathBuf,
+    options: Vec<String>,
+    file_system: String,
+    source: String,
+}
+
+fn parse_mountinfo(text: &str) -> Vec<Mount> {
+    let parse = |line: &str| {
+        let (left, right) = line.split_once(" - ")?;
+        let left: Vec<&str> = left.split(' ').collect();
+        let mut right = right.split(' ');
+        let (file_system, source, super_options) = (right.next()?, right.next()?, right.next().unwrap_or_default());
+        let options = left.get(5)?.split(',').chain(super_options.split(',')).map(Into::into).collect();
+        Some(Mount {
+            device_number: (*left.get(2)?).to_owned(),
+            mount_point: PathBuf::from(unescape(left.get(4)?)),
+            options,
+            file_system: file_system.to_owned(),
+            source: unescape(source),
+        })
+    };
+    text.lines().filter_map(parse).collect()
+}
+
+/// Blanks, tabs, newlines and backslashes are octal escapes in mountinfo.
+fn unescape(text: &str) -> String {
+    let mut out = text.to_owned();
+    for (escape, plain) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
+        out = out.replace(escape, plain);
+    }
+    out
+}
+
+impl Mount {
+    fn has(&self, option: &str) -> bool {
+        self.options.iter().any(|o| o == option)
+    }
+
+    fn describe(&self) -> Result<Medium, PathError> {
+        let room = rustix::fs::statvfs(&self.mount_point).at("look at", &self.mount_point)?;
+        let mut medium = Medium {
+            device: self.source.clone(),
+            mount_point: Some(self.mount_point.clone()),
+            file_system: Some(self.file_system.clone()),
+            size: room.f_blocks * room.f_frsize,
+            free: Some(room.f_bavail * room.f_frsize),
+            max_file: max_file(&self.file_system),
+            read_only: self.has("ro"),
+            no_exec: self.has("noexec"),
+            removable: false,
+            model: String::new(),
+        };
+        medium.ask_device(&self.device_number);
+        Ok(medium)
+    }
+}
+
+impl Medium {
+    /// Adds what sysfs knows of the block device with a number like `8:17`.
+    fn ask_device(&mut self, number: &str) {
+        let Ok(mut device) = fs::canonicalize(format!("/sys/dev/block/{number}")) else { return };
+        if device.join("partition").exists() {
+            device.pop();
+        }
+        let read = |name: &str| fs::read_to_string(device.join(name)).map(|text| text.trim().to_owned()).ok();
+        self.removable |= read("removable").as_deref() == Some("1") || device.to_string_lossy().contains("/usb");
+        self.read_only |= read("ro").as_deref() == Some("1");
+        let words = [read("device/vendor"), read("device/model")];
+        self.model = words.into_iter().flatten().collect::<Vec<_>>().join(" ").trim().to_owned();
+    }
+}
+
+/// The medium that a path lies on, whether removable or not.
+pub fn medium_of(path: &Path) -> Result<Medium, PathError> {
+    let device = fs::metadata(path).at("look at", path)?.dev();
+    let number = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+    let real = fs::canonicalize(path).at("look at", path)?;
+    let text = fs::read_to_string("/proc/self/mountinfo").at("read", "/proc/self/mountinfo")?;
+    let mounts = parse_mountinfo(&text);
+    // The innermost mount counts, and of several on one point the last. btrfs gives files other device numbers than
+    // its mounts have: then the path alone decides.
+    let under = |mount: &&Mount| real.starts_with(&mount.mount_point);
+    let depth = |mount: &&Mount| mount.mount_point.components().count();
+    let found = mounts.iter().filter(|m| m.device_number == number).filter(under).max_by_key(depth);
+    match found.or_else(|| mounts.iter().filter(under).max_by_key(depth)) {
+        Some(mount) => mount.describe(),
+        None => Err(PathError { action: "find the mount of", path: real, source: io::ErrorKind::NotFound.into() }),
+    }
+}
+
+/// The removable media that are plugged in, mounted or not, by device name.
+pub fn list() -> Result<Vec<Medium>, PathError> {
+    let text = fs::read_to_string("/proc/self/mountinfo").at("read", "/proc/self/mountinfo")?;
+    let mut media: BTreeMap<String, Medium> = BTreeMap::new();
+    for mount in parse_mountinfo(&text).iter().filter(|mount| mount.source.starts_with("/dev/")) {
+        // A mount that cannot be looked at (a dead network disk, another user's) is none of the user's media.
+        if let Ok(medium) = mount.describe()
+            && medium.removable
+        {
+            media.entry(medium.device.clone()).or_insert(medium);
+        }
+    }
+    let Ok(devices) = fs::read_dir("/sys/class/block") else { return Ok(media.into_values().collect()) };
+    for entry in devices.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let device = format!("/dev/{name}");
+        let Ok(number) = fs::read_to_string(entry.path().join("dev")) else { continue };
+        let sectors = fs::read_to_string(entry.path().join("size")).ok().and_then(|s| s.trim().parse::<u64>().ok());
+        // sysfs counts in sectors of 512 bytes whatever the device's own are.
+        let size = sectors.unwrap_or(0) * 512;
+        let mut medium = Medium {
+            device: device.clone(),
+            mount_point: None,
+            file_system: None,
+            size,
+            free: None,
+            max_file: None,
+            read_only: false,
+            no_exec: false,
+            removable: false,
+            model: String::new(),
+        };
+        medium.ask_device(number.trim());
+        // A disk with mounted partitions is not a medium of its own.
+        let part_mounted = media.keys().any(|known| known.starts_with(&device));
+        if medium.removable && size > 0 && !part_mounted {
+            media.entry(device).or_insert(medium);
+        }
+    }
+    Ok(media.into_values().collect())
+}
+
+/// Checks before the first byte that `files` of these sizes can be written into `folder`.
+pub fn check_room(folder: &Path, files: &[u64]) -> Result<(), BoxFault> {
+    let medium = medium_of(folder)?;
+    if medium.read_only {
+        return Err(MediumError::ReadOnly(folder.to_owned()).into());
+    }
+    let needed = files.iter().sum();
+    if let Some(free) = medium.free.filter(|free| *free < needed) {
+        return Err(MediumError::Room { path: folder.to_owned(), needed, free }.into());
+    }
+    match (medium.max_file, medium.file_system) {
+        (Some(limit), Some(file_system)) if files.iter().any(|size| *size > limit) => {
+            Err(MediumError::FileSize { path: folder.to_owned(), file_system, limit }.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What direct reads must be aligned to, in bytes: the largest sector in use.
+const ALIGNMENT: usize = 4096;
+/// How much is read at once, in bytes.
+const READ: usize = 1 << 20;
+
+/// Hashes a file as the medium gives it, not as the page cache remembers it: by direct reads, or, where the file
+/// system has none, after the clean pages were dropped. The file must have been synced.
+pub fn hash_from_medium(path: &Path, ctx: &Ctx) -> Result<blake3::Hash, BoxFault> {
+    let cached = File::open(path).at("open", path)?;
+    let size = cached.metadata().at("look at", path)?.len();
+    // Direct reads of pages that are in the cache may be served from it on some file systems: drop them in any case.
+    rustix::fs::fadvise(&cached, 0, None, rustix::fs::Advice::DontNeed).at("drop the cache of", path)?;
+    let direct = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path);
+    let mut file = direct.unwrap_or(cached);
+    let task = ctx.begin("Reading back", path.display().to_string(), Some(size));
+    let mut space = vec![0_u8; READ + ALIGNMENT];
+    let start = space.as_ptr().align_offset(ALIGNMENT);
+    let buf = space.get_mut(start..start + READ).unwrap_or_default();
+    let mut hasher = blake3::Hasher::new();
+    let mut total = 0;
+    loop {
+        let n = file.read(buf).at("read back", path)?;
+        if n == 0 {
+            break;
+        }
+        hasher.update(&buf[..n]);
+        total += n as u64;
+        task.advance(n as u64)?;
+        // A direct read stops short only at the end; another one from there would be unaligned.
+        if total >= size {
+            break;
+        }
+    }
+    task.complete();
+    Ok(hasher.finalize())
+}
+
+/// Makes `paths` durable on their medium, then reads each back from it and compares with the hash of what was
+/// written. When this returns the medium may be pulled.
+pub fn settle(paths: &[(PathBuf, blake3::Hash)], ctx: &Ctx) -> Result<(), BoxFault> {
+    for (path, _) in paths {
+        let file = File::open(path).at("open", path)?;
+        file.sync_all().at("flush", path)?;
+        rustix::fs::syncfs(&file).at("flush", path)?;
+    }
+    for (path, written) in paths {
+        if hash_from_medium(path, ctx)? != *written {
+            return Err(MediumError::ReadsBackOther(path.clone()).into());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_read_with_their_escapes() {
+        let text =
+            "36 35 8:17 / /media/my\\040stick rw,nosuid,noexec shared:1 - vfat /dev/sdb1 rw,fmask=0022\nbroken\n";
+        let mounts = parse_mountinfo(text);
+        assert_eq!(mounts.len(), 1);
+        assert_eq!(mounts[0].mount_point, PathBuf::from("/media/my stick"));
+        assert!(mounts[0].has("noexec") && !mounts[0].has("ro"));
+        assert_eq!(max_file(&mounts[0].file_system), Some(4_294_967_295));
+    }
+
+    #[test]
+    fn a_file_is_read_back_as_it_was_written_and_another_one_is_noticed() {
+        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR").to_owned() + "/target").unwrap();
+        let ctx = Ctx::silent();
+        for size in [0, 1, 4095, 4096, 5000, READ, READ + 1] {
+            let bytes: Vec<u8> = (0..size).map(|i| i as u8).collect();
+            let path = dir.path().join(size.to_string());
+            fs::write(&path, &bytes).unwrap();
+            settle(&[(path.clone(), blake3::hash(&bytes))], &ctx).unwrap();
+            assert!(settle(&[(path, blake3::hash(b"other"))], &ctx).is_err());
+        }
+        assert!(matches!(check_room(dir.path(), &[u64::MAX / 2]).unwrap_err().class(), Class::NoSpace));
+        check_room(dir.path(), &[1]).unwrap();
+    }
+}
