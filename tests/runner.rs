@@ -3,5 +3,6 @@
 mod dependencies;
 mod layering;
 mod peers;
+mod ssh;
 mod static_binary;
 mod support;

@@ -165,11 +165,11 @@ pub fn start_agent(
     };
     let mut process = remote.start(&command)?;
     let host = remote.host().to_owned();
-    if let Some(Some(password)) = &options.sudo {
-        if let Some(stdin) = &mut process.stdin {
-            let sent = stdin.write_all(format!("{password}\n").as_bytes()).and_then(|()| stdin.flush());
-            sent.map_err(|source| RemoteError::Io { host: host.clone(), action: "start the agent", source })?;
-        }
+    if let Some(Some(password)) = &options.sudo
+        && let Some(stdin) = &mut process.stdin
+    {
+        let sent = stdin.write_all(format!("{password}\n").as_bytes()).and_then(|()| stdin.flush());
+        sent.map_err(|source| RemoteError::Io { host: host.clone(), action: "start the agent", source })?;
     }
     match wire::await_banner(&mut process.stdout) {
         Ok(()) => Ok(process),

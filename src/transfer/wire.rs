@@ -240,7 +240,7 @@ impl Message {
             }
             4 => Self::Have(json(payload, "Have")?),
             5 => Self::Hint(json(payload, "Hint")?),
-            6 if payload.len() % 8 == 0 => Self::Probe(payload.as_chunks::<8>().0.to_vec()),
+            6 if payload.len().is_multiple_of(8) => Self::Probe(payload.as_chunks::<8>().0.to_vec()),
             6 => return Err(WireError::Malformed("Probe")),
             7 => Self::Present(payload.to_vec()),
             8 => Self::Stream(json(payload, "Stream")?),
