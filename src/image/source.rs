@@ -49,7 +49,7 @@ pub enum Form {
 
 /// Called with each layer a sink has asked for and its bytes. The bytes are *unverified*: the sink hashes them and
 /// compares with [`Layer::diff_id`] (and [`Layer::original`]) before it uses any. May be called from several threads.
-pub type LayerVisitor<'a> = dyn Fn(&Layer, &mut dyn Read) -> Result<(), BoxFault> + Sync + 'a;
+pub type LayerVisitor<'a> = dyn Fn(&Layer, &mut (dyn Read + Send)) -> Result<(), BoxFault> + Sync + 'a;
 
 /// Something that has images to give.
 pub trait ImageSource: Sync {

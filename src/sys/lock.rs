@@ -22,18 +22,13 @@ pub struct FileLock {
 }
 
 impl FileLock {
-    /// Waits for the lock.
+    /// Waits for the lock. A signal ends the wait with [`io::ErrorKind::Interrupted`]: the caller knows whether to go on.
     pub fn wait(file: File, kind: LockKind) -> io::Result<Self> {
         let operation = match kind {
             LockKind::Shared => FlockOperation::LockShared,
             LockKind::Exclusive => FlockOperation::LockExclusive,
         };
-        loop {
-            match rustix::fs::flock(&file, operation) {
-                Err(rustix::io::Errno::INTR) => {}
-                other => break other?,
-            }
-        }
+        rustix::fs::flock(&file, operation)?;
         Ok(Self { file })
     }
 
