@@ -4,6 +4,10 @@
 //! commands, under the container's lock; its state (`state.json`) belongs to its monitor while that lives. Network
 //! state lies in `network.json` beside them.
 
+pub mod capability;
+pub mod error;
 pub mod network_mode;
+pub mod seccomp;
 
+pub use error::RuntimeError;
 pub use network_mode::NetworkMode;

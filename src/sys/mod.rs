@@ -1,4 +1,8 @@
 //! Raw system calls: the only place with `unsafe`.
 
+pub mod bpf;
 pub mod lock;
+pub mod mount;
+pub mod process;
 pub mod signal;
+pub mod syscalls;

@@ -1,0 +1,269 @@
+//! Making processes: fork, clone with namespaces, exec; and what a process is before its first instruction.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::process::Pid;
+
+/// Which side of a fork this is.
+#[derive(Debug)]
+pub enum Fork {
+    /// The new process.
+    Child,
+    /// The old one, with the child's PID in its own namespace.
+    Parent(Pid),
+}
+
+/// How a child is made.
+#[derive(Debug, Default)]
+pub struct CloneOptions<'a> {
+    /// `CLONE_NEW*` flags.
+    pub namespaces: i32,
+    /// The child becomes a sibling: its parent is the caller's parent.
+    pub sibling: bool,
+    /// The v2 cgroup directory the child is born in.
+    pub cgroup: Option<BorrowedFd<'a>>,
+}
+
+/// Refuses in a process with threads, whose child could find locks held for ever.
+fn single_threaded() -> io::Result<()> {
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    if threads == 1 { Ok(()) } else { Err(io::Error::other("a process with threads cannot fork")) }
+}
+
+/// Forks a process that has one thread.
+pub fn fork() -> io::Result<Fork> {
+    single_threaded()?;
+    // SAFETY: there is one thread, so the child's memory is consistent.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Fork::Child),
+        pid => Pid::from_raw(pid).map(Fork::Parent).ok_or_else(|| io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// Forks a process that has one thread, into new namespaces. PIDs are those of the caller's namespace.
+pub fn clone(options: &CloneOptions<'_>) -> io::Result<Fork> {
+    single_threaded()?;
+    let mut flags = options.namespaces as u64;
+    if options.sibling {
+        flags |= libc::CLONE_PARENT as u64;
+    }
+    let cgroup = options.cgroup.map_or(0, |fd| {
+        flags |= 0x2_0000_0000; // CLONE_INTO_CGROUP
+        fd.as_raw_fd() as u64
+    });
+    // With CLONE_PARENT the exit signal is the caller's own and must be given as zero.
+    let exit_signal = if options.sibling { 0 } else { libc::SIGCHLD as u64 };
+    let args: [u64; 11] = [flags, 0, 0, 0, exit_signal, 0, 0, 0, 0, 0, cgroup];
+    // SAFETY: args is a clone_args structure; no stack is given and memory is not shared, so this is a fork. There is
+    // one thread.
+    match unsafe { libc::syscall(libc::SYS_clone3, args.as_ptr(), size_of_val(&args)) } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Fork::Child),
+        pid => {
+            i32::try_from(pid).ok().and_then(Pid::from_raw).map(Fork::Parent).ok_or(io::ErrorKind::InvalidData.into())
+        }
+    }
+}
+
+/// Leaves namespaces for new ones (`CLONE_NEW*` flags).
+pub fn unshare(namespaces: i32) -> io::Result<()> {
+    // SAFETY: only namespace flags are passed by callers; none of them changes memory or descriptors.
+    if unsafe { libc::unshare(namespaces) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Enters namespaces: those of a process (a pidfd and `CLONE_NEW*` flags) or the one a descriptor stands for.
+pub fn setns(fd: impl AsFd, namespaces: i32) -> io::Result<()> {
+    // SAFETY: the descriptor is valid for the call.
+    if unsafe { libc::setns(fd.as_fd().as_raw_fd(), namespaces) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Ends the process at once, without running anything that was registered for its end.
+pub fn exit(code: i32) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// Text for a system call; a NUL inside is an error.
+pub fn c_string(text: impl AsRef<std::ffi::OsStr>) -> io::Result<CString> {
+    CString::new(text.as_ref().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+/// What is to be executed.
+pub enum Program<'a> {
+    /// A path.
+    Path(&'a CString),
+    /// An open file.
+    File(BorrowedFd<'a>),
+}
+
+/// Becomes another program. Returns only on failure.
+pub fn exec(program: Program<'_>, args: &[CString], env: &[CString]) -> io::Error {
+    let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
+        list.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let (args, env) = (pointers(args), pointers(env));
+    // SAFETY: both arrays end with a null pointer and their strings outlive the call.
+    unsafe {
+        match program {
+            Program::Path(path) => libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr()),
+            Program::File(file) => libc::syscall(
+                libc::SYS_execveat,
+                file.as_raw_fd(),
+                c"".as_ptr(),
+                args.as_ptr(),
+                env.as_ptr(),
+                libc::AT_EMPTY_PATH,
+            ) as i32,
+        };
+    }
+    io::Error::last_os_error()
+}
+
+/// Marks every descriptor from `first` on to be closed by exec.
+pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
+    const CLOSE_RANGE_CLOEXEC: u32 = 4;
+    // SAFETY: nothing is closed now; the flag is all that changes.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) };
+    if done == 0 {
+        return Ok(());
+    }
+    // Kernels before 5.11 do not know the flag.
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let fd = entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok());
+        if let Some(fd) = fd.filter(|fd| *fd >= first) {
+            // SAFETY: F_SETFD on a number; a wrong one fails.
+            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+    }
+    Ok(())
+}
+
+/// Makes `fd` descriptor number `number`, kept over exec. What had the number is closed.
+pub fn place(fd: impl AsFd, number: RawFd) -> io::Result<()> {
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: both are descriptor numbers of this process; the caller owns what `number` stands for.
+    let done = unsafe { if fd == number { libc::fcntl(fd, libc::F_SETFD, 0) } else { libc::dup2(fd, number) } };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Takes over a descriptor that this process was started with. `None` when there is none of that number.
+pub fn inherited(number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: F_GETFD on any number is harmless.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return None;
+    }
+    // SAFETY: the number is open, and the caller is the start of a program that was handed it.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// All signals to their defaults and none blocked: how a program expects to start.
+pub fn default_signals() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL is a valid disposition; the two signals that cannot be changed fail harmlessly.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: an empty set is valid.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut());
+    }
+}
+
+/// Blocks `signals` and gives a descriptor from which they are read instead.
+pub fn signal_fd(signals: &[i32]) -> io::Result<SignalFd> {
+    // SAFETY: the set is initialised before it is used.
+    let fd = unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        for signal in signals {
+            libc::sigaddset(&mut set, *signal);
+        }
+        libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+        libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: just opened and nobody else's.
+    Ok(SignalFd(unsafe { File::from_raw_fd(fd) }))
+}
+
+/// Signals as something to read.
+#[derive(Debug)]
+pub struct SignalFd(File);
+
+impl SignalFd {
+    /// The next signal that has come, if one has.
+    pub fn next(&self) -> Option<i32> {
+        let mut info = [0; size_of::<libc::signalfd_siginfo>()];
+        let n = io::Read::read(&mut &self.0, &mut info).ok()?;
+        let number = info.get(..4).filter(|_| n == info.len())?;
+        Some(u32::from_ne_bytes(number.try_into().ok()?) as i32)
+    }
+}
+
+impl AsFd for SignalFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// How a child ended, as shells count it: the exit code, or 128 and the signal.
+pub fn wait(pid: Pid, block: bool) -> io::Result<Option<i32>> {
+    use rustix::process::{WaitOptions, waitpid};
+    let options = if block { WaitOptions::empty() } else { WaitOptions::NOHANG };
+    loop {
+        match waitpid(Some(pid), options) {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+            Ok(None) => return Ok(None),
+            Ok(Some((_, status))) => {
+                if let Some(code) = status.exit_status() {
+                    return Ok(Some(code));
+                }
+                if let Some(signal) = status.terminating_signal() {
+                    return Ok(Some(128 + signal));
+                }
+            }
+        }
+    }
+}
+
+/// Sends any signal number, real-time ones too, to the process of a pidfd.
+pub fn signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
+    let fd = pidfd.as_fd().as_raw_fd();
+    // SAFETY: no siginfo is passed.
+    let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, std::ptr::null::<u8>(), 0) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Takes on user and groups, for real, effective and saved IDs at once.
+pub fn set_ids(uid: u32, gid: u32, groups: Option<&[u32]>) -> io::Result<()> {
+    let check = |done: i64| if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+    // SAFETY: plain numbers; the list is valid for its length. Raw calls change this thread, the only one.
+    unsafe {
+        if let Some(groups) = groups {
+            check(libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()))?;
+        }
+        check(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
+        check(libc::syscall(libc::SYS_setresuid, uid, uid, uid))
+    }
+}
+
+/// Sets a resource limit of this process; `resource` is a `RLIMIT_*` number, `u64::MAX` is no limit.
+pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: the structure is valid, and this process is the one of PID 0.
+    let done = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &limit, std::ptr::null::<u8>()) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
