@@ -5,9 +5,12 @@
 //! state lies in `network.json` beside them.
 
 pub mod capability;
+pub mod cgroup;
 pub mod error;
+pub mod init;
 pub mod network_mode;
 pub mod seccomp;
+pub mod terminal;
 
 pub use error::RuntimeError;
 pub use network_mode::NetworkMode;

@@ -1,6 +1,7 @@
 //! Raw system calls: the only place with `unsafe`.
 
 pub mod bpf;
+pub mod ebpf;
 pub mod lock;
 pub mod mount;
 pub mod process;
