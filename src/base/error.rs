@@ -45,6 +45,12 @@ impl<F: Fault> From<F> for BoxFault {
     }
 }
 
+impl std::error::Error for BoxFault {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        (**self).source()
+    }
+}
+
 /// The class of an I/O error: a full disk and a broken promise are told apart from the rest.
 pub fn class_of_io(error: &io::Error) -> Class {
     if let Some(inner) = error.get_ref() {
