@@ -1,1 +1,23 @@
-//! To come.
+//! The native format: every content once, over all images, in few bytes; see `docs/format/bundle.md`.
+
+mod catalog;
+mod codec;
+mod cut;
+pub mod error;
+mod frame;
+pub mod index;
+mod index_code;
+mod layout;
+pub mod level;
+mod plan;
+pub mod read;
+mod recipe;
+pub mod source;
+pub mod write;
+
+pub use error::BundleError;
+pub use layout::is_bundle;
+pub use level::Level;
+pub use read::{Bundle, open_file};
+pub use source::BundleSource;
+pub use write::{BundleOptions, BundleReport, BundleSink};

@@ -1,0 +1,79 @@
+//! One frame: compressed, and decompressed to exactly what it should be.
+
+use std::io;
+
+use zstd::zstd_safe::{self, CCtx, CParameter, DCtx};
+
+use super::codec::Broken;
+use super::level::Level;
+
+fn zstd_error(code: usize) -> io::Error {
+    io::Error::other(format!("zstd: {}", zstd_safe::get_error_name(code)))
+}
+
+/// Compresses `raw` into one zstd frame whose window is as large as itself, so that its last byte can refer to its
+/// first, or to `prefix`, which must be given again to decompress it. The same input gives the same bytes.
+pub(crate) fn compress(level: Level, raw: &[u8], prefix: &[u8]) -> io::Result<Vec<u8>> {
+    let mut context = CCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
+    let span = (raw.len() + prefix.len()).max(1);
+    let window = (usize::BITS - (span - 1).leading_zeros()).clamp(10, 27);
+    let parameters = [
+        CParameter::CompressionLevel(level.number()),
+        CParameter::WindowLog(window),
+        CParameter::EnableLongDistanceMatching(true),
+        // The index has stronger checksums, and the sizes.
+        CParameter::ChecksumFlag(false),
+        CParameter::ContentSizeFlag(true),
+    ];
+    for parameter in parameters {
+        context.set_parameter(parameter).map_err(zstd_error)?;
+    }
+    if !prefix.is_empty() {
+        context.ref_prefix(prefix).map_err(zstd_error)?;
+    }
+    // Pages that are never written take no memory: the bound costs nothing.
+    let mut out = Vec::with_capacity(zstd_safe::compress_bound(raw.len()));
+    context.compress2(&mut out, raw).map_err(zstd_error)?;
+    Ok(out)
+}
+
+/// Decompresses `stored`, which must be one zstd frame that gives `length` bytes.
+pub(crate) fn decompress(stored: &[u8], length: usize, prefix: &[u8]) -> Result<Vec<u8>, Broken> {
+    match zstd_safe::find_frame_compressed_size(stored) {
+        Ok(size) if size == stored.len() => {}
+        _ => return Err("it is not one zstd frame"),
+    }
+    let mut context = DCtx::try_create().ok_or("out of memory")?;
+    if !prefix.is_empty() {
+        context.ref_prefix(prefix).map_err(|_| "its prefix cannot be used")?;
+    }
+    let mut raw = Vec::with_capacity(length);
+    context.decompress(&mut raw, stored).map_err(|_| "it does not decompress to the length it should have")?;
+    if raw.len() != length {
+        return Err("it does not decompress to the length it should have");
+    }
+    Ok(raw)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_gives_exactly_the_bytes_it_was_made_of_or_an_error() {
+        let base: Vec<u8> = (0..200_000u32).flat_map(|n| (n.wrapping_mul(2_654_435_761) >> 7).to_le_bytes()).collect();
+        let mut changed = base.clone();
+        changed[77_777] ^= 1;
+        let alone = compress(Level::FAST, &changed, &[]).unwrap();
+        let delta = compress(Level::FAST, &changed, &base).unwrap();
+        assert!(delta.len() < 1000 && alone.len() > 100_000, "{} {}", delta.len(), alone.len());
+        assert!(decompress(&alone, changed.len(), &[]).unwrap() == changed);
+        assert!(decompress(&delta, changed.len(), &base).unwrap() == changed);
+        assert!(decompress(&alone, changed.len() - 1, &[]).is_err(), "more than declared");
+        assert!(decompress(&alone, changed.len() + 1, &[]).is_err(), "less than declared");
+        assert!(decompress(&[&alone[..], &alone[..]].concat(), 2 * changed.len(), &[]).is_err(), "two frames");
+        assert!(decompress(&alone[..alone.len() - 1], changed.len(), &[]).is_err());
+        assert!(decompress(&delta, changed.len(), &[]).map_or(true, |raw| raw != changed), "without its prefix");
+        assert_eq!(decompress(&compress(Level::MAX, &[], &[]).unwrap(), 0, &[]).unwrap(), []);
+    }
+}

@@ -1,0 +1,222 @@
+//! The index: what a bundle holds and where (docs/format/bundle.md, "The index"). Parsing checks every number against
+//! the table it points into, so that what comes after can follow them blindly.
+
+use crate::base::{ContentId, Digest, caps};
+use crate::image::DiffId;
+
+/// Images, layers, frames and contents of one bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Index {
+    /// Configs and manifests, exact bytes.
+    pub documents: Vec<Vec<u8>>,
+    /// Every layer once.
+    pub layers: Vec<LayerRecord>,
+    /// In the order they were asked for.
+    pub images: Vec<ImageRecord>,
+    /// Content frames, in the order of the stream.
+    pub frames: Vec<FrameRecord>,
+    /// Recipe frames, behind the content frames.
+    pub recipe_frames: Vec<RecipeFrameRecord>,
+    /// The size of each object in bytes, frame by frame.
+    pub objects: Vec<u32>,
+    /// What the objects make up.
+    pub contents: Contents,
+    /// The program that wrote the bundle, for people.
+    pub writer: String,
+    /// What a thin bundle was written against.
+    pub bases: Vec<Base>,
+    /// The contents it left out; numbered on after [`Index::contents`].
+    pub base_contents: BaseContents,
+}
+
+/// An image: numbers of documents and layers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageRecord {
+    /// The document that is the config.
+    pub config: u32,
+    /// The document that is the manifest, and its media type.
+    pub manifest: Option<(u32, String)>,
+    /// Full references.
+    pub names: Vec<String>,
+    /// Base first.
+    pub layers: Vec<u32>,
+}
+
+/// A layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerRecord {
+    /// Of its tar.
+    pub diff_id: DiffId,
+    /// Of its tar, in bytes.
+    pub size: u64,
+    /// How it is kept.
+    pub kind: LayerKind,
+    /// The blob a registry knows it by: media type, digest, size in bytes. Only of a blob layer, and then its content.
+    pub original: Option<(String, Digest, u64)>,
+}
+
+/// How a layer is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayerKind {
+    /// As a recipe: frame, and offset and length in the decompressed frame.
+    Split {
+        /// The recipe frame.
+        frame: u32,
+        /// In bytes.
+        offset: u32,
+        /// In bytes.
+        length: u32,
+    },
+    /// As a content that decompresses to the tar.
+    Blob {
+        /// Its number.
+        content: u32,
+    },
+    /// Not at all: the far side has it.
+    Base,
+}
+
+/// A content frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrameRecord {
+    /// In the stream, in bytes.
+    pub stored: u64,
+    /// BLAKE3 of the stored bytes.
+    pub check: [u8; 32],
+    /// How many objects it holds.
+    pub objects: u32,
+    /// What lies before its window.
+    pub prefix: Vec<PrefixPart>,
+}
+
+/// Bytes of a base content that a frame refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PrefixPart {
+    /// The number of a base content.
+    pub content: u32,
+    /// In it, in bytes.
+    pub offset: u64,
+    /// In bytes.
+    pub length: u32,
+}
+
+/// A recipe frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecipeFrameRecord {
+    /// In the stream, in bytes.
+    pub stored: u64,
+    /// BLAKE3 of the stored bytes.
+    pub check: [u8; 32],
+    /// Decompressed, in bytes.
+    pub length: u32,
+}
+
+/// The beginning of a content's ID, as long as the bundle keeps them; zeros behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShortId(pub [u8; 32]);
+
+impl ShortId {
+    /// The first `length` bytes (at most 32) of an ID.
+    pub fn of(id: &ContentId, length: usize) -> Self {
+        let mut short = [0; 32];
+        short[..length].copy_from_slice(&id.as_bytes()[..length]);
+        Self(short)
+    }
+}
+
+/// The table of contents that the bundle holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contents {
+    /// How many bytes of each ID are kept.
+    pub id_length: usize,
+    /// One a content.
+    pub ids: Vec<ShortId>,
+    /// Where each content's objects begin in `objects`; one more than contents.
+    pub starts: Vec<u32>,
+    /// Numbers of objects.
+    pub objects: Vec<u32>,
+}
+
+impl Default for Contents {
+    fn default() -> Self {
+        Self { id_length: ID_LENGTH, ids: Vec::new(), starts: vec![0], objects: Vec::new() }
+    }
+}
+
+impl Contents {
+    /// The objects of a content.
+    pub fn objects_of(&self, content: u32) -> &[u32] {
+        let at = content as usize;
+        &self.objects[self.starts[at] as usize..self.starts[at + 1] as usize]
+    }
+}
+
+/// What a thin bundle was written against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base {
+    /// What kind of file.
+    pub kind: BaseKind,
+    /// Its identity.
+    pub identity: [u8; 32],
+    /// A name to show.
+    pub label: String,
+}
+
+/// The kinds of base.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BaseKind {
+    /// An older bundle.
+    Bundle,
+    /// An inventory.
+    Inventory,
+}
+
+/// The contents that a thin bundle leaves out.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BaseContents {
+    /// One a content.
+    pub ids: Vec<ShortId>,
+    /// In bytes.
+    pub sizes: Vec<u64>,
+}
+
+/// How many bytes of an ID a writer keeps.
+pub const ID_LENGTH: usize = 16;
+/// The most a frame, or a prefix, holds, in bytes.
+pub const FRAME_BYTES: u64 = 64 << 20;
+/// The largest index, decompressed, in bytes.
+pub const INDEX_BYTES: u64 = 1 << 30;
+
+/// Documents of a config's largest size are the largest.
+pub(crate) const DOCUMENT_BYTES: u64 = caps::CONFIG_BYTES;
+
+impl Index {
+    /// The size of a content of this bundle or of its base, in bytes; the number must be one of theirs.
+    pub fn content_size(&self, content: u32) -> u64 {
+        let own = self.contents.ids.len();
+        match (content as usize).checked_sub(own) {
+            None => self.contents.objects_of(content).iter().map(|o| u64::from(self.objects[*o as usize])).sum(),
+            Some(base) => self.base_contents.sizes[base],
+        }
+    }
+
+    /// The ID of a content of this bundle or of its base.
+    pub fn content_id(&self, content: u32) -> ShortId {
+        let own = self.contents.ids.len();
+        match (content as usize).checked_sub(own) {
+            None => self.contents.ids[content as usize],
+            Some(base) => self.base_contents.ids[base],
+        }
+    }
+
+    /// How many contents there are, those of the base included.
+    pub fn content_count(&self) -> u32 {
+        // Both tables are capped at parsing so that the sum fits.
+        (self.contents.ids.len() + self.base_contents.ids.len()) as u32
+    }
+
+    /// Whether the bundle needs a base.
+    pub fn is_thin(&self) -> bool {
+        !self.bases.is_empty()
+    }
+}

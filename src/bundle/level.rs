@@ -1,0 +1,75 @@
+//! How hard a bundle is compressed, and what that costs.
+
+use std::str::FromStr;
+
+/// A compression level: one of the three that have names, or zstd's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Level(i32);
+
+/// A text that is not a level.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a level: fast, default, max, or 1 to 22")]
+pub struct LevelError(String);
+
+impl Level {
+    /// As fast as a plain archive is compressed, and far smaller.
+    pub const FAST: Self = Self(3);
+    /// Chosen by measurement (docs/benchmarks.md): the time of `zstd -3 --long=31`, and less than 0.92 of its size.
+    pub const DEFAULT: Self = Self(6);
+    /// The smallest that is still faster than `zstd -19 --long=31`.
+    pub const MAX: Self = Self(19);
+
+    /// zstd's number.
+    pub fn number(self) -> i32 {
+        self.0
+    }
+
+    /// How many bytes of objects go into one frame. Decides the bytes of a bundle, so it follows from the level alone.
+    pub(crate) fn frame_bytes(self) -> usize {
+        64 << 20
+    }
+
+    /// The level for recipes and the index: they are small, and every reader waits for them.
+    pub(crate) fn for_metadata(self) -> Self {
+        Self(if self.0 < Self::DEFAULT.0 { 6 } else { 19 })
+    }
+
+    /// What compressing one frame takes, in bytes of memory: objects, a prefix, what comes out, zstd's tables.
+    pub(crate) fn frame_cost(self, prefix: usize) -> u64 {
+        // Measured; the strong levels keep a tree over the whole window.
+        let tables: u64 = match self.0 {
+            ..=5 => 16 << 20,
+            6..=12 => 32 << 20,
+            _ => 128 << 20,
+        };
+        (self.frame_bytes() + prefix) as u64 + (self.frame_bytes() as u64) / 2 + tables
+    }
+}
+
+impl Default for Level {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+impl FromStr for Level {
+    type Err = LevelError;
+
+    fn from_str(text: &str) -> Result<Self, LevelError> {
+        match text {
+            "fast" => Ok(Self::FAST),
+            "default" => Ok(Self::DEFAULT),
+            "max" => Ok(Self::MAX),
+            number => match number.parse() {
+                Ok(level @ 1..=22) => Ok(Self(level)),
+                _ => Err(LevelError(text.chars().take(40).collect())),
+            },
+        }
+    }
+}
+
+impl std::fmt::Display for Level {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}

@@ -1,0 +1,157 @@
+//! Which objects there are, in which order, in which frame (docs/format/bundle.md, "Order").
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::ops::Range;
+
+use fastcdc::v2020::StreamCDC;
+
+use super::catalog::{Catalog, Entry};
+use crate::base::{ContentId, ReadAt};
+use crate::image::Extent;
+
+/// Contents from this size on, in bytes, are cut into chunks.
+pub(crate) const WHOLE: u64 = 1 << 20;
+const CHUNK_LEAST: usize = 16 << 10;
+const CHUNK_AVERAGE: usize = 64 << 10;
+const CHUNK_MOST: usize = 256 << 10;
+
+/// A piece of a content that is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Object {
+    /// The content it is read from.
+    pub content: u32,
+    /// In that content, in bytes.
+    pub offset: u64,
+    /// In bytes.
+    pub size: u32,
+    /// Of its bytes.
+    pub id: ContentId,
+}
+
+/// A chunk of a large content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Chunk {
+    pub size: u32,
+    pub id: ContentId,
+}
+
+/// What goes into the frames.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    /// In their order in the bundle.
+    pub objects: Vec<Object>,
+    /// The objects of each content of the catalog, by their place in `objects`; none for a content that is left out.
+    pub contents: Vec<Vec<u32>>,
+    /// The objects of each frame.
+    pub frames: Vec<Range<usize>>,
+}
+
+/// Cuts a content of `size` bytes into chunks; also gives the ID of the whole.
+pub(crate) fn chunk(extent: &Extent, size: u64) -> std::io::Result<(ContentId, Vec<Chunk>)> {
+    struct Whole<'a> {
+        extent: &'a Extent,
+        at: u64,
+        size: u64,
+        hasher: blake3::Hasher,
+    }
+    impl Read for Whole<'_> {
+        fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+            let n = (self.size - self.at).min(buf.len() as u64) as usize;
+            self.extent.read_exact_at(&mut buf[..n], self.at)?;
+            self.hasher.update(&buf[..n]);
+            self.at += n as u64;
+            Ok(n)
+        }
+    }
+    let mut whole = Whole { extent, at: 0, size, hasher: blake3::Hasher::new() };
+    let mut chunks = Vec::new();
+    for chunk in StreamCDC::new(&mut whole, CHUNK_LEAST, CHUNK_AVERAGE, CHUNK_MOST) {
+        let chunk = chunk.map_err(std::io::Error::from)?;
+        chunks.push(Chunk { size: chunk.length as u32, id: ContentId::of(&chunk.data) });
+    }
+    Ok((ContentId::from_bytes(*whole.hasher.finalize().as_bytes()), chunks))
+}
+
+/// The part of a path that versions of a file have in common however the tar spells it.
+fn sort_path(path: &[u8]) -> &[u8] {
+    let mut path = path;
+    while let Some(rest) = path.strip_prefix(b"./").or_else(|| path.strip_prefix(b"/")) {
+        path = rest;
+    }
+    path
+}
+
+impl Plan {
+    /// Orders everything in `catalog` but what `skip` says is left out. `chunks` has the chunks of each content that
+    /// is large.
+    pub fn new(
+        catalog: &Catalog,
+        chunks: &HashMap<u32, Vec<Chunk>>,
+        skip: &dyn Fn(u32) -> bool,
+        frame_bytes: usize,
+    ) -> Self {
+        let mut found: HashMap<ContentId, u32> = HashMap::new();
+        let mut objects: Vec<Object> = Vec::new();
+        let mut contents = Vec::with_capacity(catalog.entries.len());
+        for (number, entry) in catalog.entries.iter().enumerate() {
+            let content = number as u32;
+            let mut pieces = Vec::new();
+            let mut add = |offset: u64, size: u32, id: ContentId| {
+                pieces.push(*found.entry(id).or_insert_with(|| {
+                    objects.push(Object { content, offset, size, id });
+                    (objects.len() - 1) as u32
+                }));
+            };
+            match chunks.get(&content) {
+                _ if skip(content) => {}
+                None => add(0, entry.found.size as u32, entry.found.id),
+                Some(chunks) => {
+                    let mut offset = 0;
+                    for chunk in chunks {
+                        add(offset, chunk.size, chunk.id);
+                        offset += u64::from(chunk.size);
+                    }
+                }
+            }
+            contents.push(pieces);
+        }
+        let key = |object: &Object| {
+            let Entry { found, layer } = &catalog.entries[object.content as usize];
+            (sort_path(&found.path), object.offset, *layer, object.content)
+        };
+        let mut order: Vec<u32> = (0..objects.len() as u32).collect();
+        order.sort_unstable_by(|a, b| key(&objects[*a as usize]).cmp(&key(&objects[*b as usize])));
+        let mut place = vec![0; objects.len()];
+        for (new, old) in order.iter().enumerate() {
+            place[*old as usize] = new as u32;
+        }
+        contents.iter_mut().flatten().for_each(|object| *object = place[*object as usize]);
+        let objects: Vec<Object> = order.iter().map(|old| objects[*old as usize]).collect();
+        let frames = cut(&objects, frame_bytes);
+        Self { objects, contents, frames }
+    }
+}
+
+/// A frame ends before the object that would make it too long.
+fn cut(objects: &[Object], frame_bytes: usize) -> Vec<Range<usize>> {
+    let mut frames = Vec::new();
+    let (mut start, mut length) = (0, 0);
+    for (at, object) in objects.iter().enumerate() {
+        let size = object.size as usize;
+        if length + size > frame_bytes && at > start {
+            frames.push(start..at);
+            (start, length) = (at, 0);
+        }
+        length += size;
+    }
+    if start < objects.len() {
+        frames.push(start..objects.len());
+    }
+    frames
+}
+
+/// A file that contents were copied to, because their source can only go forward.
+pub(crate) fn spooled(file: std::sync::Arc<dyn ReadAt>, offset: u64) -> Extent {
+    Extent { bytes: file, offset }
+}

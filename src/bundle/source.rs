@@ -1,0 +1,309 @@
+//! A bundle as a source of images. Frames are decompressed once, in the order of the stream, into a nameless file;
+//! layers are then put together from it in parallel.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::io::{self, Read};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use super::error::{BundleError, Doing};
+use super::index::{FRAME_BYTES, LayerKind, LayerRecord};
+use super::read::Bundle;
+use super::recipe::{Piece, RecipeReader};
+use super::write::{in_parallel, lock};
+use crate::base::{BoxFault, Ctx};
+use crate::image::source::LayerVisitor;
+use crate::image::{Descriptor, DiffId, Form, Image, ImageConfig, ImageSource, Layer, Manifest, Reference};
+
+/// The images of a bundle.
+pub struct BundleSource {
+    bundle: Bundle,
+    images: Vec<Image>,
+    numbers: HashMap<DiffId, u32>,
+    spool: Spool,
+    recipes: Mutex<HashMap<u32, Arc<Vec<u8>>>>,
+    /// How many frames may be in memory at once.
+    frames_at_once: usize,
+}
+
+/// The objects of the frames that were decompressed, at the offsets they have one after another.
+struct Spool {
+    dir: PathBuf,
+    file: OnceLock<File>,
+    /// Where each frame begins in the file.
+    begins: Vec<u64>,
+    /// One a frame: whether it is in the file.
+    filled: Vec<Mutex<bool>>,
+}
+
+impl BundleSource {
+    /// The images of `bundle`; frames go to a nameless file in `spool_dir`, at most `memory` bytes are in memory.
+    pub fn new(bundle: Bundle, spool_dir: PathBuf, memory: u64) -> Result<Self, BundleError> {
+        let index = bundle.index();
+        let numbers = index.layers.iter().enumerate().map(|(n, layer)| (layer.diff_id, n as u32)).collect();
+        let images = (0..index.images.len()).map(|at| image(&bundle, at)).collect::<Result<_, _>>()?;
+        let mut begins = vec![0];
+        let mut at = 0;
+        for frame in 0..index.frames.len() as u32 {
+            at += bundle.frame_length(frame) as u64;
+            begins.push(at);
+        }
+        let filled = index.frames.iter().map(|_| Mutex::new(false)).collect();
+        let spool = Spool { dir: spool_dir, file: OnceLock::new(), begins, filled };
+        // A frame at work is in memory as it is stored and as it is.
+        let frames_at_once = (memory / (2 * FRAME_BYTES)).max(1) as usize;
+        Ok(Self { bundle, images, numbers, spool, recipes: Mutex::default(), frames_at_once })
+    }
+
+    /// The bundle itself.
+    pub fn bundle(&self) -> &Bundle {
+        &self.bundle
+    }
+
+    fn record(&self, layer: &DiffId) -> Result<&LayerRecord, BundleError> {
+        let number = self.numbers.get(layer).ok_or_else(|| BundleError::Absent { what: format!("layer {layer}") })?;
+        Ok(&self.bundle.index().layers[*number as usize])
+    }
+
+    /// The frames that hold the contents of a layer.
+    fn frames_of(&self, layer: &LayerRecord, frames: &mut BTreeSet<u32>) -> Result<(), BundleError> {
+        let index = self.bundle.index();
+        match layer.kind {
+            LayerKind::Split { frame, offset, length } => {
+                let recipe = self.recipe(frame)?;
+                let sizes = |content| (content < index.content_count()).then(|| index.content_size(content));
+                let broken = |what| BundleError::malformed(format!("recipe of layer {}", layer.diff_id), what);
+                let bytes = &recipe[offset as usize..(offset + length) as usize];
+                let mut reader = RecipeReader::new(bytes, layer.size).map_err(broken)?;
+                while let Some(piece) = reader.next(bytes, &sizes).map_err(broken)? {
+                    if let Piece::Content { number, .. } = piece {
+                        index.contents.objects_of(number).iter().for_each(|object| {
+                            frames.insert(self.bundle.place(*object).0);
+                        });
+                    }
+                }
+                Ok(())
+            }
+            _ => Err(BundleError::Absent { what: format!("layer {}", layer.diff_id) }),
+        }
+    }
+
+    fn recipe(&self, frame: u32) -> Result<Arc<Vec<u8>>, BundleError> {
+        let mut recipes = lock(&self.recipes);
+        if let Some(recipe) = recipes.get(&frame) {
+            return Ok(recipe.clone());
+        }
+        let recipe = Arc::new(self.bundle.recipe_frame(frame)?);
+        // Layers come in order, so that one frame is enough to keep.
+        recipes.clear();
+        recipes.insert(frame, recipe.clone());
+        Ok(recipe)
+    }
+
+    fn spool_file(&self) -> Result<&File, BundleError> {
+        if self.spool.file.get().is_none() {
+            let dir = &self.spool.dir;
+            let file = tempfile::tempfile_in(dir).doing(|| format!("make a spool file in {}", dir.display()))?;
+            // Whoever comes second drops its file.
+            let _ = self.spool.file.set(file);
+        }
+        self.spool.file.get().ok_or_else(|| BundleError::Absent { what: "spool file".into() })
+    }
+
+    /// Decompresses a frame into the spool unless it is there.
+    fn fill(&self, frame: u32) -> Result<(), BundleError> {
+        let mut filled = lock(&self.spool.filled[frame as usize]);
+        if !*filled {
+            let raw = self.bundle.frame(frame, &[])?;
+            let file = self.spool_file()?;
+            file.write_all_at(&raw, self.spool.begins[frame as usize]).doing(|| "write the spool file".into())?;
+            *filled = true;
+        }
+        Ok(())
+    }
+
+    fn open(&self, layer: &Layer) -> Result<LayerReader<'_>, BundleError> {
+        let record = self.record(&layer.diff_id)?;
+        match record.kind {
+            LayerKind::Split { frame, offset, length } => {
+                let recipe = self.recipe(frame)?;
+                LayerReader::new(self, record, recipe, offset as usize..(offset + length) as usize)
+            }
+            _ => Err(BundleError::Absent { what: format!("layer {}", layer.diff_id) }),
+        }
+    }
+}
+
+/// One image of a bundle, its documents parsed and checked against each other.
+fn image(bundle: &Bundle, at: usize) -> Result<Image, BundleError> {
+    let index = bundle.index();
+    let record = &index.images[at];
+    let broken = |what: String| BundleError::malformed(format!("{}, image {at}", bundle.origin()), what);
+    let document = |number: u32| index.documents[number as usize].clone();
+    let config = ImageConfig::parse(document(record.config)).map_err(|error| broken(error.to_string()))?;
+    let manifest = match &record.manifest {
+        Some((number, media_type)) => {
+            Some(Manifest::parse(document(*number), Some(media_type)).map_err(|error| broken(error.to_string()))?)
+        }
+        None => None,
+    };
+    let layers: Vec<Layer> = record.layers.iter().map(|number| layer(&index.layers[*number as usize])).collect();
+    if !layers.iter().map(|layer| &layer.diff_id).eq(config.diff_ids()) {
+        return Err(broken("its layers are not those its config names".into()));
+    }
+    let name = |text: &String| text.parse::<Reference>().map_err(|error| broken(error.to_string()));
+    Ok(Image { names: record.names.iter().map(name).collect::<Result<_, _>>()?, config, manifest, layers })
+}
+
+fn layer(record: &LayerRecord) -> Layer {
+    let original =
+        record.original.as_ref().map(|(media_type, digest, size)| Descriptor::new(media_type, *digest, *size));
+    Layer { diff_id: record.diff_id, size: Some(record.size), original }
+}
+
+impl ImageSource for BundleSource {
+    fn origin(&self) -> String {
+        self.bundle.origin().to_owned()
+    }
+
+    fn images(&self) -> &[Image] {
+        &self.images
+    }
+
+    fn open_layer(&self, layer: &Layer, _: Form) -> Result<Box<dyn Read + Send + '_>, BoxFault> {
+        Ok(Box::new(self.open(layer)?))
+    }
+
+    fn visit_layers(
+        &self,
+        wanted: &[(Layer, Form)],
+        threads: usize,
+        ctx: &Ctx,
+        visit: &LayerVisitor<'_>,
+    ) -> Result<(), BoxFault> {
+        let mut frames = BTreeSet::new();
+        for (layer, _) in wanted {
+            self.frames_of(self.record(&layer.diff_id)?, &mut frames)?;
+        }
+        let frames: Vec<u32> = frames.into_iter().collect();
+        let total = frames.iter().map(|frame| self.bundle.frame_length(*frame) as u64).sum();
+        let task = ctx.begin("Decompressing", "contents", Some(total));
+        in_parallel(threads.min(self.frames_at_once), frames.len(), &|at| {
+            self.fill(frames[at])?;
+            task.advance(self.bundle.frame_length(frames[at]) as u64)?;
+            Ok(())
+        })?;
+        task.complete();
+        in_parallel(threads, wanted.len(), &|at| {
+            ctx.check()?;
+            let (layer, _) = &wanted[at];
+            visit(layer, &mut self.open(layer)?)
+        })
+    }
+}
+
+/// A layer's tar, put together as it is read.
+struct LayerReader<'a> {
+    source: &'a BundleSource,
+    diff_id: DiffId,
+    recipe: Arc<Vec<u8>>,
+    /// The recipe's place in its frame.
+    range: Range<usize>,
+    reader: RecipeReader,
+    /// Raw bytes to give, from `used` on.
+    ready: Vec<u8>,
+    used: usize,
+    /// Zeros to give after them.
+    zeros: u64,
+    /// The objects of the content to give after those, in reverse, and how much of the next one is given.
+    objects: Vec<u32>,
+    given: u32,
+}
+
+impl<'a> LayerReader<'a> {
+    fn new(
+        source: &'a BundleSource,
+        layer: &LayerRecord,
+        recipe: Arc<Vec<u8>>,
+        range: Range<usize>,
+    ) -> Result<Self, BundleError> {
+        let reader = RecipeReader::new(&recipe[range.clone()], layer.size)
+            .map_err(|what| BundleError::malformed(format!("recipe of layer {}", layer.diff_id), what))?;
+        let (ready, objects) = (Vec::new(), Vec::new());
+        let diff_id = layer.diff_id;
+        Ok(Self { source, diff_id, recipe, range, reader, ready, used: 0, zeros: 0, objects, given: 0 })
+    }
+
+    /// Gets the next piece ready; false at the end.
+    fn advance(&mut self) -> Result<bool, BundleError> {
+        let index = self.source.bundle.index();
+        let sizes = |content| (content < index.content_count()).then(|| index.content_size(content));
+        self.ready.clear();
+        self.used = 0;
+        // Headers and padding are small: several go into one read.
+        while self.ready.len() < 4096 {
+            let piece = self.reader.next(&self.recipe[self.range.clone()], &sizes);
+            let piece =
+                piece.map_err(|what| BundleError::malformed(format!("recipe of layer {}", self.diff_id), what))?;
+            match piece {
+                None => return Ok(!self.ready.is_empty()),
+                Some(Piece::Bytes(bytes)) => self.ready.extend_from_slice(bytes),
+                Some(Piece::Zeros(count)) if count <= 512 => self.ready.resize(self.ready.len() + count as usize, 0),
+                Some(Piece::Zeros(count)) => {
+                    self.zeros = count;
+                    break;
+                }
+                Some(Piece::Content { number, .. }) => {
+                    self.objects.extend(index.contents.objects_of(number).iter().rev());
+                    break;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads from the object that is next.
+    fn read_object(&mut self, object: u32, buf: &mut [u8]) -> Result<usize, BundleError> {
+        let (frame, offset, size) = self.source.bundle.place(object);
+        if self.given == 0 {
+            self.source.fill(frame)?;
+        }
+        let n = buf.len().min((size - self.given) as usize);
+        let at = self.source.spool.begins[frame as usize] + u64::from(offset) + u64::from(self.given);
+        self.source.spool_file()?.read_exact_at(&mut buf[..n], at).doing(|| "read the spool file".into())?;
+        self.given += n as u32;
+        if self.given == size {
+            self.objects.pop();
+            self.given = 0;
+        }
+        Ok(n)
+    }
+}
+
+impl Read for LayerReader<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let mut got = 0;
+        while got < buf.len() {
+            let room = &mut buf[got..];
+            if self.used < self.ready.len() {
+                let n = room.len().min(self.ready.len() - self.used);
+                room[..n].copy_from_slice(&self.ready[self.used..][..n]);
+                self.used += n;
+                got += n;
+            } else if self.zeros > 0 {
+                let n = (room.len() as u64).min(self.zeros) as usize;
+                room[..n].fill(0);
+                self.zeros -= n as u64;
+                got += n;
+            } else if let Some(object) = self.objects.last().copied() {
+                got += self.read_object(object, room).map_err(io::Error::other)?;
+            } else if !self.advance().map_err(io::Error::other)? {
+                break;
+            }
+        }
+        Ok(got)
+    }
+}

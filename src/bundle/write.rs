@@ -1,0 +1,531 @@
+//! Writes a bundle: takes the layers apart, plans, compresses frames in parallel, writes them in order.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Read, Write};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::catalog::{Catalog, Collector, Entry, Found, SplitLayer};
+use super::error::{BundleError, Doing};
+use super::index::*;
+use super::layout;
+use super::level::Level;
+use super::plan::{self, Chunk, Plan};
+use super::recipe::{Piece, Recipe, RecipeReader};
+use super::{cut, frame};
+use crate::base::digest::HashingReader;
+use crate::base::read_at::FileAt;
+use crate::base::{BoxFault, ContentId, Ctx, Digest, ReadAt};
+use crate::image::{DiffId, Extent, Form, Image, ImageSink, ImageSource, Layer};
+
+/// How a bundle is written.
+#[derive(Debug, Clone)]
+pub struct BundleOptions {
+    /// How hard it is compressed; decides its bytes.
+    pub level: Level,
+    /// The most threads to use.
+    pub threads: usize,
+    /// How much memory the compression of frames may take, in bytes. One frame at a time is always compressed.
+    pub memory: u64,
+    /// Whether layers that came compressed are kept as the blob they came as, so that their registry digests live on.
+    pub keep_originals: bool,
+    /// Where copies of layers are kept meanwhile when the source can only go forward; the files have no names.
+    pub spool_dir: PathBuf,
+}
+
+impl BundleOptions {
+    /// The memory budget unless the user says otherwise, in bytes.
+    pub const MEMORY: u64 = 300 << 20;
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BundleReport {
+    /// Layers, each once.
+    pub layers: usize,
+    /// Their tars, in bytes.
+    pub layer_bytes: u64,
+    /// Distinct contents.
+    pub contents: usize,
+    /// Objects, in bytes before compression.
+    pub object_bytes: u64,
+    /// The recipes as stored, in bytes.
+    pub recipe_bytes: u64,
+    /// The index as stored, in bytes.
+    pub index_bytes: u64,
+    /// The whole stream, in bytes.
+    pub bytes: u64,
+    /// Its identity.
+    pub identity: [u8; 32],
+}
+
+/// Takes images and writes them to `out` as one bundle. After an error `out` holds a part of a stream that no reader
+/// takes for a bundle: the caller discards it.
+pub struct BundleSink<W> {
+    out: W,
+    options: BundleOptions,
+}
+
+impl<W: Write> BundleSink<W> {
+    /// Writes to `out`, forward only.
+    pub fn new(out: W, options: BundleOptions) -> Self {
+        Self { out, options }
+    }
+
+    /// Gives the writer back.
+    pub fn into_inner(self) -> W {
+        self.out
+    }
+}
+
+impl<W: Write> ImageSink for BundleSink<W> {
+    type Report = BundleReport;
+
+    fn take(&mut self, source: &dyn ImageSource, images: &[Image], ctx: &Ctx) -> Result<BundleReport, BoxFault> {
+        let layers = distinct_layers(images);
+        let taken = take_apart(source, &layers, &self.options, ctx)?;
+        let mut job =
+            Job { source, layers, options: &self.options, ctx, catalog: Catalog::default(), spools: Vec::new() };
+        let parts: Vec<Part> = taken.into_iter().enumerate().map(|(number, taken)| job.add(number, taken)).collect();
+        let chunks = job.chunk_large()?;
+        let plan = Plan::new(&job.catalog, &chunks, &|_| false, self.options.level.frame_bytes());
+        drop(chunks);
+        let mut stream = layout::StreamWriter::begin(&mut self.out)?;
+        let mut index = Index { writer: writer_line(self.options.level), ..Index::default() };
+        job.put_frames(&plan, &mut stream, &mut index)?;
+        job.number_contents(&plan, &mut index);
+        let recipes_from = stream.position();
+        job.put_recipes(&parts, &mut stream, &mut index)?;
+        let recipe_bytes = stream.position() - recipes_from;
+        put_images(images, &mut index);
+        let index_from = stream.position();
+        let (bytes, identity) = stream.finish(&index, self.options.level)?;
+        Ok(BundleReport {
+            layers: index.layers.len(),
+            layer_bytes: index.layers.iter().map(|layer| layer.size).sum(),
+            contents: index.contents.ids.len(),
+            object_bytes: index.objects.iter().map(|size| u64::from(*size)).sum(),
+            recipe_bytes,
+            index_bytes: bytes - index_from,
+            bytes,
+            identity,
+        })
+    }
+}
+
+fn writer_line(level: Level) -> String {
+    format!("{} {} level {level}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
+}
+
+/// The layers of all images, each once, in order of their first occurrence.
+fn distinct_layers(images: &[Image]) -> Vec<Layer> {
+    let mut seen = std::collections::HashSet::new();
+    images.iter().flat_map(|image| &image.layers).filter(|layer| seen.insert(layer.diff_id)).cloned().collect()
+}
+
+/// What the first pass leaves of a layer.
+enum Taken {
+    Split(SplitLayer, Option<Arc<dyn ReadAt>>),
+}
+
+/// A layer once its contents have numbers.
+enum Part {
+    Split { recipe: Recipe, numbers: Vec<u32> },
+}
+
+/// The first pass: every layer once, as parallel as the source allows.
+fn take_apart(
+    source: &dyn ImageSource,
+    layers: &[Layer],
+    options: &BundleOptions,
+    ctx: &Ctx,
+) -> Result<Vec<Taken>, BoxFault> {
+    let taken: Mutex<Vec<Option<Taken>>> = Mutex::new(layers.iter().map(|_| None).collect());
+    let place: HashMap<DiffId, usize> = layers.iter().enumerate().map(|(at, layer)| (layer.diff_id, at)).collect();
+    let mut visit = Vec::new();
+    for (at, layer) in layers.iter().enumerate() {
+        let mut collector = Collector::default();
+        if source.has_contents(layer) && source.split_layer(layer, &mut collector)? {
+            lock(&taken)[at] = Some(Taken::Split(collector.finish(), None));
+        } else {
+            visit.push((layer.clone(), Form::Tar));
+        }
+    }
+    source.visit_layers(&visit, options.threads, ctx, &|layer, tar| {
+        let task = ctx.begin("Reading layer", layer.diff_id.0.short(), layer.size);
+        let spool = if source.has_contents(layer) { None } else { Some(spool_file(options)?) };
+        let mut collector = Collector::default();
+        let mut tee = Tee { inner: HashingReader::new(tar), copy: spool.as_ref(), task: &task };
+        cut::split(&mut tee, &mut collector)?;
+        let (digest, _, _) = tee.inner.finish();
+        if digest != layer.diff_id.0 {
+            return Err(
+                BundleError::Changed { what: format!("layer {} (its digest is {digest})", layer.diff_id) }.into()
+            );
+        }
+        let spool = match spool {
+            Some(file) => Some(Arc::new(FileAt::new(file).doing(|| "read a spool file".into())?) as Arc<dyn ReadAt>),
+            None => None,
+        };
+        if let Some(at) = place.get(&layer.diff_id) {
+            lock(&taken)[*at] = Some(Taken::Split(collector.finish(), spool));
+        }
+        task.complete();
+        Ok(())
+    })?;
+    let taken = taken.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let complete = taken.into_iter().zip(layers).map(|(taken, layer)| {
+        taken.ok_or_else(|| BundleError::Absent { what: format!("layer {}", layer.diff_id) }.into())
+    });
+    complete.collect()
+}
+
+/// A nameless file for what must be read again.
+fn spool_file(options: &BundleOptions) -> Result<std::fs::File, BundleError> {
+    tempfile::tempfile_in(&options.spool_dir).doing(|| format!("make a spool file in {}", options.spool_dir.display()))
+}
+
+/// Passes bytes through, reports them, and keeps a copy if asked to.
+struct Tee<'a, R> {
+    inner: HashingReader<R>,
+    copy: Option<&'a std::fs::File>,
+    task: &'a crate::base::progress::Task,
+}
+
+impl<R: Read> Read for Tee<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        self.task.advance(n as u64)?;
+        if let Some(mut copy) = self.copy {
+            copy.write_all(&buf[..n])?;
+        }
+        Ok(n)
+    }
+}
+
+/// The second pass.
+struct Job<'a> {
+    source: &'a dyn ImageSource,
+    layers: Vec<Layer>,
+    options: &'a BundleOptions,
+    ctx: &'a Ctx,
+    catalog: Catalog,
+    /// One a layer; `None` where the source gives contents itself.
+    spools: Vec<Option<Arc<dyn ReadAt>>>,
+}
+
+impl Job<'_> {
+    fn add(&mut self, number: usize, taken: Taken) -> Part {
+        let Taken::Split(SplitLayer { recipe, found }, spool) = taken;
+        self.spools.push(spool);
+        // The images' layers are capped far below 2^32.
+        Part::Split { recipe, numbers: self.catalog.add(number as u32, found) }
+    }
+
+    fn extent(&self, content: u32) -> Result<Extent, BoxFault> {
+        let Entry { found, layer } = &self.catalog.entries[content as usize];
+        if let Some(file) = &self.spools[*layer as usize] {
+            return Ok(Extent { bytes: file.clone(), offset: found.offset });
+        }
+        let layer = &self.layers[*layer as usize];
+        let extent = self.source.content(layer, &found.as_split())?;
+        extent.ok_or_else(|| BundleError::Absent { what: describe(found, layer) }.into())
+    }
+
+    fn describe(&self, content: u32) -> String {
+        let Entry { found, layer } = &self.catalog.entries[content as usize];
+        describe(found, &self.layers[*layer as usize])
+    }
+
+    /// Cuts every large content into chunks, in parallel; each is also checked against its ID.
+    fn chunk_large(&self) -> Result<HashMap<u32, Vec<Chunk>>, BoxFault> {
+        let large: Vec<u32> = (0..self.catalog.entries.len() as u32)
+            .filter(|content| self.catalog.entries[*content as usize].found.size >= plan::WHOLE)
+            .collect();
+        let done = Mutex::new(HashMap::new());
+        in_parallel(self.options.threads, large.len(), &|at| {
+            self.ctx.check()?;
+            let content = large[at];
+            let found = &self.catalog.entries[content as usize].found;
+            let extent = self.extent(content)?;
+            let (id, chunks) = plan::chunk(&extent, found.size).doing(|| format!("read {}", self.describe(content)))?;
+            if id != found.id {
+                return Err(BundleError::Changed { what: self.describe(content) }.into());
+            }
+            lock(&done).insert(content, chunks);
+            Ok(())
+        })?;
+        Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the objects of one frame, each checked against its ID.
+    fn read_frame(&self, plan: &Plan, frame: &Range<usize>, raw: &mut Vec<u8>) -> Result<(), BoxFault> {
+        raw.clear();
+        let mut last: Option<(u32, Extent)> = None;
+        for object in &plan.objects[frame.clone()] {
+            let extent = match &last {
+                Some((content, extent)) if *content == object.content => extent.clone(),
+                _ => self.extent(object.content)?,
+            };
+            let from = raw.len();
+            raw.resize(from + object.size as usize, 0);
+            extent
+                .read_exact_at(&mut raw[from..], object.offset)
+                .doing(|| format!("read {}", self.describe(object.content)))?;
+            if ContentId::of(&raw[from..]) != object.id {
+                return Err(BundleError::Changed { what: self.describe(object.content) }.into());
+            }
+            last = Some((object.content, extent));
+        }
+        Ok(())
+    }
+
+    /// Compresses the frames in parallel and writes them in order.
+    fn put_frames<W: Write>(
+        &self,
+        plan: &Plan,
+        stream: &mut layout::StreamWriter<W>,
+        index: &mut Index,
+    ) -> Result<(), BoxFault> {
+        let level = self.options.level;
+        let workers = (self.options.memory / level.frame_cost(0)).max(1).min(self.options.threads.max(1) as u64);
+        let total = plan.objects.iter().map(|object| u64::from(object.size)).sum();
+        let task = self.ctx.begin("Compressing", "contents", Some(total));
+        index.objects = plan.objects.iter().map(|object| object.size).collect();
+        let compress = |at: usize| -> Result<Vec<u8>, BoxFault> {
+            let mut raw = Vec::with_capacity(level.frame_bytes());
+            self.read_frame(plan, &plan.frames[at], &mut raw)?;
+            let stored = frame::compress(level, &raw, &[]).doing(|| format!("compress frame {at}"))?;
+            task.advance(raw.len() as u64)?;
+            Ok(stored)
+        };
+        in_order(workers as usize, plan.frames.len(), &compress, &mut |at, stored| {
+            let check = stream.put(&stored)?;
+            let objects = plan.frames[at].len() as u32;
+            index.frames.push(FrameRecord { stored: stored.len() as u64, check, objects, prefix: Vec::new() });
+            Ok(())
+        })?;
+        task.complete();
+        Ok(())
+    }
+
+    /// Contents keep the numbers of the catalog.
+    fn number_contents(&self, plan: &Plan, index: &mut Index) {
+        let contents = &mut index.contents;
+        for (entry, objects) in self.catalog.entries.iter().zip(&plan.contents) {
+            contents.ids.push(ShortId::of(&entry.found.id, contents.id_length));
+            contents.objects.extend_from_slice(objects);
+            contents.starts.push(contents.objects.len() as u32);
+        }
+    }
+
+    /// Writes the recipes, each proven first, and the table of layers.
+    fn put_recipes<W: Write>(
+        &self,
+        parts: &[Part],
+        stream: &mut layout::StreamWriter<W>,
+        index: &mut Index,
+    ) -> Result<(), BoxFault> {
+        let mut raw = Vec::new();
+        let mut flush = |raw: &mut Vec<u8>, index: &mut Index| -> Result<(), BoxFault> {
+            let stored =
+                frame::compress(self.options.level.for_metadata(), raw, &[]).doing(|| "compress the recipes".into())?;
+            let check = stream.put(&stored)?;
+            let length = raw.len() as u32;
+            index.recipe_frames.push(RecipeFrameRecord { stored: stored.len() as u64, check, length });
+            raw.clear();
+            Ok(())
+        };
+        for (layer, part) in self.layers.iter().zip(parts) {
+            let Part::Split { recipe, numbers } = part;
+            let mut one = Vec::new();
+            recipe.put(&mut one, &|local| numbers[local as usize]);
+            self.prove(&one, recipe, layer)?;
+            if !raw.is_empty() && raw.len() + one.len() > RECIPE_FRAME {
+                flush(&mut raw, index)?;
+            }
+            let too_large =
+                || BundleError::malformed(format!("layer {}", layer.diff_id), "its metadata exceeds 64 MiB");
+            let length = u32::try_from(one.len()).ok().filter(|length| u64::from(*length) <= FRAME_BYTES);
+            let kind = LayerKind::Split {
+                frame: index.recipe_frames.len() as u32,
+                offset: raw.len() as u32,
+                length: length.ok_or_else(too_large)?,
+            };
+            index.layers.push(LayerRecord { diff_id: layer.diff_id, size: recipe.size, kind, original: None });
+            raw.append(&mut one);
+        }
+        if !raw.is_empty() {
+            flush(&mut raw, index)?;
+        }
+        Ok(())
+    }
+
+    /// Reads a recipe back: it must give the same segments again.
+    fn prove(&self, bytes: &[u8], recipe: &Recipe, layer: &Layer) -> Result<(), BoxFault> {
+        let sizes = |content: u32| self.catalog.entries.get(content as usize).map(|entry| entry.found.size);
+        let wrong = |what| BundleError::malformed(format!("recipe of layer {}", layer.diff_id), what);
+        let mut reader = RecipeReader::new(bytes, recipe.size).map_err(wrong)?;
+        let mut hasher = blake3::Hasher::new();
+        while let Some(piece) = reader.next(bytes, &sizes).map_err(wrong)? {
+            match piece {
+                Piece::Bytes(bytes) => {
+                    hasher.update(bytes);
+                }
+                Piece::Zeros(count) => hash_zeros(&mut hasher, count),
+                Piece::Content { .. } => {}
+            }
+        }
+        if hasher.finalize() != recipe.segments {
+            return Err(wrong("it does not give the layer's metadata back").into());
+        }
+        Ok(())
+    }
+}
+
+/// Recipes that together are larger than this, in bytes, go into the next frame.
+const RECIPE_FRAME: usize = 32 << 20;
+
+fn hash_zeros(hasher: &mut blake3::Hasher, mut count: u64) {
+    let zeros = [0; 4096];
+    while count > 0 {
+        let n = count.min(zeros.len() as u64);
+        hasher.update(&zeros[..n as usize]);
+        count -= n;
+    }
+}
+
+fn describe(found: &Found, layer: &Layer) -> String {
+    format!("{} of layer {}", String::from_utf8_lossy(&found.path), layer.diff_id)
+}
+
+/// Adds images and their documents to an index that has all layers.
+fn put_images(images: &[Image], index: &mut Index) {
+    let mut documents: HashMap<Digest, u32> = HashMap::new();
+    let layers: HashMap<DiffId, u32> =
+        index.layers.iter().enumerate().map(|(number, layer)| (layer.diff_id, number as u32)).collect();
+    let list = &mut index.documents;
+    let mut document = |raw: &[u8], digest: Digest| {
+        *documents.entry(digest).or_insert_with(|| {
+            list.push(raw.to_vec());
+            (list.len() - 1) as u32
+        })
+    };
+    for image in images {
+        let config = document(image.config.raw(), image.config.id().0);
+        let manifest = image
+            .manifest
+            .as_ref()
+            .map(|manifest| (document(manifest.raw(), manifest.digest()), manifest.media_type().to_owned()));
+        let names = image.names.iter().map(|name| name.full()).collect();
+        let layers = image.layers.iter().filter_map(|layer| layers.get(&layer.diff_id).copied()).collect();
+        index.images.push(ImageRecord { config, manifest, names, layers });
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Does `count` pieces of work on at most `threads` threads; stops at the first error, which it returns.
+pub(crate) fn in_parallel(
+    threads: usize,
+    count: usize,
+    work: &(dyn Fn(usize) -> Result<(), BoxFault> + Sync),
+) -> Result<(), BoxFault> {
+    let next = AtomicUsize::new(0);
+    let run = || -> Result<(), BoxFault> {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            if at >= count {
+                return Ok(());
+            }
+            work(at).inspect_err(|_| next.store(count, Ordering::Relaxed))?;
+        }
+    };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads.min(count)).map(|_| scope.spawn(run)).collect();
+        let mut result = run();
+        for other in others {
+            let ended = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            result = result.and(ended);
+        }
+        result
+    })
+}
+
+/// Makes `count` things on `workers` threads and hands them to `put` on this one, in order. At most one finished thing
+/// a worker waits to be put.
+pub(crate) fn in_order<T: Send>(
+    workers: usize,
+    count: usize,
+    make: &(dyn Fn(usize) -> Result<T, BoxFault> + Sync),
+    put: &mut dyn FnMut(usize, T) -> Result<(), BoxFault>,
+) -> Result<(), BoxFault> {
+    struct State<T> {
+        next: usize,
+        put: usize,
+        stopped: bool,
+        made: BTreeMap<usize, Result<T, BoxFault>>,
+    }
+    let state = Mutex::new(State { next: 0, put: 0, stopped: false, made: BTreeMap::new() });
+    let changed = Condvar::new();
+    let wait = |guard| changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
+    let work = || {
+        loop {
+            let at = {
+                let mut guard = lock(&state);
+                while !guard.stopped && guard.next < count && guard.next >= guard.put + workers {
+                    guard = wait(guard);
+                }
+                if guard.stopped || guard.next >= count {
+                    return;
+                }
+                guard.next += 1;
+                guard.next - 1
+            };
+            let made = make(at);
+            let mut guard = lock(&state);
+            guard.stopped |= made.is_err();
+            guard.made.insert(at, made);
+            changed.notify_all();
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..workers.min(count) {
+            scope.spawn(work);
+        }
+        let mut result = Ok(());
+        for at in 0..count {
+            let made = {
+                let mut guard = lock(&state);
+                loop {
+                    if let Some(made) = guard.made.remove(&at) {
+                        break Some(made);
+                    }
+                    // Whatever comes after an error may never be made; the error itself is.
+                    if guard.stopped && at >= guard.next {
+                        break None;
+                    }
+                    guard = wait(guard);
+                }
+            };
+            result = match made {
+                Some(Ok(thing)) => put(at, thing),
+                Some(Err(fault)) => Err(fault),
+                None => break,
+            };
+            let mut guard = lock(&state);
+            guard.put = at + 1;
+            guard.stopped |= result.is_err();
+            changed.notify_all();
+            drop(guard);
+            if result.is_err() {
+                break;
+            }
+        }
+        result
+    })
+}
