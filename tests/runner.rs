@@ -1,5 +1,6 @@
 //! The integration tests: one binary, a module for each area.
 
+mod bundle;
 mod dependencies;
 mod layering;
 mod peers;

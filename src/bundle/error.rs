@@ -74,6 +74,14 @@ impl BundleError {
     pub(crate) fn malformed(place: impl Into<String>, what: impl Into<String>) -> Self {
         Self::Malformed { place: place.into(), what: what.into() }
     }
+
+    /// For readers of layers: bad input stays told apart from a failing disk.
+    pub(crate) fn into_io(self) -> io::Error {
+        match self {
+            Self::Io { source, .. } => source,
+            bad => io::Error::new(io::ErrorKind::InvalidData, bad),
+        }
+    }
 }
 
 impl Fault for BundleError {

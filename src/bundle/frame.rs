@@ -74,6 +74,6 @@ mod tests {
         assert!(decompress(&[&alone[..], &alone[..]].concat(), 2 * changed.len(), &[]).is_err(), "two frames");
         assert!(decompress(&alone[..alone.len() - 1], changed.len(), &[]).is_err());
         assert!(decompress(&delta, changed.len(), &[]).map_or(true, |raw| raw != changed), "without its prefix");
-        assert_eq!(decompress(&compress(Level::MAX, &[], &[]).unwrap(), 0, &[]).unwrap(), []);
+        assert!(decompress(&compress(Level::MAX, &[], &[]).unwrap(), 0, &[]).unwrap().is_empty());
     }
 }

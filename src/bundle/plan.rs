@@ -7,7 +7,7 @@ use std::ops::Range;
 use fastcdc::v2020::StreamCDC;
 
 use super::catalog::{Catalog, Entry};
-use crate::base::{ContentId, ReadAt};
+use crate::base::ContentId;
 use crate::image::Extent;
 
 /// Contents from this size on, in bytes, are cut into chunks.
@@ -149,9 +149,4 @@ fn cut(objects: &[Object], frame_bytes: usize) -> Vec<Range<usize>> {
         frames.push(start..objects.len());
     }
     frames
-}
-
-/// A file that contents were copied to, because their source can only go forward.
-pub(crate) fn spooled(file: std::sync::Arc<dyn ReadAt>, offset: u64) -> Extent {
-    Extent { bytes: file, offset }
 }

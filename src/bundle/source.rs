@@ -79,7 +79,7 @@ impl BundleSource {
                 let bytes = &recipe[offset as usize..(offset + length) as usize];
                 let mut reader = RecipeReader::new(bytes, layer.size).map_err(broken)?;
                 while let Some(piece) = reader.next(bytes, &sizes).map_err(broken)? {
-                    if let Piece::Content { number, .. } = piece {
+                    if let Piece::Content { number } = piece {
                         index.contents.objects_of(number).iter().for_each(|object| {
                             frames.insert(self.bundle.place(*object).0);
                         });
@@ -256,7 +256,7 @@ impl<'a> LayerReader<'a> {
                     self.zeros = count;
                     break;
                 }
-                Some(Piece::Content { number, .. }) => {
+                Some(Piece::Content { number }) => {
                     self.objects.extend(index.contents.objects_of(number).iter().rev());
                     break;
                 }
@@ -299,8 +299,8 @@ impl Read for LayerReader<'_> {
                 self.zeros -= n as u64;
                 got += n;
             } else if let Some(object) = self.objects.last().copied() {
-                got += self.read_object(object, room).map_err(io::Error::other)?;
-            } else if !self.advance().map_err(io::Error::other)? {
+                got += self.read_object(object, room).map_err(BundleError::into_io)?;
+            } else if !self.advance().map_err(BundleError::into_io)? {
                 break;
             }
         }

@@ -17,8 +17,6 @@ pub(crate) enum Piece<'a> {
     Content {
         /// Its number.
         number: u32,
-        /// In bytes.
-        size: u64,
     },
 }
 
@@ -177,6 +175,6 @@ impl RecipeReader {
         if pad {
             self.owed = Owed::Pad;
         }
-        Ok(Piece::Content { number, size })
+        Ok(Piece::Content { number })
     }
 }

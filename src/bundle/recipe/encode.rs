@@ -19,11 +19,6 @@ pub(crate) struct Recipe {
 }
 
 impl Recipe {
-    /// The contents it refers to, in order.
-    pub fn contents(&self) -> &[u32] {
-        &self.contents
-    }
-
     /// Appends the recipe as the format has it; `number` gives the final number of a content.
     pub fn put(&self, out: &mut Vec<u8>, number: &dyn Fn(u32) -> u32) {
         let mut contents = Vec::with_capacity(self.contents.len());

@@ -101,7 +101,7 @@ fn decode(recipe: &[u8], size: u64) -> Result<Vec<u8>, &'static str> {
         match piece {
             Piece::Bytes(bytes) => out.extend_from_slice(bytes),
             Piece::Zeros(n) => out.resize(out.len() + n as usize, 0),
-            Piece::Content { number, size } => out.resize(out.len() + size as usize, b'0' + number as u8),
+            Piece::Content { number } => out.resize(out.len() + SIZES[number as usize] as usize, b'0' + number as u8),
         }
     }
     Ok(out)

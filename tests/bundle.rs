@@ -1,0 +1,254 @@
+//! What a bundle promises: everything comes back bit for bit, the same input gives the same bytes, and no input that
+//! is not a bundle does harm.
+
+use std::collections::HashMap;
+use std::io::{Cursor, Read};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use ferry::base::{BoxFault, Class, Ctx, Digest, ReadAt};
+use ferry::bundle::{Bundle, BundleOptions, BundleSink, BundleSource, Level};
+use ferry::image::{DiffId, Extent, Form, Image, ImageConfig, ImageSink, ImageSource, Layer, Manifest, SplitContent};
+
+/// Images in memory.
+struct Memory {
+    images: Vec<Image>,
+    tars: HashMap<DiffId, Vec<u8>>,
+    /// Whether contents can be read in any order.
+    random: bool,
+}
+
+impl ImageSource for Memory {
+    fn origin(&self) -> String {
+        "memory".into()
+    }
+
+    fn images(&self) -> &[Image] {
+        &self.images
+    }
+
+    fn open_layer(&self, layer: &Layer, _: Form) -> Result<Box<dyn Read + Send + '_>, BoxFault> {
+        Ok(Box::new(Cursor::new(&self.tars[&layer.diff_id])))
+    }
+
+    fn has_contents(&self, _: &Layer) -> bool {
+        self.random
+    }
+
+    fn content(&self, layer: &Layer, content: &SplitContent<'_>) -> Result<Option<Extent>, BoxFault> {
+        let bytes: Arc<dyn ReadAt> = Arc::new(self.tars[&layer.diff_id].clone());
+        Ok(self.random.then_some(Extent { bytes, offset: content.offset }))
+    }
+}
+
+fn random(seed: u64) -> impl FnMut() -> u64 {
+    let mut state = seed | 1;
+    move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    }
+}
+
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut next = random(seed);
+    (0..length).map(|_| next() as u8).collect()
+}
+
+fn entry(tar: &mut Vec<u8>, path: &str, kind: u8, mtime: u64, data: &[u8]) {
+    let mut block = [0u8; 512];
+    let mut put = |at: usize, text: &[u8]| block[at..at + text.len()].copy_from_slice(text);
+    put(0, path.as_bytes());
+    put(100, b"0000644\0");
+    put(108, b"0000000\x000000000\0");
+    put(124, format!("{:011o}\0", data.len()).as_bytes());
+    put(136, format!("{mtime:011o}\0").as_bytes());
+    put(148, b"        ");
+    put(156, &[kind]);
+    put(257, b"ustar\x0000");
+    let sum: u64 = block.iter().map(|b| u64::from(*b)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    tar.extend_from_slice(&block);
+    tar.extend_from_slice(data);
+    tar.resize(tar.len().next_multiple_of(512), 0);
+}
+
+/// Layers as images have them, and as they should not.
+fn tars() -> Vec<Vec<u8>> {
+    let mut plain = Vec::new();
+    entry(&mut plain, "etc/", b'5', 100, b"");
+    entry(&mut plain, "etc/hostname", b'0', 100, b"ferry\n");
+    entry(&mut plain, "etc/empty", b'0', 101, b"");
+    entry(&mut plain, "etc/link", b'2', 101, b"");
+    entry(&mut plain, "usr/big", b'0', 102, &noise(1, 3 << 20));
+    plain.resize(plain.len() + 1024, 0);
+    // Rebuilt: other times, one changed byte in the big file, one duplicate path.
+    let mut big = noise(1, 3 << 20);
+    big[1_500_000] ^= 0xff;
+    let mut rebuilt = Vec::new();
+    entry(&mut rebuilt, "etc/", b'5', 200, b"");
+    entry(&mut rebuilt, "etc/hostname", b'0', 200, b"ferry\n");
+    entry(&mut rebuilt, "usr/big", b'0', 202, &big);
+    entry(&mut rebuilt, "usr/big", b'0', 203, b"again");
+    rebuilt.resize(rebuilt.len() + 10240, 0);
+    let mut odd = Vec::new();
+    entry(&mut odd, "pax", b'x', 0, b"22 path=a/longer/name\n");
+    entry(&mut odd, "short", b'0', 1, &[0; 700]);
+    entry(&mut odd, "global", b'g', 0, b"12 comment=x\n");
+    entry(&mut odd, "late", b'0', 0o77777777777, b"\xff\xfe");
+    odd.extend_from_slice(b"garbage behind the last entry, of no block's length");
+    vec![plain, rebuilt, odd, Vec::new(), vec![0; 1024]]
+}
+
+fn memory(tars: Vec<Vec<u8>>, random: bool) -> Memory {
+    let tars: Vec<(DiffId, Vec<u8>)> = tars.into_iter().map(|tar| (DiffId(Digest::of(&tar)), tar)).collect();
+    let image = |name: &str, layers: &[usize], manifest: bool| {
+        let ids: Vec<String> = layers.iter().map(|at| format!("\"{}\"", tars[*at].0)).collect();
+        let text = format!(
+            "{{\"architecture\":\"amd64\",\"os\":\"linux\",\"extra\":\"{name}\",\"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[{}]}}}}",
+            ids.join(",")
+        );
+        let config = ImageConfig::parse(text.into_bytes()).unwrap();
+        let descriptor = ferry::image::Descriptor::of("application/vnd.oci.image.config.v1+json", config.raw());
+        let layers = layers
+            .iter()
+            .map(|at| Layer { diff_id: tars[*at].0, size: Some(tars[*at].1.len() as u64), original: None })
+            .collect();
+        let manifest = manifest.then(|| Manifest::build(descriptor, Vec::new()));
+        let names =
+            if name.is_empty() { Vec::new() } else { vec![name.parse().unwrap(), "b.example/x:1".parse().unwrap()] };
+        Image { names, config, manifest, layers }
+    };
+    let all: Vec<usize> = (0..tars.len()).collect();
+    let images = vec![image("app:v1", &all, true), image("app:v2", &[1, 0], false), image("", &[], false)];
+    Memory { images, tars: tars.into_iter().collect(), random }
+}
+
+fn options(level: Level, threads: usize) -> BundleOptions {
+    BundleOptions {
+        level,
+        threads,
+        memory: BundleOptions::MEMORY,
+        keep_originals: true,
+        spool_dir: std::env::temp_dir(),
+    }
+}
+
+fn write(source: &Memory, options: BundleOptions) -> Vec<u8> {
+    let mut sink = BundleSink::new(Vec::new(), options);
+    sink.take(source, source.images(), &Ctx::silent()).unwrap_or_else(|fault| panic!("{fault}"));
+    sink.into_inner()
+}
+
+fn open(bytes: Vec<u8>) -> Result<BundleSource, BoxFault> {
+    let bundle = Bundle::open(Arc::new(bytes), "test.ferry")?;
+    Ok(BundleSource::new(bundle, PathBuf::from(std::env::temp_dir()), BundleOptions::MEMORY)?)
+}
+
+/// All layers of a source, as they come.
+fn read_all(source: &dyn ImageSource) -> Result<HashMap<DiffId, Vec<u8>>, BoxFault> {
+    let wanted: Vec<(Layer, Form)> =
+        source.images().iter().flat_map(|image| &image.layers).map(|layer| (layer.clone(), Form::Tar)).collect();
+    let out = Mutex::new(HashMap::new());
+    source.visit_layers(&wanted, 2, &Ctx::silent(), &|layer, tar| {
+        let mut bytes = Vec::new();
+        tar.read_to_end(&mut bytes)
+            .map_err(|source| ferry::bundle::BundleError::Io { action: "read".into(), source })?;
+        out.lock().unwrap().insert(layer.diff_id, bytes);
+        Ok(())
+    })?;
+    Ok(out.into_inner().unwrap())
+}
+
+#[test]
+fn images_come_out_of_a_bundle_bit_for_bit() {
+    for random in [true, false] {
+        let source = memory(tars(), random);
+        let bundle = open(write(&source, options(Level::FAST, 2))).unwrap_or_else(|fault| panic!("{fault}"));
+        assert_eq!(bundle.images().len(), source.images().len());
+        for (got, expected) in bundle.images().iter().zip(source.images()) {
+            assert_eq!(got.config.raw(), expected.config.raw());
+            assert_eq!(got.names, expected.names);
+            assert_eq!(got.manifest, expected.manifest);
+            assert_eq!(got.layers, expected.layers);
+        }
+        assert!(read_all(&bundle).unwrap_or_else(|fault| panic!("{fault}")) == source.tars);
+        // And one alone, without a plan.
+        let layer = &source.images[0].layers[1];
+        let fresh = open(write(&source, options(Level::FAST, 1))).unwrap_or_else(|fault| panic!("{fault}"));
+        let mut tar = Vec::new();
+        fresh.open_layer(layer, Form::Tar).unwrap_or_else(|_| panic!()).read_to_end(&mut tar).unwrap();
+        assert!(tar == source.tars[&layer.diff_id]);
+    }
+}
+
+#[test]
+fn the_same_images_give_the_same_bytes_on_any_number_of_threads_and_from_any_kind_of_source() {
+    let one = write(&memory(tars(), true), options(Level::DEFAULT, 1));
+    for (threads, random, memory_budget) in [(2, true, 0), (3, true, 1 << 40), (8, false, 300 << 20)] {
+        let mut options = options(Level::DEFAULT, threads);
+        options.memory = memory_budget;
+        assert!(write(&memory(tars(), random), options) == one, "{threads} threads");
+    }
+}
+
+#[test]
+fn a_changed_byte_in_a_large_file_costs_a_chunk_and_a_rebuilt_layer_its_headers() {
+    let tars = tars();
+    let one = write(&memory(vec![tars[0].clone(), tars[0].clone()], true), options(Level::FAST, 1)).len();
+    let both = write(&memory(tars, true), options(Level::FAST, 1)).len();
+    assert!(both < one + 20_000, "{one} and {both} bytes");
+}
+
+/// Opening and reading everything ends in an error of a class that says the input is bad, or gives the right bytes.
+fn survives(bytes: Vec<u8>, right: &HashMap<DiffId, Vec<u8>>, what: &str) {
+    let fault = match open(bytes) {
+        Err(fault) => fault,
+        Ok(bundle) => match read_all(&bundle) {
+            Err(fault) => fault,
+            Ok(layers) => {
+                for (diff_id, tar) in layers {
+                    assert!(right.get(&diff_id) == Some(&tar) || Digest::of(&tar) != diff_id.0, "{what}");
+                }
+                return;
+            }
+        },
+    };
+    let class = fault.class();
+    let expected = [Class::Malformed, Class::Integrity, Class::Unsupported, Class::NotFound];
+    assert!(expected.contains(&class), "{what}: {class:?}: {fault}");
+}
+
+#[test]
+fn a_damaged_bundle_is_refused_wherever_the_damage_is() {
+    let source = memory(tars(), true);
+    let good = write(&source, options(Level::FAST, 1));
+    let mut next = random(7);
+    for round in 0..600 {
+        let mut bad = good.clone();
+        // The ends hold the structure; the middle is frames.
+        let at = match round % 3 {
+            0 => next() as usize % 16,
+            1 => bad.len() - 1 - next() as usize % 900,
+            _ => next() as usize % bad.len(),
+        };
+        bad[at] ^= 1 << (next() % 8);
+        let fault = match open(bad) {
+            Err(fault) => fault,
+            Ok(bundle) => match read_all(&bundle) {
+                Err(fault) => fault,
+                // The format number alone may be higher.
+                Ok(layers) => {
+                    assert!((8..10).contains(&at) && layers == source.tars, "byte {at}");
+                    continue;
+                }
+            },
+        };
+        assert!(!matches!(fault.class(), Class::System), "byte {at}: {fault}");
+    }
+    for length in [0, 1, 15, 16, 79, 80, good.len() / 2, good.len() - 1] {
+        survives(good[..length].to_vec(), &source.tars, "cut short");
+        assert!(open(good[..length].to_vec()).is_err());
+    }
+}
