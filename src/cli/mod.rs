@@ -2,7 +2,9 @@
 //! knows exit codes. One file a command.
 
 mod exit;
+mod output;
 mod progress;
+mod render;
 mod version;
 
 use std::ffi::OsString;

@@ -1,0 +1,83 @@
+//! Lists of objects: docker's aligned tables, one JSON object a line, or a template for each.
+
+use serde_json::{Map, Value};
+
+use super::template::{Template, TemplateError};
+
+/// A column: the field's name in templates, its heading in tables.
+pub type Column = (&'static str, &'static str);
+
+/// The narrowest column and the gap between columns, as docker's CLI has them.
+const NARROWEST: usize = 10;
+const GAP: usize = 3;
+
+/// How a list is shown.
+#[derive(Debug)]
+pub enum Layout {
+    /// Aligned columns under headings.
+    Table(Template),
+    /// One line of JSON for each.
+    Json,
+    /// The template for each.
+    Each(Template),
+}
+
+impl Layout {
+    /// What `--format` asks for; without it, a table of the fields in `default`.
+    pub fn parse(format: Option<&str>, default: &str) -> Result<Self, TemplateError> {
+        match format.map(str::trim) {
+            None | Some("table" | "") => Ok(Self::Table(Template::parse(default)?)),
+            Some("json") => Ok(Self::Json),
+            Some(format) => match format.strip_prefix("table ") {
+                Some(rest) => Ok(Self::Table(Template::parse(rest.trim_start())?)),
+                None => Ok(Self::Each(Template::parse(format)?)),
+            },
+        }
+    }
+
+    /// Shows `rows`, whose fields `columns` name.
+    pub fn render(&self, columns: &[Column], rows: &[Value]) -> Result<String, TemplateError> {
+        match self {
+            Self::Json => Ok(rows.iter().map(|row| format!("{row}\n")).collect()),
+            Self::Each(template) => rows
+                .iter()
+                .map(|row| template.render(row).map(|line| super::super::output::clean(&line) + "\n"))
+                .collect(),
+            Self::Table(template) => {
+                let headings: Map<String, Value> =
+                    columns.iter().map(|(name, heading)| ((*name).to_owned(), Value::from(*heading))).collect();
+                let mut lines = vec![template.render(&Value::Object(headings))?];
+                for row in rows {
+                    lines.push(super::super::output::clean(&template.render(row)?));
+                }
+                Ok(align(&lines))
+            }
+        }
+    }
+}
+
+/// Aligns cells that tabs separate; the last cell of a line is as wide as it is.
+pub fn align(lines: &[String]) -> String {
+    let cells: Vec<Vec<&str>> = lines.iter().map(|line| line.split('\t').collect()).collect();
+    let mut widths: Vec<usize> = Vec::new();
+    for line in &cells {
+        for (at, cell) in line.iter().enumerate().take(line.len() - 1) {
+            let width = NARROWEST.max(cell.chars().count() + GAP);
+            match widths.get_mut(at) {
+                Some(known) => *known = width.max(*known),
+                None => widths.push(width),
+            }
+        }
+    }
+    let mut text = String::new();
+    for line in cells {
+        for (at, cell) in line.iter().enumerate() {
+            text.push_str(cell);
+            if at + 1 < line.len() {
+                text.extend(std::iter::repeat_n(' ', widths[at] - cell.chars().count()));
+            }
+        }
+        text.push('\n');
+    }
+    text
+}
