@@ -2,9 +2,14 @@
 //! knows exit codes. One file a command.
 
 mod exit;
+mod history;
+mod images;
+mod inspect;
 mod output;
 mod progress;
 mod render;
+mod rmi;
+mod tag;
 mod version;
 
 use std::ffi::OsString;
@@ -15,6 +20,7 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::base::{BoxFault, Cancel, Ctx};
+use crate::store::{self, Store};
 
 /// Carries container images where there is no network, and runs them there.
 #[derive(Debug, Parser)]
@@ -64,6 +70,11 @@ pub enum ProgressMode {
 /// Each command's arguments, in its own file.
 #[derive(Debug, Subcommand)]
 enum Command {
+    History(history::HistoryArgs),
+    Images(images::ImagesArgs),
+    Inspect(inspect::InspectArgs),
+    Rmi(rmi::RmiArgs),
+    Tag(tag::TagArgs),
     Version(version::VersionArgs),
 }
 
@@ -84,6 +95,25 @@ impl Global {
     }
 }
 
+impl Global {
+    /// The store; where there is none, an empty one. Commands that write make it.
+    pub fn store(&self) -> Result<Store, BoxFault> {
+        Ok(Store::open(&self.root, store_options())?)
+    }
+}
+
+/// Whose files the store's are: root's of the host, root's in a user namespace, or one user's alone.
+fn store_options() -> store::Options {
+    let root = rustix::process::geteuid().is_root();
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let fields: Vec<u64> = map.split_whitespace().filter_map(|field| field.parse().ok()).collect();
+    if root && matches!(fields[..], [] | [0, 0, 0xffff_ffff]) {
+        return store::Options::default();
+    }
+    let ids: u64 = fields.chunks(3).filter_map(|line| line.get(2)).sum();
+    store::Options { userxattr: true, single_id: !root || ids == 1 }
+}
+
 /// The system's state directory for root, the user's data directory otherwise.
 fn default_root() -> PathBuf {
     if rustix::process::geteuid().is_root() {
@@ -97,6 +127,11 @@ fn default_root() -> PathBuf {
 fn run(cli: Cli) -> Result<ExitCode, BoxFault> {
     let global = Global::resolve(&cli.global);
     match cli.command {
+        Command::History(args) => history::run(args, &global),
+        Command::Images(args) => images::run(args, &global),
+        Command::Inspect(args) => inspect::run(args, &global),
+        Command::Rmi(args) => rmi::run(args, &global),
+        Command::Tag(args) => tag::run(args, &global),
         Command::Version(args) => version::run(args, &global),
     }
 }

@@ -1,1 +1,6 @@
-//! To come.
+//! One use case a file: what a command does, without the command line. Nothing here prints or knows a terminal.
+
+pub mod glob;
+pub mod history;
+pub mod inspect;
+pub mod list;

@@ -3,7 +3,7 @@
 use super::error::StoreError;
 use super::layout::Layout;
 use super::references::canonical;
-use super::{References, Store, imagedb, layerdb, manifests};
+use super::{LayerRecord, References, Store, imagedb, layerdb, manifests};
 use crate::base::{Ctx, Digest};
 use crate::image::{ImageConfig, ImageId, Reference};
 
@@ -66,6 +66,12 @@ impl Store {
     pub fn image(&self, id: &ImageId) -> Result<StoredImage, StoreError> {
         let (references, _) = self.references()?;
         read(&self.layout, id, references.of(id))?.ok_or_else(|| StoreError::NoImage(id.to_string()))
+    }
+
+    /// An image's layers, base first.
+    pub fn layers(&self, config: &ImageConfig) -> Result<Vec<LayerRecord>, StoreError> {
+        let read = |chain_id| layerdb::read(&self.layout, chain_id)?.ok_or(StoreError::NoLayer(chain_id));
+        config.chain_ids().into_iter().map(read).collect()
     }
 
     /// The image a text means, as docker reads it: a full ID, a name, a name with a digest, or the beginning of an ID.

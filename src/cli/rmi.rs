@@ -1,0 +1,46 @@
+//! `ferry rmi`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{Global, exit, output};
+use crate::base::BoxFault;
+use crate::store::Removed;
+
+/// Remove images
+#[derive(Debug, Args)]
+pub struct RmiArgs {
+    /// Names or IDs
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<String>,
+    /// Remove images that have several names, or that stopped containers use
+    #[arg(short, long)]
+    force: bool,
+    /// Keep the untagged images that a removed one was built on
+    #[arg(long)]
+    no_prune: bool,
+}
+
+/// Removes what can be removed, then tells what cannot.
+pub fn run(args: RmiArgs, global: &Global) -> Result<ExitCode, BoxFault> {
+    let store = global.store()?;
+    let mut code = ExitCode::SUCCESS;
+    for image in &args.images {
+        match store.remove(image, args.force, args.no_prune, &[], &global.ctx) {
+            Ok(removed) => output::print(lines(&removed))?,
+            Err(error) => code = exit::report(&error),
+        }
+    }
+    Ok(code)
+}
+
+/// Docker's lines about what was removed.
+pub fn lines(removed: &[Removed]) -> String {
+    let line = |removed: &Removed| match removed {
+        Removed::Untagged(name) => format!("Untagged: {name}\n"),
+        Removed::Image(id) => format!("Deleted: {id}\n"),
+        Removed::Layer(id) => format!("Deleted: {id}\n"),
+    };
+    removed.iter().map(line).collect()
+}

@@ -1,0 +1,29 @@
+//! `ferry tag`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::Global;
+use crate::base::BoxFault;
+use crate::image::Reference;
+
+/// Give an image another name
+#[derive(Debug, Args)]
+pub struct TagArgs {
+    /// A name or an ID
+    #[arg(value_name = "SOURCE_IMAGE[:TAG]")]
+    source: String,
+    /// The name to give; an image that has it loses it
+    #[arg(value_name = "TARGET_IMAGE[:TAG]")]
+    target: String,
+}
+
+/// Tags.
+pub fn run(args: TagArgs, global: &Global) -> Result<ExitCode, BoxFault> {
+    let target = args.target.parse::<Reference>()?.or_latest();
+    let store = global.store()?;
+    let image = store.resolve(&args.source)?;
+    store.tag(&image.id(), &target, &global.ctx)?;
+    Ok(ExitCode::SUCCESS)
+}
