@@ -91,28 +91,40 @@ pub trait ImageSource: Sync {
         ctx: &Ctx,
         visit: &LayerVisitor<'_>,
     ) -> Result<(), BoxFault> {
-        let next = Mutex::new(wanted.iter());
-        let failed = AtomicBool::new(false);
-        let work = || -> Result<(), BoxFault> {
-            while !failed.load(Ordering::Relaxed) {
-                // The lock is held for the call of `next` alone and cannot be poisoned by it.
-                let Some((layer, form)) = next.lock().unwrap_or_else(|e| e.into_inner()).next() else { break };
-                ctx.check()?;
-                visit(layer, &mut *self.open_layer(layer, *form)?)?;
-            }
-            Ok(())
-        };
-        let guarded = || work().inspect_err(|_| failed.store(true, Ordering::Relaxed));
-        std::thread::scope(|scope| {
-            let others: Vec<_> = (1..threads.min(wanted.len())).map(|_| scope.spawn(guarded)).collect();
-            let mut result = guarded();
-            for other in others {
-                let ended = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                result = result.and(ended);
-            }
-            result
-        })
+        visit_in_parallel(self, wanted, threads, ctx, visit)
     }
+}
+
+/// [`ImageSource::visit_layers`] for sources in which any layer can be opened at any time: opens each, in the order
+/// they are wanted in.
+pub fn visit_in_parallel<S: ImageSource + ?Sized>(
+    source: &S,
+    wanted: &[(Layer, Form)],
+    threads: usize,
+    ctx: &Ctx,
+    visit: &LayerVisitor<'_>,
+) -> Result<(), BoxFault> {
+    let next = Mutex::new(wanted.iter());
+    let failed = AtomicBool::new(false);
+    let work = || -> Result<(), BoxFault> {
+        while !failed.load(Ordering::Relaxed) {
+            // The lock is held for the call of `next` alone and cannot be poisoned by it.
+            let Some((layer, form)) = next.lock().unwrap_or_else(|e| e.into_inner()).next() else { break };
+            ctx.check()?;
+            visit(layer, &mut *source.open_layer(layer, *form)?)?;
+        }
+        Ok(())
+    };
+    let guarded = || work().inspect_err(|_| failed.store(true, Ordering::Relaxed));
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads.min(wanted.len())).map(|_| scope.spawn(guarded)).collect();
+        let mut result = guarded();
+        for other in others {
+            let ended = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            result = result.and(ended);
+        }
+        result
+    })
 }
 
 /// Something that takes images.
