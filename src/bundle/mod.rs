@@ -13,6 +13,7 @@ mod plan;
 pub mod read;
 mod recipe;
 pub mod source;
+pub mod volume;
 pub mod write;
 
 pub use error::BundleError;
