@@ -81,6 +81,12 @@ pub enum VolumeError {
         /// The file.
         path: PathBuf,
     },
+    /// No volume has its record.
+    #[error("{} has no intact record at its end (cut off, or damaged there), and no other volume of its set is there to give it", .path.display())]
+    NoRecord {
+        /// The file.
+        path: PathBuf,
+    },
     /// More damage than parity.
     #[error("cannot be repaired: {0}")]
     Lost(String),
@@ -130,9 +136,11 @@ impl Fault for VolumeError {
                 Class::Conflict
             }
             Self::Missing { .. } => Class::NotFound,
-            Self::Length { .. } | Self::Lost(_) | Self::ParityDisagrees(_) | Self::Unfinished { .. } => {
-                Class::Integrity
-            }
+            Self::NoRecord { .. }
+            | Self::Length { .. }
+            | Self::Lost(_)
+            | Self::ParityDisagrees(_)
+            | Self::Unfinished { .. } => Class::Integrity,
             Self::Unsuitable(_) => Class::Usage,
             Self::Sign(fault) => fault.class(),
         }

@@ -1,22 +1,32 @@
 //! The container of a bundle: one logical byte stream as one or many volumes, with block checksums and parity.
 //!
-//! The layout is specified in docs/format/volumes.md; the stream is written through [`SetWriter`] and read through
-//! [`crate::base::read_at::ReadAt`].
+//! The layout is specified in docs/format/volumes.md. A stream is written through [`SetWriter`]; [`VolumeSet::open`]
+//! finds its volumes again, [`SetReader`] reads it anywhere, [`check`] locates damage and [`repair`] mends it.
 
 mod bytes;
+mod check;
 mod code;
 mod error;
 mod head;
 mod layout;
 mod parity;
 mod part;
+mod reader;
 mod record;
+mod repair;
+mod set;
 mod size;
+mod units;
 mod writer;
 
+pub use check::{Damage, Report, State, VolumeReport, check};
 pub use code::Budget;
 pub use error::{Damaged, VolumeError};
 pub use head::SetId;
+pub use layout::Extent;
+pub use reader::SetReader;
 pub use record::Root;
+pub use repair::{Restored, repair, restore};
+pub use set::VolumeSet;
 pub use size::{ENDING, Names, ParityShare, VolumeSize};
 pub use writer::{SetWriter, SignWith, WriteOptions, Written};

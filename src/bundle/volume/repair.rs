@@ -1,0 +1,272 @@
+//! Repair: lost blocks come back through the parity into a scratch file; volumes are then written anew beside the
+//! damaged ones and renamed over them. What is there is never written to.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::check::Damage;
+use super::code::{self, Budget, Erased};
+use super::error::VolumeError;
+use super::parity::{Places, block_shape, table_shape};
+use super::record::Hash;
+use super::set::VolumeSet;
+use super::units::{Unit, fixed, piece_hash, units};
+use crate::base::durable::AtomicFile;
+use crate::base::{AtPath, Ctx};
+
+/// The blocks that were lost, in a file without a name.
+#[derive(Debug)]
+pub struct Restored {
+    file: File,
+    block: u64,
+    blocks: Vec<u64>,
+    parity: Vec<u64>,
+    shards: Vec<u64>,
+    pieces: Vec<Option<Vec<u8>>>,
+}
+
+impl Restored {
+    /// Fills `buf` with data block `d` when it is one of the lost ones; says whether it was.
+    pub fn block(&self, d: u64, buf: &mut [u8]) -> io::Result<bool> {
+        match self.blocks.binary_search(&d) {
+            Ok(i) => self.file.read_exact_at(buf, i as u64 * self.block).map(|()| true),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Piece `k` of the tables.
+    pub fn piece(&self, k: u64) -> Option<&[u8]> {
+        self.pieces.get(k as usize)?.as_deref()
+    }
+
+    fn parity_at(&self, q: u64) -> Option<u64> {
+        self.parity.binary_search(&q).ok().map(|i| (self.blocks.len() + i) as u64 * self.block)
+    }
+
+    fn shard_at(&self, s: u64) -> Option<u64> {
+        let before = self.blocks.len() + self.parity.len();
+        self.shards.binary_search(&s).ok().map(|i| (before + i) as u64 * self.block)
+    }
+}
+
+impl VolumeSet {
+    /// Reads from a file of the set, by its number from 0.
+    pub(super) fn read_at(&self, file: u32, buf: &mut [u8], offset: u64) -> Result<(), VolumeError> {
+        let volume = self.files.get(file as usize).and_then(Option::as_ref);
+        let Some(volume) = volume else {
+            return Err(VolumeError::Lost(format!("volume {} is missing", file + 1)));
+        };
+        Ok(volume.file.read_exact_at(buf, offset).at("read", &volume.path)?)
+    }
+}
+
+/// Brings the lost data blocks back, checked against their tables, into a scratch file in `scratch`; with `all` the
+/// lost parity too. Fails when there is more damage than parity, before anything is written.
+pub fn restore(
+    set: &VolumeSet,
+    damage: Damage,
+    all: bool,
+    scratch: &Path,
+    budget: Budget,
+    ctx: &Ctx,
+) -> Result<Restored, VolumeError> {
+    if !damage.report.repairable() {
+        return Err(VolumeError::Lost(damage.report.losses()));
+    }
+    let file = tempfile::tempfile_in(scratch).at("create a scratch file in", scratch)?;
+    let block = set.record.core.layout.block();
+    let Damage { blocks, parity, shards, pieces, .. } = damage;
+    let restored = Restored { file, block, blocks, parity, shards, pieces };
+    if set.record.parity.is_some() {
+        restored.decode_blocks(set, scratch, budget, ctx)?;
+        if all {
+            restored.encode_parity(set, scratch, budget, ctx)?;
+            restored.encode_shards(set, scratch, budget, ctx)?;
+        }
+    }
+    Ok(restored)
+}
+
+impl Restored {
+    fn read_block(&self, set: &VolumeSet, d: u64, at: u64, bytes: &mut [u8]) -> Result<(), VolumeError> {
+        if let Ok(i) = self.blocks.binary_search(&d) {
+            return Ok(self.file.read_exact_at(bytes, i as u64 * self.block + at).at("read", "the scratch file")?);
+        }
+        let (v, b) = set.record.core.layout.volume_of_block(d);
+        set.read_at(v, bytes, b * self.block + at)
+    }
+
+    fn decode_blocks(&self, set: &VolumeSet, scratch: &Path, budget: Budget, ctx: &Ctx) -> Result<(), VolumeError> {
+        let Some(parity) = &set.record.parity else { return Ok(()) };
+        if self.blocks.is_empty() {
+            return Ok(());
+        }
+        let shape = block_shape(&parity.layout);
+        let task = ctx.begin("Repairing", set.near().display().to_string(), Some(shape.originals * self.block));
+        let places = Places { layout: &parity.layout, frame: set.record.frame_len() as u64 };
+        let places = places.table(shape.recovery, Places::parity);
+        let read = |d: u64, at: u64, bytes: &mut [u8]| {
+            task.advance(bytes.len() as u64)?;
+            self.read_block(set, d, at, bytes)
+        };
+        let read_parity = |q: u64, at: u64, bytes: &mut [u8]| {
+            let (file, offset) = places[q as usize];
+            set.read_at(file, bytes, offset + at)
+        };
+        let write = |d: u64, at: u64, bytes: &[u8]| {
+            let Ok(i) = self.blocks.binary_search(&d) else { return Ok(()) };
+            Ok(self.file.write_all_at(bytes, i as u64 * self.block + at).at("write a scratch file in", scratch)?)
+        };
+        let erased = Erased { originals: &self.blocks, recovery: &self.parity };
+        code::decode(shape, erased, &read, &read_parity, &write, budget, ctx)?;
+        let mut bytes = vec![0; self.block as usize];
+        for d in &self.blocks {
+            ctx.check()?;
+            self.read_block(set, *d, 0, &mut bytes)?;
+            if Some(*blake3::hash(&bytes).as_bytes()) != self.block_hash(set, *d) {
+                return Err(VolumeError::ParityDisagrees(place_of_block(set, *d)));
+            }
+        }
+        task.complete();
+        Ok(())
+    }
+
+    fn encode_parity(&self, set: &VolumeSet, scratch: &Path, budget: Budget, ctx: &Ctx) -> Result<(), VolumeError> {
+        let Some(parity) = &set.record.parity else { return Ok(()) };
+        if self.parity.is_empty() {
+            return Ok(());
+        }
+        let shape = block_shape(&parity.layout);
+        let task = ctx.begin("Computing parity", "", Some(shape.originals * self.block));
+        let read = |d: u64, at: u64, bytes: &mut [u8]| {
+            task.advance(bytes.len() as u64)?;
+            self.read_block(set, d, at, bytes)
+        };
+        let write = |q: u64, at: u64, bytes: &[u8]| {
+            let Some(offset) = self.parity_at(q) else { return Ok(()) };
+            Ok(self.file.write_all_at(bytes, offset + at).at("write a scratch file in", scratch)?)
+        };
+        let stripes: std::collections::BTreeSet<u64> = self.parity.iter().map(|q| q % shape.stripes).collect();
+        code::encode(shape, &|stripe| stripes.contains(&stripe), &read, &write, budget, ctx)?;
+        task.complete();
+        Ok(())
+    }
+
+    fn encode_shards(&self, set: &VolumeSet, scratch: &Path, budget: Budget, ctx: &Ctx) -> Result<(), VolumeError> {
+        let Some(parity) = &set.record.parity else { return Ok(()) };
+        if self.shards.is_empty() {
+            return Ok(());
+        }
+        let read = |k: u64, at: u64, bytes: &mut [u8]| {
+            let at = at as usize;
+            let piece = self.piece(k).and_then(|piece| piece.get(at..at + bytes.len()));
+            bytes.copy_from_slice(piece.ok_or_else(|| VolumeError::Lost(format!("table {k}")))?);
+            Ok(())
+        };
+        let write = |s: u64, at: u64, bytes: &[u8]| {
+            let Some(offset) = self.shard_at(s) else { return Ok(()) };
+            Ok(self.file.write_all_at(bytes, offset + at).at("write a scratch file in", scratch)?)
+        };
+        code::encode(table_shape(&parity.layout), &|_| true, &read, &write, budget, ctx)
+    }
+
+    fn entry(&self, piece: u64, hash: u64) -> Option<Hash> {
+        let start = hash as usize * 32;
+        self.piece(piece)?.get(start..start + 32)?.try_into().ok()
+    }
+
+    fn block_hash(&self, set: &VolumeSet, d: u64) -> Option<Hash> {
+        let layout = &set.record.core.layout;
+        let (v, b) = layout.volume_of_block(d);
+        self.entry(layout.first_piece(v) + b / layout.per_piece(), b % layout.per_piece())
+    }
+
+    /// What a unit must hash to.
+    fn hash_of(&self, set: &VolumeSet, unit: Unit) -> Option<Hash> {
+        let layout = &set.record.core.layout;
+        let parity = set.record.parity.as_ref();
+        match unit {
+            Unit::Block(d) => self.block_hash(set, d),
+            Unit::Piece(k) => piece_hash(&set.record, k).copied(),
+            Unit::Shard(s) => parity?.shards.get(s as usize).copied(),
+            Unit::Parity(q) => {
+                let i = parity?.layout.area_of_block(q);
+                let n = q - parity?.layout.blocks(i).start;
+                let piece = layout.all_pieces() + parity?.layout.first_piece(i);
+                self.entry(piece + n / layout.per_piece(), n % layout.per_piece())
+            }
+            Unit::Head | Unit::Frame => None,
+        }
+    }
+
+    /// Writes volume `number` as it was at `path`: complete and checked, or not at all.
+    fn write_volume(&self, set: &VolumeSet, number: u32, path: &Path, ctx: &Ctx) -> Result<(), VolumeError> {
+        let mut out = AtomicFile::create(path, 0o644)?;
+        let mut bytes = Vec::new();
+        for (unit, extent) in units(&set.record, number) {
+            ctx.check()?;
+            bytes.resize(extent.len as usize, 0);
+            let scratch = match unit {
+                Unit::Parity(q) => self.parity_at(q),
+                Unit::Shard(s) => self.shard_at(s),
+                _ => None,
+            };
+            match (unit, scratch) {
+                (Unit::Head | Unit::Frame, _) => bytes = fixed(&set.record, number, unit).unwrap_or_default(),
+                (Unit::Piece(k), _) => bytes = self.piece(k).map(<[u8]>::to_vec).unwrap_or_default(),
+                (Unit::Block(d), _) if self.block(d, &mut bytes).at("read a scratch file for", path)? => {}
+                (_, Some(offset)) => self.file.read_exact_at(&mut bytes, offset).at("read a scratch file for", path)?,
+                _ => set.read_at(number - 1, &mut bytes, extent.offset)?,
+            }
+            let expected = self.hash_of(set, unit);
+            let fixed = matches!(unit, Unit::Head | Unit::Frame);
+            if bytes.len() as u64 != extent.len || !fixed && Some(*blake3::hash(&bytes).as_bytes()) != expected {
+                let place = format!("byte {} of {}", extent.offset, path.display());
+                return Err(VolumeError::ParityDisagrees(place));
+            }
+            out.write_all(&bytes).at("write", path)?;
+        }
+        Ok(out.commit()?)
+    }
+}
+
+fn place_of_block(set: &VolumeSet, d: u64) -> String {
+    let layout = &set.record.core.layout;
+    let (v, b) = layout.volume_of_block(d);
+    format!("byte {} of {}", layout.block_extent(v, b).offset, set.path_of(v + 1).display())
+}
+
+/// Writes every volume of `damage` as it was: in the place of the damaged one, or with `to` into that directory. All is
+/// restored and checked in a scratch file before the first volume is written; each appears complete or not at all.
+/// Gives the files written.
+pub fn repair(
+    set: &VolumeSet,
+    damage: Damage,
+    to: Option<&Path>,
+    budget: Budget,
+    ctx: &Ctx,
+) -> Result<Vec<PathBuf>, VolumeError> {
+    let volumes = damage.volumes.clone();
+    if volumes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let target = |number: u32| {
+        let path = set.path_of(number);
+        match (to, path.file_name()) {
+            (Some(directory), Some(name)) => directory.join(name),
+            _ => path,
+        }
+    };
+    let first = target(volumes[0]);
+    let scratch = first.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let restored = restore(set, damage, true, scratch, budget, ctx)?;
+    let mut written = Vec::with_capacity(volumes.len());
+    for number in volumes {
+        let path = target(number);
+        restored.write_volume(set, number, &path, ctx)?;
+        written.push(path);
+    }
+    Ok(written)
+}

@@ -1,0 +1,88 @@
+//! What the bytes of a volume file are, in order: what verify goes through and repair writes again.
+
+use super::head::{Head, flag, frame};
+use super::layout::Extent;
+use super::record::{Hash, Record};
+
+/// One thing in a volume file that is checked, lost or repaired as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// The head of a parity volume.
+    Head,
+    /// A frame.
+    Frame,
+    /// A data block of the set.
+    Block(u64),
+    /// A piece of a table: those of data volumes first.
+    Piece(u64),
+    /// A parity block.
+    Parity(u64),
+    /// A recovery shard of the tables.
+    Shard(u64),
+}
+
+/// The units of volume `number`, from the first byte of its file to the last.
+pub fn units(record: &Record, number: u32) -> Vec<(Unit, Extent)> {
+    let layout = &record.core.layout;
+    let block = layout.block();
+    let frame = record.frame_len() as u64;
+    let v = number - 1;
+    let mut units = Vec::new();
+    if v < layout.volumes {
+        let (first, piece) = (layout.first_block(v), layout.first_piece(v));
+        units.extend((0..layout.blocks(v)).map(|b| (Unit::Block(first + b), layout.block_extent(v, b))));
+        units.extend((0..layout.pieces(v)).map(|p| (Unit::Piece(piece + p), layout.piece_extent(v, p))));
+    } else {
+        units.push((Unit::Head, Extent { offset: 0, len: block }));
+    }
+    let area = match &record.parity {
+        Some(parity) if v >= layout.volumes => Some((parity.layout, v - layout.volumes)),
+        Some(parity) if parity.layout.volumes == 0 => Some((parity.layout, 0)),
+        _ => None,
+    };
+    let mut at = units.last().map_or(0, |(_, last)| last.offset + last.len);
+    let mut push = |unit, len| {
+        units.push((unit, Extent { offset: at, len }));
+        at += len;
+    };
+    if let Some((parity, i)) = area {
+        push(Unit::Frame, frame);
+        push(Unit::Frame, frame);
+        let piece = layout.all_pieces() + parity.first_piece(i);
+        (0..parity.pieces(i)).for_each(|p| push(Unit::Piece(piece + p), block));
+        let (front, back) = parity.shards(i);
+        front.for_each(|s| push(Unit::Shard(s), block));
+        parity.blocks(i).for_each(|q| push(Unit::Parity(q), block));
+        back.for_each(|s| push(Unit::Shard(s), block));
+    }
+    push(Unit::Frame, frame);
+    if record.parity.is_some() {
+        push(Unit::Frame, frame);
+    }
+    units
+}
+
+/// What the record says a piece must hash to.
+pub fn piece_hash(record: &Record, k: u64) -> Option<&Hash> {
+    let data = record.core.pieces.len() as u64;
+    if k < data {
+        return record.core.pieces.get(k as usize);
+    }
+    record.parity.as_ref()?.pieces.get((k - data) as usize)
+}
+
+/// The bytes of a unit that follows from the record alone.
+pub fn fixed(record: &Record, number: u32, unit: Unit) -> Option<Vec<u8>> {
+    let layout = &record.core.layout;
+    match unit {
+        Unit::Head => {
+            let flags = layout.flags | flag::PARITY;
+            let head = Head { block_log: layout.block_log, flags, number, set: record.core.set, full: layout.full };
+            let mut bytes = head.encode().to_vec();
+            bytes.resize(layout.block() as usize, 0);
+            Some(bytes)
+        }
+        Unit::Frame => Some(frame(&record.encode(), number, record.frame_len())),
+        _ => None,
+    }
+}

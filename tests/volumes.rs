@@ -1,0 +1,610 @@
+//! Volume sets: what is written comes back, damage is located, repaired bit for bit, or refused with its place.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use ferry::base::read_at::ReadAt;
+use ferry::base::{Class, Ctx, Fault};
+use ferry::bundle::volume::{
+    Budget, Report, SetId, SetReader, State, VolumeError, VolumeSet, VolumeSize, WriteOptions, Written, check, repair,
+    restore,
+};
+use proptest::prelude::*;
+
+/// Bytes that look random and are the same in every run.
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> u64 {
+        // xorshift64*, Vigna 2016.
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    fn bytes(&mut self, len: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(len + 8);
+        while bytes.len() < len {
+            bytes.extend_from_slice(&self.next().to_le_bytes());
+        }
+        bytes.truncate(len);
+        bytes
+    }
+}
+
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    Noise(seed.wrapping_mul(2).wrapping_add(0x9E37_79B9_7F4A_7C15)).bytes(len)
+}
+
+fn options(size: Option<u64>, parity: Option<&str>) -> WriteOptions {
+    WriteOptions {
+        volume_size: size.map(|bytes| VolumeSize::new(bytes).unwrap()),
+        parity: parity.map(|share| share.parse().unwrap()),
+        ..WriteOptions::new(SetId::derive(b"test"))
+    }
+}
+
+fn write(path: &Path, stream: &[u8], options: WriteOptions) -> Result<Written, VolumeError> {
+    let mut writer = ferry::bundle::volume::SetWriter::to_path(path, options)?;
+    // Odd steps: block borders must not matter.
+    for part in stream.chunks(100_003) {
+        writer.write_all(part).unwrap();
+    }
+    writer.finish(None, &Ctx::silent())
+}
+
+fn read(paths: &[PathBuf]) -> Result<Vec<u8>, Box<dyn Fault>> {
+    let reader = SetReader::new(VolumeSet::open(paths)?)?;
+    let mut bytes = vec![0; reader.size() as usize];
+    reader.read_exact_at(&mut bytes, 0).map_err(|error| {
+        let source = error;
+        ferry::base::PathError { action: "read", path: PathBuf::new(), source }
+    })?;
+    Ok(bytes)
+}
+
+fn verify(path: &Path) -> Report {
+    let set = VolumeSet::open(&[path.to_owned()]).unwrap();
+    check(&set, Budget::default(), &Ctx::silent()).unwrap().report
+}
+
+fn mend(path: &Path) -> Result<Vec<PathBuf>, VolumeError> {
+    let set = VolumeSet::open(&[path.to_owned()])?;
+    let damage = check(&set, Budget::default(), &Ctx::silent())?;
+    repair(&set, damage, None, Budget::default(), &Ctx::silent())
+}
+
+fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+/// Overwrites a range with other bytes.
+fn destroy(path: &Path, offset: u64, len: u64) {
+    let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let end = (offset + len).min(file.metadata().unwrap().len());
+    let mut bytes = vec![0; end.saturating_sub(offset) as usize];
+    file.read_exact_at(&mut bytes, offset).unwrap();
+    bytes.iter_mut().for_each(|byte| *byte ^= 0xA5);
+    file.write_all_at(&bytes, offset).unwrap();
+}
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn a_stream_of_any_length_comes_back_from_any_shape() {
+    let shapes = [(None, None), (None, Some("10%")), (Some(MIB), None), (Some(MIB), Some("25%")), (Some(20 * MIB), None)];
+    for (size, parity) in shapes {
+        for len in [0, 1, 63, 4_031, 4_032, 4_033, 65_472, 65_473, 900_000, 3 * MIB as usize + 17] {
+            let dir = tempfile::tempdir().unwrap();
+            let stream = noise(len as u64, len);
+            let written = write(&dir.path().join("a.ferry"), &stream, options(size, parity)).unwrap();
+            let what = format!("{len} bytes in {size:?} with {parity:?}");
+            assert_eq!(read(&[dir.path().to_owned()]).unwrap(), stream, "{what}");
+            assert!(verify(dir.path()).intact(), "{what}");
+            let sum: u64 = written.files.iter().map(|file| fs::metadata(file).unwrap().len()).sum();
+            assert_eq!(sum, written.bytes, "{what}");
+            let most = written.files.iter().map(|file| fs::metadata(file).unwrap().len()).max().unwrap();
+            assert!(size.is_none_or(|size| most <= size), "{what}: {most}");
+            assert_eq!(files(dir.path()).len(), written.files.len(), "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_small_bundle_costs_little_and_a_pipe_gives_the_bytes_of_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let stream = noise(1, 1_000_000);
+    let path = dir.path().join("a.ferry");
+    write(&path, &stream, options(None, None)).unwrap();
+    let file = fs::read(&path).unwrap();
+    assert!(file.len() - stream.len() < 1_000, "{}", file.len() - stream.len());
+    let mut piped = Vec::new();
+    let options = options(None, None);
+    let mut writer = ferry::bundle::volume::SetWriter::to_pipe(Box::new(&mut piped), options).unwrap();
+    writer.write_all(&stream).unwrap();
+    writer.finish(None, &Ctx::silent()).unwrap();
+    assert!(piped == file);
+}
+
+#[test]
+fn a_pipe_takes_neither_parity_nor_volumes() {
+    for options in [options(None, Some("1%")), options(Some(MIB), None)] {
+        let refused = ferry::bundle::volume::SetWriter::to_pipe(Box::new(Vec::new()), options).err().unwrap();
+        assert_eq!(refused.class(), Class::Usage);
+    }
+}
+
+#[test]
+fn a_set_is_found_by_its_folder_by_any_volume_by_a_list_and_by_its_name_whatever_the_files_are_called() {
+    let dir = tempfile::tempdir().unwrap();
+    let stream = noise(2, 3_000_000);
+    let path = dir.path().join("a.ferry");
+    let written = write(&path, &stream, options(Some(MIB), Some("10%"))).unwrap();
+    assert!(written.files.len() >= 5);
+    let mut backwards = written.files.clone();
+    backwards.reverse();
+    for paths in [vec![dir.path().to_owned()], vec![written.files[2].clone()], backwards, vec![path]] {
+        assert!(read(&paths).unwrap() == stream, "{paths:?}");
+    }
+    // Renamed so that order and ending are gone.
+    for (file, name) in written.files.iter().zip(["z", "y.bin", "x", "w", "v", "u", "t"]) {
+        fs::rename(file, dir.path().join(name)).unwrap();
+    }
+    fs::write(dir.path().join("other"), b"a file of somebody else's").unwrap();
+    assert!(read(&[dir.path().to_owned()]).unwrap() == stream);
+    assert!(read(&[dir.path().join("x")]).unwrap() == stream);
+}
+
+#[test]
+fn all_missing_volumes_are_named_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let written = write(&dir.path().join("a.ferry"), &noise(3, 5_000_000), options(Some(MIB), None)).unwrap();
+    fs::remove_file(&written.files[1]).unwrap();
+    fs::remove_file(&written.files[4]).unwrap();
+    let error = read(&[dir.path().to_owned()]).unwrap_err();
+    assert_eq!(error.class(), Class::NotFound);
+    let text = error.to_string();
+    assert!(text.contains("volume 2 (a.002.ferry), volume 5 (a.005.ferry)"), "{text}");
+}
+
+#[test]
+fn mixed_sets_two_versions_and_cut_or_grown_volumes_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let one = dir.path().join("one.ferry");
+    let written = write(&one, &noise(4, 3_000_000), options(Some(MIB), None)).unwrap();
+    let other = WriteOptions { set: SetId::derive(b"other"), ..options(Some(MIB), None) };
+    let others = write(&dir.path().join("two.ferry"), &noise(5, 3_000_000), other).unwrap();
+    let error = read(&[dir.path().to_owned()]).unwrap_err();
+    assert_eq!(error.class(), Class::Conflict);
+    assert!(error.to_string().contains("volumes of 2 bundles"), "{error}");
+    assert!(read(&[written.files[0].clone()]).unwrap() == noise(4, 3_000_000));
+    assert!(read(&[written.files[0].clone(), others.files[1].clone()]).is_err());
+    others.files.iter().for_each(|file| fs::remove_file(file).unwrap());
+
+    // The same set ID, other content: a second version of volume 2 in the place of the first.
+    let apart = tempfile::tempdir().unwrap();
+    let again = write(&apart.path().join("one.ferry"), &noise(6, 3_000_000), options(Some(MIB), None)).unwrap();
+    let kept = fs::read(&written.files[1]).unwrap();
+    fs::copy(&again.files[1], &written.files[1]).unwrap();
+    let error = read(&[dir.path().to_owned()]).unwrap_err();
+    assert!(error.to_string().contains("two versions"), "{error}");
+    fs::copy(&again.files[1], dir.path().join("one.002 (1).ferry")).unwrap();
+    fs::write(&written.files[1], &kept).unwrap();
+    assert!(read(&[dir.path().to_owned()]).unwrap_err().to_string().contains("two versions"));
+    fs::remove_file(dir.path().join("one.002 (1).ferry")).unwrap();
+    // The same volume twice is none.
+    fs::write(dir.path().join("copy.ferry"), &kept).unwrap();
+    assert!(read(&[dir.path().to_owned()]).is_ok());
+    fs::remove_file(dir.path().join("copy.ferry")).unwrap();
+
+    let last = written.files.last().unwrap();
+    let whole = fs::read(last).unwrap();
+    fs::write(last, &whole[..whole.len() - 1]).unwrap();
+    let error = read(&[dir.path().to_owned()]).unwrap_err();
+    assert_eq!(error.class(), Class::Integrity);
+    assert!(error.to_string().contains("cut off"), "{error}");
+    fs::write(last, [&whole[..], b"x"].concat()).unwrap();
+    assert!(read(&[dir.path().to_owned()]).unwrap_err().to_string().contains("appended"));
+}
+
+#[test]
+fn a_lone_volume_that_is_cut_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ferry");
+    write(&path, &noise(7, 300_000), options(None, None)).unwrap();
+    let whole = fs::read(&path).unwrap();
+    for len in [whole.len() - 1, 200_000, 64] {
+        fs::write(&path, &whole[..len]).unwrap();
+        let error = read(&[path.clone()]).unwrap_err();
+        assert_eq!(error.class(), Class::Integrity, "{len}: {error}");
+    }
+    for bytes in [&whole[..63], b"", b"#!/bin/sh\n"] {
+        fs::write(&path, bytes).unwrap();
+        assert_eq!(read(&[path.clone()]).unwrap_err().class(), Class::Malformed);
+    }
+}
+
+#[test]
+fn no_byte_of_a_damaged_block_is_given_out_and_the_rest_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ferry");
+    let stream = noise(8, 1_000_000);
+    write(&path, &stream, options(None, None)).unwrap();
+    destroy(&path, 3 * 65_536 + 77, 1);
+    let reader = SetReader::new(VolumeSet::open(&[path.clone()]).unwrap()).unwrap();
+    let mut byte = [0];
+    for offset in 0..stream.len() as u64 {
+        let bad = (offset + 64) >> 16 == 3;
+        if bad || offset % 4_096 == 0 {
+            let result = reader.read_exact_at(&mut byte, offset);
+            if offset % 1_024 == 0 || !bad {
+                assert_eq!(result.is_err(), bad, "{offset}");
+            }
+            if !bad {
+                assert_eq!(byte[0], stream[offset as usize]);
+            } else if offset % 4_096 != 0 {
+                continue;
+            }
+        }
+    }
+    let report = verify(&path);
+    assert_eq!(report.lost_blocks, 1);
+    let damaged = &report.volumes[0].damaged;
+    assert_eq!((damaged.len(), damaged[0].offset, damaged[0].len), (1, 3 * 65_536, 65_536));
+    assert!(reader.read_exact_at(&mut [0; 2], stream.len() as u64 - 1).is_err());
+    assert!(reader.read_exact_at(&mut [0; 1], u64::MAX).is_err());
+}
+
+#[test]
+fn equal_input_gives_equal_bytes_whatever_the_budget() {
+    let stream = noise(9, 6_000_000);
+    let mut first = None;
+    for (memory, threads) in [(256 << 20, 1), (256 << 20, 2), (200_000, 2), (1, 1)] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = WriteOptions { budget: Budget { memory, threads }, ..options(Some(2 * MIB), Some("30%")) };
+        write(&dir.path().join("a.ferry"), &stream, options).unwrap();
+        let bytes: Vec<_> = files(dir.path()).into_values().collect();
+        assert!(*first.get_or_insert_with(|| bytes.clone()) == bytes, "{memory} bytes, {threads} threads");
+    }
+}
+
+/// Slots of `block` bytes over all files of a set, as a medium would lose them.
+fn slots(files: &BTreeMap<PathBuf, Vec<u8>>, block: u64) -> Vec<(PathBuf, u64)> {
+    let each = |(path, bytes): (&PathBuf, &Vec<u8>)| {
+        let path = path.clone();
+        (0..(bytes.len() as u64).div_ceil(block)).map(move |slot| (path.clone(), slot * block)).collect::<Vec<_>>()
+    };
+    files.iter().flat_map(each).collect()
+}
+
+#[test]
+fn any_blocks_up_to_the_parity_come_back_bit_for_bit() {
+    let shapes = [(None, "10%", 65_536), (Some(2 * MIB), "10%", 4_096), (Some(2 * MIB), "60%", 4_096)];
+    for (shape, (size, parity, block)) in shapes.into_iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        let stream = noise(10, 7_000_000);
+        let path = dir.path().join("a.ferry");
+        write(&path, &stream, options(size, Some(parity))).unwrap();
+        let before = files(dir.path());
+        let report = verify(dir.path());
+        for round in 0..6 {
+            let mut noise = Noise(shape as u64 * 100 + round + 1);
+            let mut slots = slots(&before, block);
+            for _ in 0..report.parity_blocks {
+                let (path, offset) = slots.swap_remove(noise.below(slots.len() as u64) as usize);
+                destroy(&path, offset, block);
+            }
+            let found = verify(dir.path());
+            assert!(!found.intact() && found.repairable(), "{size:?} {parity} {round}: {}", found.losses());
+            let written = mend(dir.path()).unwrap();
+            assert!(!written.is_empty());
+            assert!(files(dir.path()) == before, "{size:?} {parity} {round}");
+        }
+    }
+}
+
+#[test]
+fn a_burst_as_long_as_the_parity_comes_back_wherever_it_hits() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ferry");
+    write(&path, &noise(11, 9_000_000), options(None, Some("20%"))).unwrap();
+    let before = files(dir.path());
+    let whole = before[&path].len() as u64;
+    let parity = verify(&path).parity_blocks;
+    for start in (0..whole / 65_536 - parity).step_by(7).chain([whole / 65_536 - parity]) {
+        destroy(&path, start * 65_536, parity * 65_536);
+        mend(&path).unwrap_or_else(|error| panic!("burst at block {start}: {error}"));
+        assert!(files(dir.path()) == before, "burst at block {start}");
+    }
+}
+
+#[test]
+fn a_lost_volume_comes_back_under_its_name_when_parity_covers_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let stream = noise(12, 6_500_000);
+    let written = write(&dir.path().join("a.ferry"), &stream, options(Some(2 * MIB), Some("34%"))).unwrap();
+    let before = files(dir.path());
+    for lost in &written.files {
+        fs::remove_file(lost).unwrap();
+        assert!(verify(dir.path()).repairable(), "{}", lost.display());
+        assert_eq!(mend(dir.path()).unwrap(), std::slice::from_ref(lost));
+        assert!(files(dir.path()) == before, "{}", lost.display());
+    }
+    // Without its head and both of its last frames a file is nothing by itself: it is as good as lost.
+    destroy(&written.files[1], 0, 64);
+    let len = fs::metadata(&written.files[1]).unwrap().len();
+    destroy(&written.files[1], len - 64, 64);
+    mend(dir.path()).unwrap();
+    assert!(files(dir.path()) == before);
+    // Cut off, or something appended.
+    for bytes in [before[&written.files[0]][..MIB as usize].to_vec(), [&before[&written.files[0]][..], b"x"].concat()] {
+        fs::write(&written.files[0], bytes).unwrap();
+        mend(dir.path()).unwrap();
+        assert!(files(dir.path()) == before);
+    }
+}
+
+#[test]
+fn just_past_the_parity_repair_refuses_names_the_loss_and_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ferry");
+    write(&path, &noise(13, 4_000_000), options(None, Some("10%"))).unwrap();
+    let parity = verify(&path).parity_blocks;
+    for block in 0..=parity {
+        destroy(&path, block * 2 * 65_536, 65_536);
+    }
+    let before = files(dir.path());
+    let error = mend(&path).unwrap_err();
+    assert_eq!(error.class(), Class::Integrity);
+    let text = error.to_string();
+    assert!(text.contains(&format!("{} of 62 blocks", parity + 1)), "{text}");
+    assert!(text.contains(" 1 too few") && text.contains("a.ferry has") && text.contains("at 0-65535,"), "{text}");
+    assert!(files(dir.path()) == before);
+    assert_eq!(verify(&path).beyond_repair, 1);
+}
+
+#[test]
+fn parity_that_disagrees_is_found_out_and_nothing_is_written() {
+    // The parity of one set behind the data of another, with tables that vouch for it: only an attacker does this.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ferry");
+    let stream = noise(14, 2_000_000);
+    write(&path, &stream, options(None, Some("20%"))).unwrap();
+    let good = fs::read(&path).unwrap();
+    let set = VolumeSet::open(&[path.clone()]).unwrap();
+    let damage = check(&set, Budget::default(), &Ctx::silent()).unwrap();
+    drop(set);
+    drop(damage);
+    destroy(&path, 0, 65_536);
+    let set = VolumeSet::open(&[path.clone()]).unwrap();
+    let damage = check(&set, Budget::default(), &Ctx::silent()).unwrap();
+    // Between the check and the repair a data block changes under our hands.
+    destroy(&path, 5 * 65_536, 65_536);
+    let before = files(dir.path());
+    let error = repair(&set, damage, None, Budget::default(), &Ctx::silent()).unwrap_err();
+    assert!(matches!(error, VolumeError::ParityDisagrees(_)), "{error}");
+    assert!(files(dir.path()) == before);
+    assert!(before[&path] != good);
+}
+
+#[test]
+fn a_damaged_set_is_read_through_its_parity_without_writing_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let stream = noise(15, 5_000_000);
+    let written = write(&dir.path().join("a.ferry"), &stream, options(Some(2 * MIB), Some("50%"))).unwrap();
+    fs::remove_file(&written.files[1]).unwrap();
+    destroy(&written.files[0], 10_000, 20_000);
+    let before = files(dir.path());
+    let set = VolumeSet::open(&[dir.path().to_owned()]).unwrap();
+    let damage = check(&set, Budget::default(), &Ctx::silent()).unwrap();
+    let restored = restore(&set, damage, false, scratch.path(), Budget::default(), &Ctx::silent()).unwrap();
+    let reader = SetReader::repaired(set, restored);
+    let mut bytes = vec![0; reader.size() as usize];
+    reader.read_exact_at(&mut bytes, 0).unwrap();
+    assert!(bytes == stream);
+    assert!(files(dir.path()) == before);
+    assert_eq!(files(scratch.path()).len(), 0);
+}
+
+#[test]
+fn more_stripes_than_one_protect_as_one_code_would_less_the_stated_slack() {
+    use ferry::bundle::volume::SetWriter;
+    // The smallest blocks make a set of two stripes small enough for a test.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ferry");
+    let size = Some(15 * MIB);
+    let mut writer = SetWriter::to_path(&path, options(size, Some("10%"))).unwrap();
+    let mut source = Noise(16);
+    for _ in 0..240 {
+        writer.write_all(&source.bytes(1 << 20)).unwrap();
+    }
+    let written = writer.finish(None, &Ctx::silent()).unwrap();
+    let report = verify(dir.path());
+    assert!(report.blocks > 57_344, "{}", report.blocks);
+    let sums = |files: &[PathBuf]| -> Vec<blake3::Hash> {
+        files.iter().map(|file| blake3::hash(&fs::read(file).unwrap())).collect()
+    };
+    let before = sums(&written.files);
+    let slack = (report.blocks + report.parity_blocks) / 200;
+    let mut slots: Vec<(PathBuf, u64)> = Vec::new();
+    for file in &written.files {
+        let len = fs::metadata(file).unwrap().len();
+        slots.extend((0..len / 4_096).map(|slot| (file.clone(), slot * 4_096)));
+    }
+    for _ in 0..report.parity_blocks - slack {
+        let (path, offset) = slots.swap_remove(source.below(slots.len() as u64) as usize);
+        destroy(&path, offset, 4_096);
+    }
+    assert!(verify(dir.path()).repairable());
+    mend(dir.path()).unwrap();
+    assert!(sums(&written.files) == before);
+}
+
+#[test]
+fn an_interrupted_write_is_resumed_to_the_same_bytes_and_a_failed_one_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ferry");
+    let stream = noise(17, 5_000_000);
+    let wanted = {
+        let apart = tempfile::tempdir().unwrap();
+        write(&apart.path().join("a.ferry"), &stream, options(Some(2 * MIB), Some("20%"))).unwrap();
+        files(apart.path()).into_values().collect::<Vec<_>>()
+    };
+    let resumed = WriteOptions { resume: true, ..options(Some(2 * MIB), Some("20%")) };
+    for (resume, left) in [(false, 0), (true, 2)] {
+        let options = WriteOptions { resume, ..resumed.clone() };
+        let mut writer = ferry::bundle::volume::SetWriter::to_path(&path, options).unwrap();
+        writer.write_all(&stream[..3_000_000]).unwrap();
+        drop(writer);
+        assert_eq!(files(dir.path()).len(), left);
+    }
+    let error = VolumeSet::open(&[path.clone()]).unwrap_err();
+    assert!(matches!(error, VolumeError::Unfinished { .. }), "{error}");
+    // What was left is damaged, too.
+    destroy(&dir.path().join("a.001.ferry.part"), 5_000, 1);
+    let written_before = fs::metadata(dir.path().join("a.002.ferry.part")).unwrap().len();
+    assert!(written_before > 500_000);
+    write(&path, &stream, resumed.clone()).unwrap();
+    assert!(files(dir.path()).into_values().collect::<Vec<_>>() == wanted);
+    // Once more over what is finished: nothing changes; with other content it is refused.
+    write(&path, &stream, resumed.clone()).unwrap();
+    assert!(files(dir.path()).into_values().collect::<Vec<_>>() == wanted);
+    let mut writer = ferry::bundle::volume::SetWriter::to_path(&path, resumed).unwrap();
+    assert!(writer.write_all(&noise(18, 5_000_000)).is_err());
+    drop(writer);
+    assert!(files(dir.path()).into_values().collect::<Vec<_>>() == wanted);
+    // Without --resume numbered files are not overwritten.
+    let refused = write(&path, &stream, options(Some(2 * MIB), None)).unwrap_err();
+    assert_eq!(refused.class(), Class::Conflict);
+}
+
+#[test]
+fn what_a_volume_cannot_say_makes_no_reader_panic_or_allocate() {
+    // Every byte of a small set flipped in turn, and its ends cut: an error, or the very same stream.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ferry");
+    let stream = noise(19, 5_000);
+    write(&path, &stream, options(None, None)).unwrap();
+    let whole = fs::read(&path).unwrap();
+    let mut step = Noise(20);
+    for i in 0..whole.len() {
+        if (100..4_900).contains(&i) && i % 97 != 0 {
+            continue;
+        }
+        let mut bytes = whole.clone();
+        bytes[i] ^= 1 << step.below(8);
+        fs::write(&path, &bytes).unwrap();
+        assert!(read(&[path.clone()]).is_err(), "byte {i}");
+    }
+}
+
+/// A frame around a forged record, at the end of a file that is otherwise a good one.
+fn forge(path: &Path, change: impl Fn(&mut Vec<u8>)) {
+    let bytes = fs::read(path).unwrap();
+    let len = u32::from_le_bytes(bytes[bytes.len() - 16..][..4].try_into().unwrap()) as usize;
+    let (body, frame) = bytes.split_at(bytes.len() - len);
+    let size = u32::from_le_bytes(frame[16..20].try_into().unwrap()) as usize;
+    let mut record = frame[32..32 + size].to_vec();
+    change(&mut record);
+    let mut out = frame[..8].to_vec();
+    out.extend_from_slice(&(record.len() as u32 + 80).to_le_bytes());
+    out.extend_from_slice(&frame[12..16]);
+    out.extend_from_slice(&(record.len() as u32).to_le_bytes());
+    out.extend_from_slice(&[0; 12]);
+    out.extend_from_slice(&record);
+    out.extend_from_slice(blake3::hash(&out).as_bytes());
+    out.extend_from_slice(&(record.len() as u32 + 80).to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(b"FERRYEND");
+    fs::write(path, [body, &out].concat()).unwrap();
+}
+
+#[test]
+fn forged_records_with_right_checksums_are_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ferry");
+    let put = |at: usize, bytes: &'static [u8]| move |record: &mut Vec<u8>| record[at..at + bytes.len()].copy_from_slice(bytes);
+    type Change = Box<dyn Fn(&mut Vec<u8>)>;
+    let cases: Vec<(&str, Change, &str)> = vec![
+        ("magic", Box::new(put(0, b"x")), "does not begin with a core"),
+        ("version", Box::new(put(8, &[2])), "container version 2"),
+        ("block", Box::new(put(10, &[63])), "block size"),
+        ("flags", Box::new(put(11, &[0x80])), "unknown flags"),
+        ("aligned", Box::new(put(11, &[1])), "parity exactly when"),
+        ("volumes", Box::new(put(12, &[2])), "does not follow"),
+        ("full", Box::new(put(32, &[0xff; 8])), "make no sense"),
+        ("stream", Box::new(put(40, &[0xff; 8])), "make no sense"),
+        ("longer stream", Box::new(put(46, &[1])), "does not follow"),
+        ("pieces", Box::new(put(48, &[0xff; 4])), "does not follow"),
+        ("reserved", Box::new(put(60, &[1])), "reserved"),
+        ("signatures", Box::new(|record| { let n = record.len(); record[n - 4..].copy_from_slice(&[0xff; 4]) }), "too many signatures"),
+        ("appended", Box::new(|record| record.push(0)), "too long"),
+        ("cut", Box::new(|record| record.truncate(70)), "too short"),
+    ];
+    for (what, change, expected) in cases {
+        write(&path, &noise(21, 100_000), options(None, None)).unwrap();
+        forge(&path, change);
+        let error = VolumeSet::open(&[path.clone()]).map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains(expected), "{what}: {error}");
+        assert!(error.to_string().contains("a.ferry"), "{what}: {error}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_damage_is_repaired_exactly_or_refused_and_never_made_worse(
+        len in 1_usize..3_000_000,
+        share in 1_u32..60,
+        volumes in proptest::bool::ANY,
+        hits in proptest::collection::vec((any::<u64>(), 1_u64..200_000, 0_u8..10), 1..12),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let stream = noise(len as u64, len);
+        let size = volumes.then_some(MIB);
+        let written = write(&dir.path().join("a.ferry"), &stream, options(size, Some(&format!("{share}%")))).unwrap();
+        let before = files(dir.path());
+        for (at, count, kind) in hits {
+            let file = &written.files[(at >> 32) as usize % written.files.len()];
+            let Ok(meta) = fs::metadata(file) else { continue };
+            match kind {
+                0 => fs::remove_file(file).unwrap(),
+                1 => OpenOptions::new().write(true).open(file).unwrap().set_len(meta.len() / 2).unwrap(),
+                _ => destroy(file, at % meta.len().max(1), count),
+            }
+        }
+        let after = files(dir.path());
+        match mend(dir.path()) {
+            Ok(_) => prop_assert!(files(dir.path()) == before),
+            Err(error) => {
+                prop_assert!(files(dir.path()) == after, "{}", error);
+                prop_assert!(error.class() == Class::Integrity || error.class() == Class::Malformed, "{}", error);
+            }
+        }
+    }
+}
+
+#[test]
+fn verify_tells_volume_by_volume_what_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let written = write(&dir.path().join("a.ferry"), &noise(22, 3_000_000), options(Some(MIB), Some("40%"))).unwrap();
+    destroy(&written.files[0], 8_192, 4_096 * 2);
+    fs::remove_file(&written.files[2]).unwrap();
+    let report = verify(dir.path());
+    let states: Vec<State> = report.volumes.iter().map(|volume| volume.state).collect();
+    assert_eq!(states[..4], [State::Damaged, State::Intact, State::Missing, State::Intact]);
+    let runs: Vec<(u64, u64)> = report.volumes[0].damaged.iter().map(|run| (run.offset, run.len)).collect();
+    assert_eq!(runs, [(8_192, 8_192)]);
+    assert!(report.volumes.iter().any(|volume| volume.parity));
+}
