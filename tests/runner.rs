@@ -7,3 +7,4 @@ mod peers;
 mod ssh;
 mod static_binary;
 mod support;
+mod volumes;

@@ -101,7 +101,8 @@ const MIB: u64 = 1 << 20;
 
 #[test]
 fn a_stream_of_any_length_comes_back_from_any_shape() {
-    let shapes = [(None, None), (None, Some("10%")), (Some(MIB), None), (Some(MIB), Some("25%")), (Some(20 * MIB), None)];
+    let shapes =
+        [(None, None), (None, Some("10%")), (Some(MIB), None), (Some(MIB), Some("25%")), (Some(20 * MIB), None)];
     for (size, parity) in shapes {
         for len in [0, 1, 63, 4_031, 4_032, 4_033, 65_472, 65_473, 900_000, 3 * MIB as usize + 17] {
             let dir = tempfile::tempdir().unwrap();
@@ -445,7 +446,8 @@ fn more_stripes_than_one_protect_as_one_code_would_less_the_stated_slack() {
         let (path, offset) = slots.swap_remove(source.below(slots.len() as u64) as usize);
         destroy(&path, offset, 4_096);
     }
-    assert!(verify(dir.path()).repairable());
+    let found = verify(dir.path());
+    assert!(found.repairable(), "{}", found.losses());
     mend(dir.path()).unwrap();
     assert!(sums(&written.files) == before);
 }
@@ -533,7 +535,9 @@ fn forge(path: &Path, change: impl Fn(&mut Vec<u8>)) {
 fn forged_records_with_right_checksums_are_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.ferry");
-    let put = |at: usize, bytes: &'static [u8]| move |record: &mut Vec<u8>| record[at..at + bytes.len()].copy_from_slice(bytes);
+    let put = |at: usize, bytes: &'static [u8]| {
+        move |record: &mut Vec<u8>| record[at..at + bytes.len()].copy_from_slice(bytes)
+    };
     type Change = Box<dyn Fn(&mut Vec<u8>)>;
     let cases: Vec<(&str, Change, &str)> = vec![
         ("magic", Box::new(put(0, b"x")), "does not begin with a core"),
@@ -547,7 +551,14 @@ fn forged_records_with_right_checksums_are_refused_by_name() {
         ("longer stream", Box::new(put(46, &[1])), "does not follow"),
         ("pieces", Box::new(put(48, &[0xff; 4])), "does not follow"),
         ("reserved", Box::new(put(60, &[1])), "reserved"),
-        ("signatures", Box::new(|record| { let n = record.len(); record[n - 4..].copy_from_slice(&[0xff; 4]) }), "too many signatures"),
+        (
+            "signatures",
+            Box::new(|record| {
+                let n = record.len();
+                record[n - 4..].copy_from_slice(&[0xff; 4])
+            }),
+            "too many signatures",
+        ),
         ("appended", Box::new(|record| record.push(0)), "too long"),
         ("cut", Box::new(|record| record.truncate(70)), "too short"),
     ];

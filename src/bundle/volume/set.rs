@@ -109,29 +109,33 @@ impl VolumeSet {
             }
         }
         let mut found = Self { record, files };
-        for candidate in others {
-            found.adopt(candidate, &bytes);
-        }
+        let nameless: Vec<Volume> = others.into_iter().filter(|c| c.set().is_none()).map(|c| c.volume).collect();
+        found.adopt(nameless, &bytes);
         Ok(found)
     }
 
-    /// Takes a file that has lost its head and its last frame for the missing volume whose frame it has elsewhere.
-    fn adopt(&mut self, candidate: Candidate, record: &[u8]) {
-        if candidate.set().is_some() {
-            return;
-        }
-        let len = self.record.frame_len();
-        for number in 1..=self.record.all_volumes() {
-            if self.files[number as usize - 1].is_some() {
-                continue;
-            }
-            for offset in frame_places(&self.record, number) {
-                let mut bytes = vec![0; len];
-                let read = candidate.volume.file.read_exact_at(&mut bytes, offset);
-                if read.is_ok() && parse_frame(&bytes).is_some_and(|found| found == (number, record)) {
-                    self.files[number as usize - 1] = Some(candidate.volume);
-                    return;
-                }
+    /// Takes files that have lost head and end for missing volumes: by a frame elsewhere in them, by their name, by
+    /// their length. A wrong guess harms nothing, because every block is checked before it is used.
+    fn adopt(&mut self, mut nameless: Vec<Volume>, record: &[u8]) {
+        let frame = self.record.frame_len();
+        let has_frame = |set: &Self, volume: &Volume, number: u32| {
+            frame_places(&set.record, number).into_iter().any(|offset| {
+                let mut bytes = vec![0; frame];
+                let read = volume.file.read_exact_at(&mut bytes, offset);
+                read.is_ok() && parse_frame(&bytes).is_some_and(|found| found == (number, record))
+            })
+        };
+        let has_name =
+            |set: &Self, volume: &Volume, number: u32| set.path_of(number).file_name() == volume.path.file_name();
+        let has_length = |set: &Self, volume: &Volume, number: u32| set.record.file_len(number) == volume.len;
+        let signs: [&dyn Fn(&Self, &Volume, u32) -> bool; 3] = [&has_frame, &has_name, &has_length];
+        for sign in signs {
+            for number in 1..=self.record.all_volumes() {
+                let missing = self.files[number as usize - 1].is_none();
+                let Some(i) = nameless.iter().position(|volume| missing && sign(self, volume, number)) else {
+                    continue;
+                };
+                self.files[number as usize - 1] = Some(nameless.swap_remove(i));
             }
         }
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::code::Budget;
 use super::error::VolumeError;
-use super::head::{HEAD, Head, SetId, flag, frame};
+use super::head::{FRAME_MAX, HEAD, Head, SetId, flag, frame};
 use super::layout::{HASH, Layout};
 use super::parity;
 use super::part::Part;
@@ -117,7 +117,7 @@ impl<'a> SetWriter<'a> {
     fn new(out: Out<'a>, options: WriteOptions) -> Result<Self, VolumeError> {
         let small = options.volume_size.is_some_and(|size| size.bytes() < 16 << 20);
         let block_log = if small { 12 } else { 16 };
-        let reserve = options.volume_size.map_or(u64::MAX, |size| (size.bytes() / 16).min(1 << 20));
+        let reserve = options.volume_size.map_or(FRAME_MAX as u64, |size| (size.bytes() / 16).min(1 << 20));
         let full = options.volume_size.map_or(0, |size| {
             let shape = |full| Layout { block_log, flags: flags(&options), full, stream: 0, volumes: 1 };
             full_blocks(size.bytes(), reserve, &shape(0))
