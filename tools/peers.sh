@@ -11,7 +11,8 @@ dir=${1:-${FERRY_PEERS:-$top/target/peers}}
 
 common="docker.io podman skopeo umoci containerd buildah crun runc zstd xz-utils bzip2 iptables nftables iproute2 procps
   borgbackup restic rsync openssh-server openssh-client docker-registry busybox-static netavark slirp4netns passt
-  uidmap fuse-overlayfs ca-certificates jq e2fsprogs dosfstools casync"
+  uidmap fuse-overlayfs ca-certificates jq e2fsprogs dosfstools exfatprogs casync
+  kmod dmsetup attr libcap2-bin netcat-openbsd"
 case $(uname -m) in
   x86_64) qemu=qemu-system-x86 ;;
   aarch64) qemu=qemu-system-arm ;;
