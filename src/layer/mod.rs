@@ -1,6 +1,7 @@
 //! A layer as a tar stream and as a split layer.
 
 pub mod compression;
+pub mod tar;
 mod pgzip;
 
 pub use compression::Compression;
