@@ -1,7 +1,9 @@
 //! Raw system calls: the only place with `unsafe`.
 
 pub mod bpf;
+pub mod dir;
 pub mod ebpf;
+pub mod fs;
 pub mod lock;
 pub mod mount;
 pub mod process;
