@@ -2,6 +2,7 @@
 
 pub mod compression;
 pub mod tar;
+pub mod tar_split;
 mod pgzip;
 
 pub use compression::Compression;

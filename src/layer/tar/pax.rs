@@ -147,7 +147,7 @@ mod tests {
             (b"5 =v\n", None),
             (b"99999999999999999999 k=v\n", None),
             (b"9 k=a=b\nc\n", None),
-            (b"10 k=a=b\nc\n", Some((b"k", b"a=b\nc"))),
+            (b"11 k=a=b\nc\n", Some((b"k", b"a=b\nc"))),
         ] {
             assert_eq!(record(text).map(|(k, v, _)| (k, v)), expected, "{text:?}");
         }
