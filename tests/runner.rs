@@ -4,6 +4,7 @@ mod bundle;
 mod dependencies;
 mod layering;
 mod peers;
+mod seal;
 mod ssh;
 mod static_binary;
 mod support;

@@ -123,12 +123,17 @@ fn an_encrypted_stream_is_read_at_any_offset_and_only_with_a_key() {
     machine.sh("ssh-keygen -q -t ed25519 -N '' -f plain; ssh-keygen -q -t ed25519 -N secret -f locked");
     let read = |name: &str| fs::read_to_string(machine.dir().join(name)).unwrap();
     let x25519 = age::x25519::Identity::generate();
-    let secret = { use age::secrecy::ExposeSecret; x25519.to_string().expose_secret().to_owned() };
+    let secret = {
+        use age::secrecy::ExposeSecret;
+        x25519.to_string().expose_secret().to_owned()
+    };
     let (plain, locked, public) = (read("plain.pub"), read("locked.pub"), x25519.to_public().to_string());
     for len in [0_usize, 1, 65_535, 65_536, 65_537, 400_000] {
         let stream: Vec<u8> = (0..len as u32).flat_map(|i| i.to_le_bytes()).take(len).collect();
         let sealed = encrypted(Recipients::parse([&*plain, &*locked, &*public]).unwrap(), &stream);
-        for (text, ask) in [(read("plain"), None), (read("locked"), answer("secret")), (format!("# mine\n{secret}\n"), None)] {
+        for (text, ask) in
+            [(read("plain"), None), (read("locked"), answer("secret")), (format!("# mine\n{secret}\n"), None)]
+        {
             let mut identities = Identities::new(ask);
             identities.add("key", &text).unwrap();
             let opened = identities.open("b", Arc::new(sealed.clone())).unwrap();
@@ -200,7 +205,10 @@ fn an_encrypted_set_shows_nothing_of_its_stream_and_is_repaired_without_a_key() 
     let set = VolumeSet::open(&[path]).unwrap();
     assert!(set.encrypted());
     let mut identities = Identities::new(None);
-    let secret = { use age::secrecy::ExposeSecret; key.to_string().expose_secret().to_owned() };
+    let secret = {
+        use age::secrecy::ExposeSecret;
+        key.to_string().expose_secret().to_owned()
+    };
     identities.add("key", &secret).unwrap();
     let opened = identities.open("b", Arc::new(SetReader::new(set).unwrap())).unwrap();
     let mut back = vec![0; opened.size() as usize];
