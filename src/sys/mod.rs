@@ -7,5 +7,6 @@ pub mod fs;
 pub mod lock;
 pub mod mount;
 pub mod process;
+pub mod record_lock;
 pub mod signal;
 pub mod syscalls;
