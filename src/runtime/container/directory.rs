@@ -248,6 +248,15 @@ impl ContainerDir {
         Ok(durable::write(&self.file("state.json"), &bytes, 0o600)?)
     }
 
+    /// Writes the state of a container that does not outlive its program: it is replaced whole, but not made durable,
+    /// for after a crash of the machine it says nothing any more.
+    pub fn write_passing_state(&self, state: &State) -> Result<(), RuntimeError> {
+        let bytes = serde_json::to_vec(state).map_err(|error| RuntimeError::Malformed(error.to_string()))?;
+        let (new, path) = (self.file(".state.json.new"), self.file("state.json"));
+        fs::write(&new, &bytes).at("write", &new)?;
+        Ok(fs::rename(&new, &path).at("rename to", &path)?)
+    }
+
     /// Whether a monitor holds its lock.
     pub fn monitor_lives(&self) -> bool {
         // Opened for writing: the kernel answers only for a lock that this descriptor could take.

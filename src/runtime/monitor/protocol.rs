@@ -32,6 +32,8 @@ pub enum Kind {
     Reload = b'N',
     /// To the monitor: say when the program ends.
     Wait = b'Q',
+    /// To a new monitor: how to attach has been said, start. No answer but `Started` or `Failed`.
+    Begin = b'B',
     /// From the monitor: the program runs.
     Started = b'S',
     /// From the monitor: bytes of standard output.
@@ -48,10 +50,24 @@ pub enum Kind {
 
 impl Kind {
     fn parse(byte: u8) -> Option<Self> {
-        const ALL: [Kind; 16] = [
-            Kind::Attach, Kind::Input, Kind::InputEnd, Kind::Detach, Kind::Resize, Kind::Kill, Kind::Pause,
-            Kind::Unpause, Kind::Reload, Kind::Wait, Kind::Started, Kind::Output, Kind::ErrorOutput, Kind::Exit,
-            Kind::Done, Kind::Failed,
+        const ALL: [Kind; 17] = [
+            Kind::Attach,
+            Kind::Input,
+            Kind::InputEnd,
+            Kind::Detach,
+            Kind::Resize,
+            Kind::Kill,
+            Kind::Pause,
+            Kind::Unpause,
+            Kind::Reload,
+            Kind::Wait,
+            Kind::Begin,
+            Kind::Started,
+            Kind::Output,
+            Kind::ErrorOutput,
+            Kind::Exit,
+            Kind::Done,
+            Kind::Failed,
         ];
         ALL.into_iter().find(|kind| *kind as u8 == byte)
     }
