@@ -248,7 +248,9 @@ pub fn update(store_root: &Path, dir: &ContainerDir, update: &Update) -> Result<
         ));
     }
     if host.auto_remove && !matches!(host.restart_policy.name.as_str(), "" | "no") {
-        return Err(RuntimeError::usage("restart policy cannot be updated because AutoRemove is enabled for the container"));
+        return Err(RuntimeError::usage(
+            "restart policy cannot be updated because AutoRemove is enabled for the container",
+        ));
     }
     if dir.state()?.status.has_process() {
         let mut resources = spec::resources(host)?;
