@@ -8,7 +8,7 @@ use super::tar::{Kind, Member};
 use crate::base::caps;
 
 /// How many links are followed for one path. Docker and podman write one; more than a few is an attack or a mistake.
-const HOPS: usize = 5;
+pub const HOPS: usize = 5;
 
 /// How many bytes from the begin of each file are kept, enough to tell compressions apart.
 pub const HEAD: usize = 8;
@@ -124,7 +124,8 @@ pub fn normalise(base: &str, path: &str) -> Option<String> {
     Some(parts.join("/"))
 }
 
-fn parent(path: &str) -> &str {
+/// The directory that a normalised path lies in.
+pub fn parent(path: &str) -> &str {
     path.rfind('/').map_or("", |slash| &path[..slash])
 }
 

@@ -7,6 +7,7 @@ mod docker;
 mod docs;
 mod entries;
 pub mod error;
+mod layout;
 mod oci;
 mod packed;
 mod plain;
@@ -48,6 +49,10 @@ pub fn open(input: Input, options: &OpenOptions, ctx: &Ctx) -> Result<Box<dyn Im
     let (file, origin) = match input {
         Input::Path(path) => {
             let file = File::open(&path).at("open", &path)?;
+            if file.metadata().at("look at", &path)?.is_dir() {
+                let container = layout::LayoutDir::open(&path)?;
+                return Ok(Box::new(source::ArchiveSource::new(Box::new(container), options, limits, ctx)?));
+            }
             (file, path.display().to_string())
         }
         Input::File(file, origin) => (file, origin),

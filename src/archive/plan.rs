@@ -139,10 +139,11 @@ struct Listed {
     layers: Vec<String>,
 }
 
-/// Docker takes only names with tags here, and null where there are none.
+/// Docker takes only names with tags here, and null where there are none. They are full names: podman takes `nginx` for
+/// `localhost/nginx` here, docker shows `docker.io/library/nginx` as `nginx`.
 fn tags(names: &[Reference]) -> Option<Vec<String>> {
     let tags: Vec<String> =
-        names.iter().filter(|name| name.tag().is_some() && name.digest().is_none()).map(ToString::to_string).collect();
+        names.iter().filter(|name| name.tag().is_some() && name.digest().is_none()).map(Reference::full).collect();
     (!tags.is_empty()).then_some(tags)
 }
 
@@ -174,7 +175,9 @@ fn original<'a>(layer: &'a Layer, options: &WriteOptions) -> Option<&'a Descript
     if options.no_originals || options.format == Format::Docker {
         return None;
     }
-    layer.original.as_ref().filter(|original| !(options.compat && is_zstd(original)))
+    // What a manifest names uncompressed is the tar itself.
+    let blob = layer.original.as_ref().filter(|original| original.digest != layer.diff_id.0);
+    blob.filter(|original| !(options.compat && is_zstd(original)))
 }
 
 fn is_zstd(original: &Descriptor) -> bool {
