@@ -1,5 +1,6 @@
 //! What an image is, and the two traits that everything which holds images plugs into.
 
+pub mod change;
 pub mod config;
 pub mod id;
 pub mod manifest;
