@@ -4,7 +4,6 @@ mod bundle;
 mod dependencies;
 mod layering;
 mod peers;
-mod seal;
 mod ssh;
 mod static_binary;
 mod support;

@@ -1,11 +1,14 @@
 //! The command line: parses flags, calls one of `ops`, renders. The only module that prints, reads the environment or
 //! knows exit codes. One file a command.
 
+mod archive_options;
+mod convert;
 mod exit;
 mod history;
 mod images;
 mod inspect;
 mod output;
+mod parse;
 mod progress;
 mod render;
 mod rmi;
@@ -19,7 +22,7 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::base::{BoxFault, Cancel, Ctx};
+use crate::base::{BoxFault, Cancel, Class, Ctx, Fault};
 use crate::store::{self, Store};
 
 /// Carries container images where there is no network, and runs them there.
@@ -70,6 +73,7 @@ pub enum ProgressMode {
 /// Each command's arguments, in its own file.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Convert(convert::ConvertArgs),
     History(history::HistoryArgs),
     Images(images::ImagesArgs),
     Inspect(inspect::InspectArgs),
@@ -100,6 +104,32 @@ impl Global {
     pub fn store(&self) -> Result<Store, BoxFault> {
         Ok(Store::open(&self.root, store_options())?)
     }
+
+    /// The store, made where there is none.
+    pub fn store_to_write(&self) -> Result<Store, BoxFault> {
+        Ok(Store::open_or_create(&self.root, store_options())?)
+    }
+
+    /// The same without progress; warnings are still shown.
+    pub fn quiet(&self) -> Ctx {
+        Ctx::new(Arc::from(progress::choose(ProgressMode::None)), self.ctx.cancel.clone())
+    }
+}
+
+/// How many threads work: one a core.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// A command line that makes no sense for a reason that the parser cannot know.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct UsageError(String);
+
+impl Fault for UsageError {
+    fn class(&self) -> Class {
+        Class::Usage
+    }
 }
 
 /// Whose files the store's are: root's of the host, root's in a user namespace, or one user's alone.
@@ -127,6 +157,7 @@ fn default_root() -> PathBuf {
 fn run(cli: Cli) -> Result<ExitCode, BoxFault> {
     let global = Global::resolve(&cli.global);
     match cli.command {
+        Command::Convert(args) => convert::run(args, &global),
         Command::History(args) => history::run(args, &global),
         Command::Images(args) => images::run(args, &global),
         Command::Inspect(args) => inspect::run(args, &global),

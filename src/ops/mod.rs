@@ -4,3 +4,5 @@ pub mod glob;
 pub mod history;
 pub mod inspect;
 pub mod list;
+pub mod open;
+pub mod save;

@@ -7,6 +7,5 @@ pub mod fs;
 pub mod lock;
 pub mod mount;
 pub mod process;
-pub mod record_lock;
 pub mod signal;
 pub mod syscalls;

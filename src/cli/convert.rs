@@ -1,0 +1,50 @@
+//! `ferry convert`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::archive_options::ArchiveOptions;
+use super::{Global, parse};
+use crate::archive::{Input, OpenOptions};
+use crate::base::BoxFault;
+use crate::image::Platform;
+use crate::ops::open;
+use crate::ops::save::{self, Output};
+
+/// Write the images of one archive as another, without a store
+#[derive(Debug, Args)]
+pub struct ConvertArgs {
+    /// An archive or OCI layout directory
+    #[arg(value_name = "FROM")]
+    from: PathBuf,
+    /// The file to write
+    #[arg(value_name = "TO")]
+    to: PathBuf,
+    /// The platform to take of images that are there for several [default: this host's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<Platform>,
+    #[command(flatten)]
+    archive: ArchiveOptions,
+    /// The largest zstd window to accept, in memory of this size [default: 128MiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse::window)]
+    max_window: Option<u32>,
+    /// Where layers are unpacked whose size must be known first [default: the directory for temporary files]
+    #[arg(long, value_name = "DIR")]
+    spool_dir: Option<PathBuf>,
+}
+
+/// Converts.
+pub fn run(args: ConvertArgs, global: &Global) -> Result<ExitCode, BoxFault> {
+    let packing = args.archive.packing(Some(&args.to))?;
+    let spool = args.spool_dir.unwrap_or_else(std::env::temp_dir);
+    let open = OpenOptions { platform: args.platform, max_window: args.max_window, spool: spool.clone() };
+    let source = open::open(Input::Path(args.from), &open, &global.ctx)?;
+    let mut options = args.archive.write_options(spool);
+    // Nothing has proven what an archive holds.
+    options.prove = true;
+    let report = save::save(&*source, source.images(), Output::File(&args.to), packing, options, &global.ctx)?;
+    args.archive.warn_of_changes(&report, &global.ctx);
+    Ok(ExitCode::SUCCESS)
+}
