@@ -1,8 +1,14 @@
 //! A layer as a tar stream and as a split layer.
 
+pub mod apply;
 pub mod compression;
+pub mod error;
+pub mod split;
 pub mod tar;
 pub mod tar_split;
 mod pgzip;
 
+pub use apply::{Applied, ApplyOptions, Content, Target, apply};
 pub use compression::Compression;
+pub use error::LayerError;
+pub use split::split;
