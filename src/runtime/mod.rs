@@ -8,6 +8,7 @@ pub mod capability;
 pub mod cgroup;
 pub mod error;
 pub mod init;
+pub mod net;
 pub mod network_mode;
 pub mod seccomp;
 pub mod terminal;

@@ -6,6 +6,8 @@ pub mod ebpf;
 pub mod fs;
 pub mod lock;
 pub mod mount;
+pub mod netlink;
+pub mod nftables;
 pub mod process;
 pub mod signal;
 pub mod syscalls;
