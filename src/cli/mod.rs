@@ -169,7 +169,11 @@ fn run(cli: Cli) -> Result<ExitCode, BoxFault> {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    main_with(std::env::args_os())
+    // ferry starts itself again for work beside a container; such a process reads no flags.
+    match std::env::args_os().next() {
+        Some(name) if name == crate::runtime::net::helper::ARG0 => crate::runtime::net::helper::main().into(),
+        _ => main_with(std::env::args_os()),
+    }
 }
 
 fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {

@@ -209,9 +209,8 @@ impl Networks {
         }
         let taken: std::collections::HashSet<_> = leases.iter().map(|lease| lease.address).collect();
         let range = network.ip_range.unwrap_or(subnet);
-        let free = |address: &Ipv4Addr| {
-            subnet.is_host(*address) && *address != network.gateway && !taken.contains(address)
-        };
+        let free =
+            |address: &Ipv4Addr| subnet.is_host(*address) && *address != network.gateway && !taken.contains(address);
         for address in range.hosts().filter(free) {
             if self.directory.take(&network.name, &lease(address), held)? {
                 return Ok(address);

@@ -104,9 +104,7 @@ pub(super) struct Held {
 /// Whether a text can be a network's name (docker's rule, `daemon/names`).
 pub fn is_name(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-    text.len() <= 128
-        && text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
-        && text.bytes().all(plain)
+    text.len() <= 128 && text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric()) && text.bytes().all(plain)
 }
 
 impl Directory {

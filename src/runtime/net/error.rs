@@ -28,7 +28,9 @@ pub enum NetError {
     #[error("network with name {0} already exists")]
     Exists(String),
     /// A name that no network can have.
-    #[error("{0:?} cannot be a network's name: letters, digits, '_', '.' and '-', at most 128, beginning with a letter or digit")]
+    #[error(
+        "{0:?} cannot be a network's name: letters, digits, '_', '.' and '-', at most 128, beginning with a letter or digit"
+    )]
     BadName(String),
     /// The network has containers.
     #[error("network {network} has active endpoints: {containers}")]
@@ -127,7 +129,9 @@ impl Fault for NetError {
             Self::System { source, .. } => crate::base::error::class_of_io(source),
             Self::Path(error) => error.class(),
             Self::NoSuchNetwork(_) => Class::NotFound,
-            Self::Exists(_) | Self::InUse { .. } | Self::AddressInUse { .. } | Self::Connection { .. } => Class::Conflict,
+            Self::Exists(_) | Self::InUse { .. } | Self::AddressInUse { .. } | Self::Connection { .. } => {
+                Class::Conflict
+            }
             Self::Port { source, .. } if source.kind() == io::ErrorKind::AddrInUse => Class::Conflict,
             Self::Port { .. } => Class::System,
             Self::Overlap { .. } | Self::NoSubnet | Self::NoAddress { .. } => Class::Conflict,

@@ -65,7 +65,9 @@ pub fn hosts(request: &NetworkRequest, state: &NetworkState, host: &str) -> Stri
         }
     } else {
         text.push_str("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-        text.push_str("fe00::0\tip6-localnet\nff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n");
+        text.push_str(
+            "fe00::0\tip6-localnet\nff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
+        );
     }
     let gateway = state.endpoints.iter().find_map(|endpoint| endpoint.gateway);
     for (name, address) in &request.extra_hosts {
@@ -138,7 +140,8 @@ mod tests {
     #[test]
     fn hosts_has_dockers_lines_then_additions_then_the_container() {
         let extra = |name: &str, address: &str| (name.to_owned(), address.to_owned());
-        let extra_hosts = vec![extra("db", "10.0.0.5"), extra("up", "host-gateway"), extra("evil\n1.1.1.1 bank", "1.1.1.1")];
+        let extra_hosts =
+            vec![extra("db", "10.0.0.5"), extra("up", "host-gateway"), extra("evil\n1.1.1.1 bank", "1.1.1.1")];
         let request = NetworkRequest { hostname: "web.example".into(), extra_hosts, ..NetworkRequest::default() };
         let text = hosts(&request, &state(), "");
         assert!(text.starts_with("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"), "{text}");
@@ -149,7 +152,8 @@ mod tests {
 
     #[test]
     fn resolv_conf_is_the_hosts_unless_the_user_or_the_resolver_says_otherwise() {
-        let host = "# by hand\nnameserver 10.0.0.1\nnameserver fe80::1%eth0\nsearch a.example b.example\noptions edns0\n";
+        let host =
+            "# by hand\nnameserver 10.0.0.1\nnameserver fe80::1%eth0\nsearch a.example b.example\noptions edns0\n";
         let mut request = NetworkRequest::default();
         assert_eq!(
             resolv_conf(&request, &state(), host),

@@ -46,8 +46,6 @@ pub(super) struct Link {
     pub name: String,
     pub alias: String,
     pub mtu: u32,
-    /// The index of the bridge it is a port of.
-    pub controller: Option<u32>,
 }
 
 /// A route as far as ferry looks at it.
@@ -97,7 +95,6 @@ fn link_of(reply: &Reply) -> Option<Link> {
         name: as_text(attribute(attrs, IFLA_IFNAME)?),
         alias: attribute(attrs, IFLA_IFALIAS).map(as_text).unwrap_or_default(),
         mtu: attribute(attrs, IFLA_MTU).and_then(as_number).unwrap_or(1500),
-        controller: attribute(attrs, IFLA_MASTER).and_then(as_number),
     })
 }
 

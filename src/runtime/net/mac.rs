@@ -67,7 +67,9 @@ mod tests {
         let mac = Mac::of(Ipv4Addr::new(172, 17, 0, 2));
         assert_eq!(mac.to_string(), "02:42:ac:11:00:02");
         assert_eq!(mac.to_string().parse(), Ok(mac));
-        for bad in ["", "02:42:ac:11:00", "02:42:ac:11:00:02:03", "01:42:ac:11:00:02", "00:00:00:00:00:00", "2:2:2:2:2:2"] {
+        for bad in
+            ["", "02:42:ac:11:00", "02:42:ac:11:00:02:03", "01:42:ac:11:00:02", "00:00:00:00:00:00", "2:2:2:2:2:2"]
+        {
             assert!(bad.parse::<Mac>().is_err(), "{bad}");
         }
     }
