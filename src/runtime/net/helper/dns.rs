@@ -201,7 +201,7 @@ mod tests {
         for (at, to) in [(2, 0x81), (2, 0x28), (5, 0), (5, 2), (12, 0xc0)] {
             assert_eq!(changed(at, to), None, "{at} {to}");
         }
-        assert!(question(&query(&["a".repeat(63); 5].join("."), 1)).is_none());
+        assert!(question(&query(&vec!["a".repeat(63); 5].join("."), 1)).is_none());
         assert_eq!(changed(13, b'.').unwrap().name, "\u{fffd}");
     }
 
