@@ -2,6 +2,7 @@
 
 mod bundle;
 mod dependencies;
+mod layer;
 mod layering;
 mod peers;
 mod ssh;

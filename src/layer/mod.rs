@@ -1,6 +1,7 @@
 //! A layer as a tar stream and as a split layer.
 
 pub mod apply;
+pub mod assemble;
 pub mod compression;
 pub mod error;
 pub mod split;
@@ -9,6 +10,7 @@ pub mod tar_split;
 mod pgzip;
 
 pub use apply::{Applied, ApplyOptions, Content, Target, apply};
+pub use assemble::{Assembler, Unpacked};
 pub use compression::Compression;
 pub use error::LayerError;
 pub use split::split;

@@ -346,7 +346,7 @@ impl Dir {
         let read = || -> io::Result<Option<Vec<u8>>> {
             let node = self.node(rel)?;
             loop {
-                let size = match rustix::fs::getxattr(&node.path, name, &mut [0_u8; 0][..]) {
+                let size = match rustix::fs::getxattr_query(&node.path, name) {
                     Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(None),
                     other => other?,
                 };

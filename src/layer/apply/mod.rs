@@ -25,6 +25,8 @@ use attributes::Attributes;
 use tree::{Place, Tree};
 use writers::{Job, Open, Writers};
 
+pub(super) use names::clean as clean_name;
+
 /// How a layer is unpacked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ApplyOptions {

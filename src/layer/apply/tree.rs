@@ -187,7 +187,8 @@ impl<'a> Tree<'a> {
                     Ok(dir) => (dir, true),
                     Err(error) if error.source.kind() == io::ErrorKind::NotFound => {
                         self.make_missing(path)?;
-                        (tree.open_dir(wanted)?, true)
+                        // A link to nothing is no directory either, and not ferry's to complete.
+                        (tree.open_dir(wanted).map_err(|_| not_a_directory())?, true)
                     }
                     Err(error) if is_not_directory(&error) => return Err(not_a_directory().into()),
                     Err(error) => return Err(error.into()),
