@@ -8,7 +8,7 @@ SHELL := /bin/bash
 TRIPLE := $(shell uname -m)-unknown-linux-musl
 RUST := --release --locked --target $(TRIPLE)
 # musl-tools has the C compiler for the target; ssh2 builds its own OpenSSL, which wants perl.
-PACKAGES := gcc libc6-dev make musl-tools perl pkg-config
+PACKAGES := binutils gcc libc6-dev make musl-tools perl pkg-config
 TESTS ?=
 VM ?=
 
@@ -31,7 +31,7 @@ check: packages
 static: packages
 	cargo build $(RUST)
 	mkdir -p target/static
-	cp target/$(TRIPLE)/release/ferry target/static/ferry.new
+	strip --strip-debug -o target/static/ferry.new target/$(TRIPLE)/release/ferry
 	mv target/static/ferry.new target/static/ferry
 
 test-vm: static peers

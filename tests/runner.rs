@@ -5,6 +5,7 @@ mod dependencies;
 mod layer;
 mod layering;
 mod peers;
+mod seal;
 mod ssh;
 mod static_binary;
 mod support;

@@ -198,8 +198,11 @@ fn mixed_sets_two_versions_and_cut_or_grown_volumes_are_told_apart() {
     fs::copy(&again.files[1], &written.files[1]).unwrap();
     let error = read(&[dir.path().to_owned()]).unwrap_err();
     assert!(error.to_string().contains("two versions"), "{error}");
+    assert!(read(&[written.files[0].clone()]).unwrap_err().to_string().contains("two versions"));
     fs::copy(&again.files[1], dir.path().join("one.002 (1).ferry")).unwrap();
     fs::write(&written.files[1], &kept).unwrap();
+    // Beside a whole set that is named it does not matter.
+    assert!(read(&[written.files[0].clone()]).unwrap() == noise(4, 3_000_000));
     assert!(read(&[dir.path().to_owned()]).unwrap_err().to_string().contains("two versions"));
     fs::remove_file(dir.path().join("one.002 (1).ferry")).unwrap();
     // The same volume twice is none.

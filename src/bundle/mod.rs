@@ -12,6 +12,7 @@ pub mod level;
 mod plan;
 pub mod read;
 mod recipe;
+pub mod seal;
 pub mod source;
 pub mod volume;
 pub mod write;

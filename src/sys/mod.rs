@@ -9,5 +9,6 @@ pub mod mount;
 pub mod netlink;
 pub mod nftables;
 pub mod process;
+pub mod record_lock;
 pub mod signal;
 pub mod syscalls;

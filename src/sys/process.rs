@@ -239,6 +239,18 @@ pub fn wait(pid: Pid, block: bool) -> io::Result<Option<i32>> {
     }
 }
 
+/// A child that has ended and is not collected yet.
+pub fn ended_child() -> Option<Pid> {
+    // SAFETY: siginfo is plain data for which zero is valid; WNOWAIT leaves the child as it is.
+    let (done, info) = unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        (libc::waitid(libc::P_ALL, 0, &mut info, flags), info)
+    };
+    // SAFETY: waitid filled the structure, or left it zero.
+    if done == 0 { Pid::from_raw(unsafe { info.si_pid() }) } else { None }
+}
+
 /// Sends any signal number, real-time ones too, to the process of a pidfd.
 pub fn signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     let fd = pidfd.as_fd().as_raw_fd();

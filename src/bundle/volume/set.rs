@@ -1,8 +1,8 @@
 //! Finds the volumes of a set, whatever they are called, and says what is wrong with what it finds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::VolumeError;
@@ -91,15 +91,26 @@ impl VolumeSet {
         if ours.iter().all(|c| c.frame.is_none()) {
             scan_for_frames(&mut ours);
         }
+        // What a named file says goes before what merely lies beside it.
+        ours.sort_by_key(|c| !c.named);
         let Some((_, bytes, record)) = ours.iter().find_map(|c| c.frame.as_ref()) else {
             let path = ours.first().map_or(near, |c| c.volume.path.clone());
             return Err(VolumeError::NoRecord { path });
         };
         let (bytes, record) = (bytes.clone(), record.clone());
         let mut files: Vec<Option<Volume>> = (0..record.all_volumes()).map(|_| None).collect();
-        let first = ours.iter().find(|c| c.frame.is_some()).map(|c| c.volume.path.clone()).unwrap_or_default();
+        let first = ours.iter().find(|c| c.frame.is_some());
+        let (first, by_name) = first.map(|c| (c.volume.path.clone(), c.named)).unwrap_or_default();
+        let mut contradicted = None;
         for candidate in ours {
-            candidate.agrees(&bytes, &record, &first)?;
+            if let Err(error) = candidate.agrees(&bytes, &record, &first) {
+                if !by_name || candidate.named {
+                    return Err(error);
+                }
+                // Another version of the set beside the one that was named.
+                contradicted.get_or_insert(error);
+                continue;
+            }
             let Some(number) = candidate.number() else { continue };
             let expected = record.file_len(number);
             let place = &mut files[number as usize - 1];
@@ -109,6 +120,9 @@ impl VolumeSet {
             }
         }
         let mut found = Self { record, files };
+        if let Some(error) = contradicted.filter(|_| found.complete().is_err()) {
+            return Err(error);
+        }
         let nameless: Vec<Volume> = others.into_iter().filter(|c| c.set().is_none()).map(|c| c.volume).collect();
         found.adopt(nameless, &bytes);
         Ok(found)
@@ -248,19 +262,27 @@ impl Candidate {
     }
 }
 
-/// All files that `paths` may mean.
-fn gather(paths: &[PathBuf]) -> Result<Vec<Candidate>, VolumeError> {
-    let mut candidates: Vec<Candidate> = Vec::new();
-    let mut seen = std::collections::BTreeSet::new();
-    let mut add = |path: &Path, named: bool| -> Result<(), VolumeError> {
+/// The files that were looked at, each once.
+#[derive(Default)]
+struct Found {
+    candidates: Vec<Candidate>,
+    seen: BTreeSet<(u64, u64)>,
+}
+
+impl Found {
+    fn add(&mut self, path: &Path, named: bool) -> Result<(), VolumeError> {
         let Some(volume) = open_volume(path, named)? else { return Ok(()) };
-        use std::os::unix::fs::MetadataExt;
         let meta = volume.file.metadata().at("read", path)?;
-        if let Some(candidate) = seen.insert((meta.dev(), meta.ino())).then(|| identify(volume, named)).transpose()? {
-            candidates.extend(candidate);
+        if self.seen.insert((meta.dev(), meta.ino())) {
+            self.candidates.extend(identify(volume, named)?);
         }
         Ok(())
-    };
+    }
+}
+
+/// All files that `paths` may mean.
+fn gather(paths: &[PathBuf]) -> Result<Vec<Candidate>, VolumeError> {
+    let mut found = Found::default();
     let mut directories: Vec<PathBuf> = Vec::new();
     for path in paths {
         let meta = fs::metadata(path);
@@ -271,7 +293,7 @@ fn gather(paths: &[PathBuf]) -> Result<Vec<Candidate>, VolumeError> {
         let names = Names::new(path).map(|names| names.directory().to_owned());
         match meta {
             Ok(_) => {
-                add(path, true)?;
+                found.add(path, true)?;
                 directories.extend(names);
             }
             // The name a set was written with stands for its numbered files.
@@ -285,18 +307,22 @@ fn gather(paths: &[PathBuf]) -> Result<Vec<Candidate>, VolumeError> {
                         unfinished_near(path).unwrap_or(Err::<(), _>(error).at("open", path).unwrap_err().into())
                     );
                 }
-                files.iter().try_for_each(|file| add(file, true))?;
+                files.iter().try_for_each(|file| found.add(file, true))?;
             }
         }
+    }
+    let whole = |c: &Candidate| c.frame.as_ref().is_some_and(|(_, _, record)| record.all_volumes() == 1);
+    if !found.candidates.is_empty() && found.candidates.iter().all(whole) && !paths.iter().any(|path| path.is_dir()) {
+        return Ok(found.candidates);
     }
     directories.sort();
     directories.dedup();
     for directory in directories {
         for file in files_in(&directory)? {
-            add(&file, false)?;
+            found.add(&file, false)?;
         }
     }
-    Ok(candidates)
+    Ok(found.candidates)
 }
 
 fn files_in(directory: &Path) -> Result<Vec<PathBuf>, VolumeError> {

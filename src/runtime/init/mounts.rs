@@ -2,7 +2,7 @@
 //! looked up inside the root file system by descriptor. Nothing an image holds (symlinks above all) leads outside.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use oci_spec::runtime::Mount;
@@ -142,7 +142,7 @@ pub fn mount(root: impl AsFd, mount: &Mount) -> Result<(), RuntimeError> {
         _ => mount_point(&root, destination, Target::Directory).trying(what())?,
     };
     if options.copy_up {
-        copy_up(&at, &tree).trying(what())?;
+        copy_tree(at.as_fd(), tree.as_fd()).trying(what())?;
     }
     if options.set | options.clear != 0 {
         set_attributes(&tree, false, options.set, options.clear & !options.set | atime(&options), 0).trying(what())?;
@@ -201,9 +201,9 @@ fn cgroup(root: impl AsFd, destination: &Path, options: &Options) -> Result<(), 
     }
 }
 
-/// Fills a new tmpfs with what the image has at its place, as docker does for `tmpcopyup`. Regular files, directories
+/// Copies what a directory holds into another: what fills a new volume or tmpfs. Regular files, directories
 /// and symlinks; nothing is followed.
-fn copy_up(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
+pub fn copy_tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
     use rustix::fs::{AtFlags, Dir, Gid, Uid, chmodat, chownat, fchmod, fchown, mkdirat, readlinkat, symlinkat};
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let source = openat(from, ".", flags | OFlags::DIRECTORY, Mode::empty())?;
@@ -221,7 +221,7 @@ fn copy_up(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
             FileType::Directory => {
                 mkdirat(&target, name, Mode::from_raw_mode(0o700))?;
                 let inner = openat(&source, name, flags | OFlags::DIRECTORY, Mode::empty())?;
-                copy_up(inner, openat(&target, name, flags | OFlags::DIRECTORY, Mode::empty())?)?;
+                copy_tree(inner.as_fd(), openat(&target, name, flags | OFlags::DIRECTORY, Mode::empty())?.as_fd())?;
                 chownat(&target, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
                 chmodat(&target, name, mode, AtFlags::empty())?;
             }

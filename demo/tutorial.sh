@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# tutorial.sh FERRY
+#
+# The main job on real input: two images are made on a connected side and saved into one archive; the archive is carried to a side that
+# has nothing but it and the binary, loaded into an empty store there, and used. Everything stays below target/demo.
+set -euo pipefail
+ferry=$(realpath "${1:?usage: tutorial.sh FERRY}")
+top=$(cd "$(dirname "$0")/.." && pwd)
+dir=$top/target/demo
+"$top/tools/deb.sh" busybox-static "$dir/busybox"
+
+bold='' plain=''
+if [ -t 1 ]; then bold=$'\e[1m' plain=$'\e[0m'; fi
+say() { printf '\n%s== %s%s\n' "$bold" "$*" "$plain"; }
+on() { # SIDE COMMAND...    shows a command as it would be typed, and runs it on that side's store
+  local side=$1
+  shift
+  printf '%s%s$ ferry %s%s\n' "$bold" "$side" "$*" "$plain"
+  FERRY_ROOT=$dir/$side "$ferry" "$@"
+}
+
+rm -rf "$dir/home" "$dir/far" "$dir/root" "$dir/work"
+mkdir -p "$dir/work" "$dir"/root/{bin,data/html,etc,tmp}
+cd "$dir/work"
+
+say "an image from busybox, as the well-known one: every applet a hard link"
+busybox=$(find "$dir/busybox" -type f -path '*/bin/busybox')
+cp "$busybox" "$dir/root/bin/busybox"
+for applet in $("$busybox" --list); do
+  [ "$applet" = busybox ] || ln "$dir/root/bin/busybox" "$dir/root/bin/$applet"
+done
+chmod 1777 "$dir/root/tmp"
+echo 'root:x:0:0:root:/:/bin/sh' >"$dir/root/etc/passwd"
+tar -C "$dir/root" --numeric-owner --owner=0 --group=0 -cf busybox.tar .
+on home import --change 'CMD ["sh"]' busybox.tar busybox:1
+
+say "and a web server on top of it"
+echo '<h1>served from an image that came in a file</h1>' >"$dir/root/data/html/index.html"
+tar -C "$dir/root" --numeric-owner --owner=0 --group=0 -cf httpd.tar .
+on home import --change 'CMD ["httpd","-f","-h","/data/html"]' httpd.tar httpd:v1
+on home tag httpd:v1 example.org/team/httpd:v1
+on home images
+
+say "both into one archive"
+on home save -o images.tar.gz busybox:1 example.org/team/httpd:v1
+ls -l images.tar.gz
+
+say "on the far side the store is empty"
+on far images
+on far load -i images.tar.gz
+on far images
+on far history example.org/team/httpd:v1
+
+say "nothing was lost on the way: saved again, the far side's images are the same to the byte"
+on home save -o home.tar busybox:1 example.org/team/httpd:v1
+on far save -o far.tar busybox:1 example.org/team/httpd:v1
+cmp home.tar far.tar
+echo "home.tar and far.tar are identical"

@@ -1,0 +1,404 @@
+//! Making a container: the image's settings and the user's become one, volumes are made, the writable layer is
+//! registered.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path};
+
+use super::container::config::MountRequest;
+use super::container::{Config, Container, ContainerDir, Containers, HostConfig, MountPoint, State};
+use super::error::RuntimeError;
+use super::{capability, events, remove, signals, spec, volumes};
+use crate::base::Ctx;
+use crate::image::config::RunConfig;
+use crate::store::{Store, StoredImage};
+
+/// What the user asks for. In `config`, what is empty or `None` is the image's.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// The name; made up if there is none.
+    pub name: Option<String>,
+    /// The program's side.
+    pub config: Config,
+    /// `--entrypoint ""`: the image's is not wanted either.
+    pub no_entrypoint: bool,
+    /// `--no-healthcheck`.
+    pub no_healthcheck: bool,
+    /// The host's side.
+    pub host_config: HostConfig,
+    /// `-v` as typed: `[SOURCE:]DESTINATION[:OPTIONS]`.
+    pub volumes: Vec<String>,
+    /// `--volumes-from` as typed: `CONTAINER[:OPTIONS]`.
+    pub volumes_from: Vec<String>,
+}
+
+/// A container ID: 64 random hex digits.
+pub fn random_id() -> Result<String, RuntimeError> {
+    let mut random = [0; 32];
+    let failed = |error: getrandom::Error| RuntimeError::System {
+        action: "get random numbers".into(),
+        source: std::io::Error::other(error),
+    };
+    getrandom::fill(&mut random).map_err(failed)?;
+    Ok(hex::encode(random))
+}
+
+/// Makes a container of `image`. After an error nothing is left of it.
+pub fn create(store: &Store, image: &StoredImage, request: Request, ctx: &Ctx) -> Result<Container, RuntimeError> {
+    let id = random_id()?;
+    let mut container = describe(&id, image, &request)?;
+    check(&container)?;
+    let containers = Containers::new(store.root());
+    let (dir, name) = containers.reserve(&id, request.name.as_deref())?;
+    container.name = name;
+    let made = finish(store, &dir, &mut container, &request, ctx);
+    if let Err(error) = made {
+        let _ = remove::take_away(store.root(), &dir, &container, true);
+        return Err(error);
+    }
+    events::record(store.root(), &container, "create", &[]);
+    Ok(container)
+}
+
+fn finish(
+    store: &Store,
+    dir: &ContainerDir,
+    container: &mut Container,
+    request: &Request,
+    ctx: &Ctx,
+) -> Result<(), RuntimeError> {
+    container.mounts = mounts(store.root(), container, request)?;
+    let other = |error: crate::store::StoreError| RuntimeError::Other(error.into());
+    store.create_rw_layer(dir.id(), &container.image, ctx).map_err(other)?;
+    if container.host_config.auto_remove {
+        dir.write_passing_state(&State::default())?;
+    }
+    dir.write_container(container)
+}
+
+/// The image's settings under the user's.
+fn describe(id: &str, image: &StoredImage, request: &Request) -> Result<Container, RuntimeError> {
+    let defaults = RunConfig::default();
+    let from = image.config.fields().config.as_ref().unwrap_or(&defaults);
+    let words = |words: &Option<crate::image::config::Words>| words.as_ref().map(|words| words.to_vec());
+    let mut config = request.config.clone();
+    let own_entrypoint = config.entrypoint.is_some() || request.no_entrypoint;
+    if !own_entrypoint {
+        config.entrypoint = words(&from.entrypoint).filter(|words| !words.is_empty());
+        // A command without the entrypoint it was written for would mean something else.
+        if config.cmd.as_ref().is_none_or(Vec::is_empty) {
+            config.cmd = words(&from.cmd).filter(|words| !words.is_empty());
+        }
+    }
+    let mut env = from.env.clone();
+    spec::merge_env(&mut env, &config.env);
+    config.env = env;
+    let mut labels = from.labels.clone();
+    labels.append(&mut config.labels);
+    config.labels = labels;
+    if config.user.is_empty() {
+        config.user.clone_from(&from.user);
+    }
+    if config.working_dir.is_empty() {
+        config.working_dir.clone_from(&from.working_dir);
+    }
+    if config.stop_signal.is_none() {
+        config.stop_signal.clone_from(&from.stop_signal);
+    }
+    if config.stop_timeout.is_none() {
+        config.stop_timeout = from.stop_timeout;
+    }
+    for (port, value) in &from.exposed_ports {
+        config.exposed_ports.entry(port.clone()).or_insert_with(|| value.clone());
+    }
+    let mut declared: BTreeMap<String, serde_json::Value> = from.volumes.clone();
+    declared.extend(config.volumes.take().unwrap_or_default());
+    config.volumes = (!declared.is_empty()).then_some(declared);
+    config.on_build.clone_from(&from.on_build);
+    if request.no_healthcheck {
+        config.healthcheck =
+            Some(crate::image::config::Healthcheck { test: vec!["NONE".into()], ..Default::default() });
+    } else if let Some(image_check) = &from.healthcheck {
+        let mut check = config.healthcheck.take().unwrap_or_default();
+        if check.test.is_empty() {
+            check.test.clone_from(&image_check.test);
+        }
+        check.interval = check.interval.or(image_check.interval);
+        check.timeout = check.timeout.or(image_check.timeout);
+        check.start_period = check.start_period.or(image_check.start_period);
+        check.start_interval = check.start_interval.or(image_check.start_interval);
+        check.retries = check.retries.or(image_check.retries);
+        config.healthcheck = Some(check);
+    }
+    let mut host = request.host_config.clone();
+    if config.hostname.is_empty() {
+        config.hostname = id.get(..12).unwrap_or(id).to_owned();
+    }
+    if host.network_mode == super::NetworkMode::Host && request.config.hostname.is_empty() {
+        config.hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    }
+    if host.shm_size == 0 {
+        host.shm_size = 64 << 20;
+    }
+    if host.masked_paths.is_none() {
+        let security = spec::security(host.security_opt.as_deref().unwrap_or_default())?;
+        let (masked, protected) = spec::default_paths(host.privileged || security.paths_off);
+        host.masked_paths = Some(masked);
+        host.readonly_paths = Some(protected);
+    }
+    let mut all: Vec<String> = config.entrypoint.iter().chain(&config.cmd).flatten().cloned().collect();
+    if all.is_empty() {
+        return Err(RuntimeError::usage(format!(
+            "no command specified: image {} has none, give one",
+            image.id().0.short()
+        )));
+    }
+    let path = all.remove(0);
+    let created = super::now();
+    let image = image.id();
+    Ok(Container {
+        id: id.to_owned(),
+        name: String::new(),
+        created,
+        image,
+        path,
+        args: all,
+        config,
+        host_config: host,
+        mounts: Vec::new(),
+    })
+}
+
+/// What can be known to be wrong before the container exists.
+fn check(container: &Container) -> Result<(), RuntimeError> {
+    let (config, host) = (&container.config, &container.host_config);
+    let clean = |what: &str, text: &str| {
+        if text.chars().any(char::is_control) {
+            return Err(RuntimeError::usage(format!("{what} {text:?} holds control characters")));
+        }
+        Ok(())
+    };
+    clean("host name", &config.hostname)?;
+    clean("domain name", &config.domainname)?;
+    if config.hostname.len() > 63 {
+        return Err(RuntimeError::usage(format!("host name {:?} is longer than 63 characters", config.hostname)));
+    }
+    for extra in host.extra_hosts.iter().flatten() {
+        clean("--add-host", extra)?;
+    }
+    for text in host.dns.iter().chain(&host.dns_search).chain(&host.dns_options) {
+        clean("DNS setting", text)?;
+    }
+    if let Some(signal) = &config.stop_signal {
+        signals::parse(signal)?;
+    }
+    if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
+        return Err(RuntimeError::usage(format!(
+            "the working directory {:?} is invalid, it needs to be an absolute path",
+            config.working_dir
+        )));
+    }
+    let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
+    capability::resolve(&list(&host.cap_add), &list(&host.cap_drop), host.privileged)?;
+    spec::security(&list(&host.security_opt))?;
+    spec::resources(host)?;
+    let policy = &host.restart_policy;
+    if !matches!(policy.name.as_str(), "" | "no" | "always" | "unless-stopped" | "on-failure") {
+        return Err(RuntimeError::usage(format!("invalid restart policy {:?}", policy.name)));
+    }
+    if host.auto_remove && !matches!(policy.name.as_str(), "" | "no") {
+        return Err(RuntimeError::usage("conflicting options: --restart and --rm"));
+    }
+    for (kind, value) in [("--pid", &host.pid_mode), ("--ipc", &host.ipc_mode), ("--uts", &host.uts_mode)] {
+        let shared = value.starts_with("container:") && kind != "--uts";
+        let known = matches!(value.as_str(), "" | "host")
+            || kind == "--ipc" && matches!(value.as_str(), "private" | "shareable" | "none");
+        if !shared && !known {
+            return Err(RuntimeError::usage(format!("{kind} {value:?} is not a mode ferry has")));
+        }
+    }
+    if host.memory > 0 && host.memory < 6 << 20 {
+        return Err(RuntimeError::usage("minimum memory limit allowed is 6MB"));
+    }
+    if host.memory_swap > 0 && host.memory_swap < host.memory {
+        return Err(RuntimeError::usage("minimum memoryswap limit should be larger than memory limit, see usage"));
+    }
+    if host.memory_swap > 0 && host.memory == 0 {
+        return Err(RuntimeError::usage(
+            "you should always set the memory limit when using memoryswap limit, see usage",
+        ));
+    }
+    Ok(())
+}
+
+/// Cleans a path of the container as Go's `filepath.Clean` does; it must be absolute.
+fn clean(path: &str) -> Result<String, RuntimeError> {
+    let bad = || RuntimeError::usage(format!("invalid mount path {path:?}: it must be absolute"));
+    let mut parts: Vec<&str> = Vec::new();
+    if !path.starts_with('/') || path.contains('\0') {
+        return Err(bad());
+    }
+    for part in Path::new(path).components() {
+        match part {
+            Component::Normal(part) => parts.push(part.to_str().ok_or_else(bad)?),
+            Component::ParentDir => drop(parts.pop()),
+            _ => {}
+        }
+    }
+    if parts.is_empty() {
+        return Err(RuntimeError::usage("invalid mount path: the container's root cannot be mounted over"));
+    }
+    Ok(format!("/{}", parts.join("/")))
+}
+
+fn mounts(store_root: &Path, container: &Container, request: &Request) -> Result<Vec<MountPoint>, RuntimeError> {
+    let mut all: Vec<MountPoint> = Vec::new();
+    for text in &request.volumes {
+        let mount = parse_volume(store_root, text)?;
+        no_duplicate(&all, &mount)?;
+        all.push(mount);
+    }
+    for wanted in container.host_config.mounts.iter().flatten() {
+        if let Some(mount) = resolve_request(store_root, wanted)? {
+            no_duplicate(&all, &mount)?;
+            all.push(mount);
+        }
+    }
+    for text in &request.volumes_from {
+        let (other, mode) = text.split_once(':').unwrap_or((text, ""));
+        for mut mount in Containers::new(store_root).find(other)?.container()?.mounts {
+            mount.rw &= mode != "ro";
+            mount.anonymous = false;
+            if !taken(&all, &mount.destination) {
+                all.push(mount);
+            }
+        }
+    }
+    let is_tmpfs = |path: &str| {
+        let host = &container.host_config;
+        let by_flag = host.tmpfs.iter().flatten().any(|(at, _)| clean(at).is_ok_and(|at| at == path));
+        by_flag || host.mounts.iter().flatten().any(|m| m.kind == "tmpfs" && clean(&m.target).is_ok_and(|t| t == path))
+    };
+    for declared in container.config.volumes.iter().flatten().map(|(path, _)| path) {
+        let destination = clean(declared)?;
+        if is_tmpfs(&destination) {
+            continue;
+        }
+        // A mount of the user's takes the place.
+        if !taken(&all, &destination) {
+            let mut mount = named_volume(store_root, &random_id()?, &destination)?;
+            mount.anonymous = true;
+            all.push(mount);
+        }
+    }
+    Ok(all)
+}
+
+fn taken(all: &[MountPoint], destination: &str) -> bool {
+    all.iter().any(|mount| mount.destination == destination)
+}
+
+fn no_duplicate(all: &[MountPoint], mount: &MountPoint) -> Result<(), RuntimeError> {
+    if taken(all, &mount.destination) {
+        return Err(RuntimeError::usage(format!("duplicate mount point: {}", mount.destination)));
+    }
+    Ok(())
+}
+
+fn named_volume(store_root: &Path, name: &str, destination: &str) -> Result<MountPoint, RuntimeError> {
+    let source = volumes::ensure(store_root, name)?;
+    Ok(MountPoint {
+        kind: "volume".into(),
+        name: name.into(),
+        source: source.to_string_lossy().into_owned(),
+        destination: destination.into(),
+        driver: "local".into(),
+        mode: "z".into(),
+        rw: true,
+        ..MountPoint::default()
+    })
+}
+
+const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
+
+/// `-v [SOURCE:]DESTINATION[:OPTIONS]`.
+fn parse_volume(store_root: &Path, text: &str) -> Result<MountPoint, RuntimeError> {
+    let bad = |why: &str| RuntimeError::usage(format!("invalid volume specification {text:?}: {why}"));
+    let parts: Vec<&str> = text.split(':').collect();
+    let (source, destination, options) = match parts[..] {
+        [destination] => (None, destination, ""),
+        [source, destination] => (Some(source), destination, ""),
+        [source, destination, options] => (Some(source), destination, options),
+        _ => return Err(bad("too many colons")),
+    };
+    let destination = clean(destination)?;
+    let mut mount = match source {
+        None => {
+            let mut mount = named_volume(store_root, &random_id()?, &destination)?;
+            mount.anonymous = true;
+            mount
+        }
+        Some("") => return Err(bad("the source is empty")),
+        Some(source) if source.starts_with('/') => {
+            // Docker makes a missing directory of the host for -v (and not for --mount).
+            std::fs::create_dir_all(source)
+                .or_else(|error| if Path::new(source).exists() { Ok(()) } else { Err(error) })
+                .map_err(|error| bad(&error.to_string()))?;
+            bind(source, &destination)
+        }
+        Some(name) => named_volume(store_root, name, &destination)?,
+    };
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        match option {
+            "ro" => mount.rw = false,
+            // SELinux labels and consistency hints mean nothing here.
+            "rw" | "z" | "Z" | "cached" | "delegated" | "consistent" | "nocopy" => {}
+            spread if PROPAGATIONS.contains(&spread) && mount.kind == "bind" => {
+                spread.clone_into(&mut mount.propagation)
+            }
+            other => return Err(bad(&format!("unknown option {other:?}"))),
+        }
+    }
+    options.clone_into(&mut mount.mode);
+    Ok(mount)
+}
+
+fn bind(source: &str, destination: &str) -> MountPoint {
+    MountPoint {
+        kind: "bind".into(),
+        source: source.into(),
+        destination: destination.into(),
+        rw: true,
+        propagation: "rprivate".into(),
+        ..MountPoint::default()
+    }
+}
+
+/// `--mount`; a tmpfs is no mount point of docker's.
+fn resolve_request(store_root: &Path, wanted: &MountRequest) -> Result<Option<MountPoint>, RuntimeError> {
+    let destination = clean(&wanted.target)?;
+    let mut mount = match wanted.kind.as_str() {
+        "tmpfs" => return Ok(None),
+        "bind" => {
+            if !Path::new(&wanted.source).exists() {
+                return Err(RuntimeError::NotFound(format!("bind source path does not exist: {}", wanted.source)));
+            }
+            let mut mount = bind(&wanted.source, &destination);
+            if !wanted.propagation.is_empty() {
+                if !PROPAGATIONS.contains(&wanted.propagation.as_str()) {
+                    return Err(RuntimeError::usage(format!("invalid bind propagation {:?}", wanted.propagation)));
+                }
+                mount.propagation.clone_from(&wanted.propagation);
+            }
+            mount
+        }
+        "volume" if wanted.source.is_empty() => {
+            let mut mount = named_volume(store_root, &random_id()?, &destination)?;
+            mount.anonymous = true;
+            mount
+        }
+        "volume" => named_volume(store_root, &wanted.source, &destination)?,
+        other => return Err(RuntimeError::usage(format!("mount type {other:?} is not supported"))),
+    };
+    mount.rw = !wanted.read_only;
+    Ok(Some(mount))
+}

@@ -1,0 +1,278 @@
+//! What commands do to containers. Each takes the container's lock while it changes something on disk; what a living
+//! program has to do with goes through its monitor.
+
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::client;
+use super::container::config::RestartPolicy;
+use super::container::{Container, ContainerDir, Containers, HostConfig, State, Status, name};
+use super::error::RuntimeError;
+use super::monitor::protocol::{Kill, Kind};
+use super::{events, remove, signals, spec, start};
+
+/// How long the kernel may take to end a process that has been killed.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Cleans up after a monitor that was lost: its control group, its state, and the container itself if it was `--rm`.
+/// Gives whether the restart policy wants it back.
+pub fn recover(store_root: &Path, dir: &ContainerDir) -> Result<bool, RuntimeError> {
+    if !dir.recorded_state()?.status.is_live() || dir.monitor_lives() {
+        return Ok(false);
+    }
+    let _lock = dir.lock()?;
+    // The lock was waited for: somebody may have done it meanwhile.
+    if !dir.recorded_state()?.status.is_live() || dir.monitor_lives() {
+        return Ok(false);
+    }
+    let container = dir.container()?;
+    let mut state = dir.recorded_state()?;
+    state.lost(&super::now());
+    start::cgroup(&container).destroy()?;
+    if container.host_config.auto_remove {
+        remove::take_away(store_root, dir, &container, true)?;
+        return Ok(false);
+    }
+    dir.write_state(&state)?;
+    events::record(store_root, &container, "die", &[("exitCode", "255")]);
+    Ok(container.restarts_after_boot(&state))
+}
+
+/// Recovers all containers whose monitors were lost, and starts again those whose policy says so. `boot`: those too
+/// that ended in order, as after the machine's start. Gives what could not be done.
+pub fn recover_all(store_root: &Path, boot: bool) -> Vec<RuntimeError> {
+    let containers = Containers::new(store_root);
+    let mut failures = Vec::new();
+    let ids = containers.ids().unwrap_or_else(|error| {
+        failures.push(error);
+        Vec::new()
+    });
+    for id in ids {
+        let dir = containers.dir(&id);
+        let back = || -> Result<(), RuntimeError> {
+            let mut wanted = recover(store_root, &dir)?;
+            if boot && dir.exists() && !wanted {
+                let (container, state) = (dir.container()?, dir.state()?);
+                wanted = state.status == Status::Exited && container.restarts_after_boot(&state);
+            }
+            if wanted { client::begin(start_monitor(store_root, &dir)?) } else { Ok(()) }
+        };
+        match back() {
+            Ok(()) | Err(RuntimeError::NoSuchContainer(_)) => {}
+            Err(error) => failures.push(error),
+        }
+    }
+    failures
+}
+
+/// Starts a container's monitor, which waits to be told how to attach and to begin.
+pub fn start_monitor(store_root: &Path, dir: &ContainerDir) -> Result<UnixStream, RuntimeError> {
+    let _lock = dir.lock()?;
+    let container = dir.container()?;
+    dir.state()?.require(Status::can_start, "start", &container.name)?;
+    client::start_monitor(store_root, dir)
+}
+
+/// Sends a signal.
+pub fn kill(dir: &ContainerDir, signal: i32) -> Result<(), RuntimeError> {
+    let container = dir.container()?;
+    dir.state()?.require(Status::has_process, "kill", &container.name)?;
+    let end = signal == 9 || signal == signals::stop_signal(&container);
+    send(dir, signal, end)
+}
+
+fn send(dir: &ContainerDir, signal: i32, end: bool) -> Result<(), RuntimeError> {
+    let kill = serde_json::to_vec(&Kill { signal, end }).map_err(|error| RuntimeError::Malformed(error.to_string()))?;
+    client::ask(dir, Kind::Kill, &kill)
+}
+
+/// Asks the program to stop, and kills it when it has not within `timeout` (`None`: however long it takes). Nothing
+/// happens to a container that does not run.
+pub fn stop(
+    store_root: &Path,
+    dir: &ContainerDir,
+    signal: Option<i32>,
+    timeout: Option<Duration>,
+) -> Result<(), RuntimeError> {
+    let container = dir.container()?;
+    let state = dir.state()?;
+    if !state.status.is_live() {
+        return Ok(());
+    }
+    let signal = signal.unwrap_or_else(|| signals::stop_signal(&container));
+    if state.status == Status::Paused {
+        client::ask(dir, Kind::Unpause, &[])?;
+    }
+    let asked = send(dir, signal, true);
+    if asked.is_err() && !dir.monitor_lives() {
+        return Ok(());
+    }
+    asked?;
+    if client::wait_for_end(dir, timeout)?.is_none() {
+        let _ = send(dir, 9, true);
+        if client::wait_for_end(dir, Some(KILL_PATIENCE))?.is_none() {
+            return Err(RuntimeError::Conflict(format!("container {} does not end, even killed", container.name)));
+        }
+    }
+    wait_for_monitor(dir, &container)?;
+    events::record(store_root, &container, "stop", &[]);
+    Ok(())
+}
+
+/// Waits until the monitor, which has said that the program ended, is gone as well.
+fn wait_for_monitor(dir: &ContainerDir, container: &Container) -> Result<(), RuntimeError> {
+    let deadline = Instant::now() + KILL_PATIENCE;
+    while dir.monitor_lives() {
+        if Instant::now() > deadline {
+            return Err(RuntimeError::Conflict(format!("the monitor of container {} does not end", container.name)));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Takes a container away; `force` kills its program first.
+pub fn rm(store_root: &Path, dir: &ContainerDir, force: bool, volumes: bool) -> Result<(), RuntimeError> {
+    let container = match dir.container() {
+        Err(RuntimeError::NoSuchContainer(_)) if force => return dir.remove(),
+        container => container?,
+    };
+    if dir.state()?.status.is_live() {
+        if !force {
+            dir.state()?.require(Status::can_remove, "remove", &container.name)?;
+        }
+        let _ = send(dir, 9, true);
+        client::wait_for_end(dir, Some(KILL_PATIENCE))?;
+    }
+    if force {
+        wait_for_monitor(dir, &container)?;
+    }
+    let _lock = match dir.lock() {
+        Err(RuntimeError::NoSuchContainer(_)) => return Ok(()),
+        lock => lock?,
+    };
+    if !dir.exists() {
+        // It was `--rm`, or another command was faster.
+        return Ok(());
+    }
+    dir.state()?.require(Status::can_remove, "remove", &container.name)?;
+    remove::take_away(store_root, dir, &container, volumes)
+}
+
+/// Freezes or thaws.
+pub fn pause(dir: &ContainerDir, frozen: bool) -> Result<(), RuntimeError> {
+    let name = dir.container()?.name;
+    let state = dir.state()?;
+    let (allowed, verb): (fn(Status) -> bool, _) =
+        if frozen { (Status::can_pause, "pause") } else { (Status::can_unpause, "unpause") };
+    state.require(allowed, verb, &name)?;
+    client::ask(dir, if frozen { Kind::Pause } else { Kind::Unpause }, &[])
+}
+
+/// Gives a container another name.
+pub fn rename(store_root: &Path, dir: &ContainerDir, new: &str) -> Result<(), RuntimeError> {
+    let new = name::check(new)?;
+    let _lock = dir.lock()?;
+    let mut container = dir.container()?;
+    let old = container.name.clone();
+    if old == new {
+        return Err(RuntimeError::usage("renaming a container with the same name as its current name"));
+    }
+    let containers = Containers::new(store_root);
+    containers.take_name(dir.id(), new)?;
+    new.clone_into(&mut container.name);
+    if let Err(error) = dir.write_container(&container) {
+        containers.release_name(dir.id(), new);
+        return Err(error);
+    }
+    containers.release_name(dir.id(), &old);
+    if dir.monitor_lives() {
+        client::ask(dir, Kind::Reload, &[])?;
+    }
+    events::record(store_root, &container, "rename", &[("oldName", &old)]);
+    Ok(())
+}
+
+/// What `update` can change; `None` stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // HostConfig's names
+pub struct Update {
+    pub memory: Option<i64>,
+    pub memory_swap: Option<i64>,
+    pub memory_reservation: Option<i64>,
+    pub nano_cpus: Option<i64>,
+    pub cpu_shares: Option<u64>,
+    pub cpu_period: Option<u64>,
+    pub cpu_quota: Option<i64>,
+    pub cpuset_cpus: Option<String>,
+    pub cpuset_mems: Option<String>,
+    pub pids_limit: Option<i64>,
+    pub blkio_weight: Option<u16>,
+    pub restart_policy: Option<RestartPolicy>,
+}
+
+impl Update {
+    fn apply(&self, host: &mut HostConfig) {
+        fn set<T: Clone>(to: &mut T, from: &Option<T>) {
+            if let Some(from) = from {
+                to.clone_from(from);
+            }
+        }
+        set(&mut host.memory, &self.memory);
+        set(&mut host.memory_swap, &self.memory_swap);
+        set(&mut host.memory_reservation, &self.memory_reservation);
+        set(&mut host.nano_cpus, &self.nano_cpus);
+        set(&mut host.cpu_shares, &self.cpu_shares);
+        set(&mut host.cpu_period, &self.cpu_period);
+        set(&mut host.cpu_quota, &self.cpu_quota);
+        set(&mut host.cpuset_cpus, &self.cpuset_cpus);
+        set(&mut host.cpuset_mems, &self.cpuset_mems);
+        set(&mut host.blkio_weight, &self.blkio_weight);
+        set(&mut host.restart_policy, &self.restart_policy);
+        if self.pids_limit.is_some() {
+            host.pids_limit = self.pids_limit;
+        }
+    }
+}
+
+/// Changes limits and the restart policy, of a running program at once.
+pub fn update(store_root: &Path, dir: &ContainerDir, update: &Update) -> Result<(), RuntimeError> {
+    let _lock = dir.lock()?;
+    let mut container = dir.container()?;
+    update.apply(&mut container.host_config);
+    let host = &container.host_config;
+    if host.memory_swap > 0 && host.memory_swap < host.memory {
+        return Err(RuntimeError::usage(
+            "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time",
+        ));
+    }
+    if host.auto_remove && !matches!(host.restart_policy.name.as_str(), "" | "no") {
+        return Err(RuntimeError::usage(
+            "restart policy cannot be updated because AutoRemove is enabled for the container",
+        ));
+    }
+    if dir.state()?.status.has_process() {
+        let mut resources = spec::resources(host)?;
+        if let Some(resources) = resources.as_object_mut() {
+            resources.remove("devices");
+        }
+        let malformed = |error: serde_json::Error| RuntimeError::Malformed(error.to_string());
+        start::cgroup(&container).set(&serde_json::from_value(resources).map_err(malformed)?)?;
+    }
+    dir.write_container(&container)?;
+    if dir.monitor_lives() {
+        client::ask(dir, Kind::Reload, &[])?;
+    }
+    events::record(store_root, &container, "update", &[]);
+    Ok(())
+}
+
+/// Waits for the end of a container's program and gives its exit code; of one that does not run, the last one.
+pub fn wait(dir: &ContainerDir) -> Result<i32, RuntimeError> {
+    let state: State = dir.state()?;
+    if !state.status.is_live() {
+        return Ok(state.exit_code);
+    }
+    Ok(client::wait_for_end(dir, None)?.unwrap_or(255))
+}

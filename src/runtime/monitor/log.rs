@@ -1,0 +1,181 @@
+//! The container's output on disk, in the format of docker's json-file driver: one JSON object a line, `log`, `stream`
+//! and `time`; a line longer than 16 KiB is cut, and only its last piece ends with a newline. Files are rotated by
+//! size: `x`, `x.1`, `x.2` …
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::super::container::config::LogConfig;
+use super::super::error::RuntimeError;
+use crate::base::AtPath;
+
+/// Docker's limit of one entry.
+const LINE_BYTES: usize = 16 << 10;
+
+/// One line of the log.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Entry<'a> {
+    /// What was written.
+    pub log: std::borrow::Cow<'a, str>,
+    /// `stdout` or `stderr`.
+    pub stream: std::borrow::Cow<'a, str>,
+    /// RFC 3339 with nanoseconds.
+    pub time: std::borrow::Cow<'a, str>,
+}
+
+/// Writes a container's log.
+#[derive(Debug)]
+pub struct Logger {
+    path: PathBuf,
+    file: File,
+    size: u64,
+    max_size: u64,
+    max_files: u32,
+    pending: [Vec<u8>; 2],
+}
+
+/// Parses docker's sizes: `10m`, `1g`, `4096`; `-1` is no limit.
+pub fn parse_size(text: &str) -> Option<u64> {
+    let lower = text.trim().to_ascii_lowercase();
+    if lower == "-1" {
+        return Some(0);
+    }
+    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match lower.get(digits.len()..)? {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+impl Logger {
+    /// The logger that the settings ask for; `None` for the driver `none`.
+    pub fn open(path: &Path, config: &LogConfig) -> Result<Option<Self>, RuntimeError> {
+        match config.kind.as_str() {
+            "none" => return Ok(None),
+            "json-file" | "" => {}
+            other => return Err(RuntimeError::usage(format!("log driver {other:?}: ferry has json-file and none"))),
+        }
+        let option = |key: &str| config.config.get(key).map(String::as_str);
+        let bad = |key: &str| RuntimeError::usage(format!("log option {key} is not a size or a number"));
+        let max_size = option("max-size").map_or(Some(0), parse_size).ok_or_else(|| bad("max-size"))?;
+        let max_files = option("max-file").map_or(Ok(1), str::parse).map_err(|_| bad("max-file"))?.max(1);
+        let file = File::options().append(true).create(true).open(path).at("open", path)?;
+        let size = file.metadata().at("read", path)?.len();
+        let pending = [Vec::new(), Vec::new()];
+        Ok(Some(Self { path: path.to_owned(), file, size, max_size, max_files, pending }))
+    }
+
+    /// Takes output of stream 1 (standard output) or 2 (standard error); whole lines are written.
+    pub fn write(&mut self, stream: usize, bytes: &[u8]) -> io::Result<()> {
+        let slot = usize::from(stream == 2);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let Some(pending) = self.pending.get_mut(slot) else { return Ok(()) };
+            let room = LINE_BYTES.saturating_sub(pending.len());
+            let window = rest.get(..rest.len().min(room)).unwrap_or(rest);
+            let (taken, full) = match window.iter().position(|byte| *byte == b'\n') {
+                Some(end) => (end + 1, true),
+                None => (window.len(), window.len() == room),
+            };
+            pending.extend_from_slice(rest.get(..taken).unwrap_or_default());
+            rest = rest.get(taken..).unwrap_or_default();
+            if full {
+                let line = std::mem::take(pending);
+                self.entry(stream, &line)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what has no newline yet: the program has ended.
+    pub fn finish(&mut self) -> io::Result<()> {
+        for stream in [1, 2] {
+            let line = self.pending.get_mut(stream - 1).map(std::mem::take).unwrap_or_default();
+            if !line.is_empty() {
+                self.entry(stream, &line)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, stream: usize, line: &[u8]) -> io::Result<()> {
+        let time = super::super::now();
+        let stream = if stream == 2 { "stderr" } else { "stdout" };
+        let entry = Entry { log: String::from_utf8_lossy(line), stream: stream.into(), time: time.into() };
+        let mut bytes = serde_json::to_vec(&entry)?;
+        bytes.push(b'\n');
+        if self.max_size > 0 && self.size > 0 && self.size + bytes.len() as u64 > self.max_size {
+            self.rotate()?;
+        }
+        self.file.write_all(&bytes)?;
+        self.size += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        if self.max_files == 1 {
+            self.file = File::create(&self.path)?;
+        } else {
+            for number in (1..self.max_files).rev() {
+                let from = if number == 1 { self.path.clone() } else { numbered(&self.path, number - 1) };
+                if from.exists() {
+                    fs::rename(from, numbered(&self.path, number))?;
+                }
+            }
+            self.file = File::options().append(true).create(true).open(&self.path)?;
+        }
+        self.size = 0;
+        Ok(())
+    }
+}
+
+/// A rotated log's path.
+pub fn numbered(path: &Path, number: u32) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{number}"));
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_whole_long_ones_are_cut_and_files_rotate() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let config = |pairs: &[(&str, &str)]| LogConfig {
+            config: pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            ..LogConfig::default()
+        };
+        let mut log = Logger::open(&path, &config(&[])).unwrap().unwrap();
+        log.write(1, b"a\nb").unwrap();
+        log.write(2, b"err\n").unwrap();
+        log.write(1, b"c\n").unwrap();
+        log.write(1, &[b'x'; 20_000]).unwrap();
+        log.finish().unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let read: Vec<(String, String)> = text
+            .lines()
+            .map(|line| serde_json::from_str::<Entry>(line).map(|e| (e.log.into(), e.stream.into())).unwrap())
+            .collect();
+        let expected = ["a\n", "err\n", "bc\n", &"x".repeat(LINE_BYTES), &"x".repeat(20_000 - LINE_BYTES)];
+        assert_eq!(read.iter().map(|(log, _)| log.as_str()).collect::<Vec<_>>(), expected);
+        assert_eq!(read[1].1, "stderr");
+
+        let path = dir.path().join("rotated");
+        let mut log = Logger::open(&path, &config(&[("max-size", "1k"), ("max-file", "3")])).unwrap().unwrap();
+        for _ in 0..100 {
+            log.write(1, b"0123456789\n").unwrap();
+        }
+        assert!(numbered(&path, 1).exists() && numbered(&path, 2).exists() && !numbered(&path, 3).exists());
+        assert!(fs::metadata(&path).unwrap().len() <= 1024);
+    }
+}

@@ -1,0 +1,482 @@
+//! The monitor: one small process a container. It starts the program, passes its input and output on, writes the log
+//! and the state, and starts the program again where the policy says so. It lives in a PID namespace of its own, as
+//! its first process: when it ends, however it ends, the kernel ends the container with it.
+
+pub mod hub;
+pub mod log;
+pub mod protocol;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+
+use self::hub::{Hub, Request, Streams};
+use self::log::Logger;
+use self::protocol::{Exit, Failure, Kill, Kind, frame, frame_of};
+use super::container::{Container, ContainerDir, Containers, State, Status};
+use super::error::{RuntimeError, While};
+use super::init::Stdio;
+use super::start::{self, Start};
+use super::{events, remove, signals, terminal};
+use crate::base::AtPath;
+use crate::sys::process::{self as sys, CloneOptions, Fork, SignalFd};
+
+/// Docker's first pause before a restart; it doubles up to a minute and is forgotten after ten seconds of life.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const SETTLED: Duration = Duration::from_secs(10);
+
+/// Becomes the monitor of a container: the body of a process that was started for it alone, with the command that
+/// started it at the other end of `control`. Comes back in the intermediate process and, with the exit code, when the
+/// container has ended for good.
+pub fn main(store_root: &Path, id: &str, control: UnixStream) -> i32 {
+    let dir = Containers::new(store_root).dir(id);
+    match daemonise(store_root, dir, control) {
+        Ok(code) => code,
+        Err((mut control, error)) => {
+            fail(&mut control, &error);
+            1
+        }
+    }
+}
+
+fn fail(control: &mut UnixStream, error: &RuntimeError) {
+    let code = match error {
+        RuntimeError::Start { code, .. } => *code,
+        _ => 125,
+    };
+    let failure = Failure { code, message: error.to_string() };
+    // Whoever started this may be gone.
+    let _ = io::Write::write_all(control, &frame_of(Kind::Failed, &failure));
+}
+
+fn daemonise(store_root: &Path, dir: ContainerDir, control: UnixStream) -> Result<i32, (UnixStream, RuntimeError)> {
+    let prepare = || -> Result<(Container, Fork), RuntimeError> {
+        let container = dir.container()?;
+        rustix::process::setsid().trying("start a session")?;
+        let own = start::own_pid_namespace(&container);
+        let namespaces = if own { libc::CLONE_NEWPID } else { 0 };
+        let fork = sys::clone(&CloneOptions { namespaces, ..CloneOptions::default() }).trying("start the monitor")?;
+        if !own {
+            rustix::process::set_child_subreaper(Some(rustix::process::getpid())).trying("become a reaper")?;
+        }
+        Ok((container, fork))
+    };
+    let container = match prepare() {
+        Ok((_, Fork::Parent(_))) => return Ok(0),
+        Ok((container, Fork::Child)) => container,
+        Err(error) => return Err((control, error)),
+    };
+    let _ = rustix::process::chdir("/");
+    let _ = rustix::thread::set_name(c"ferry-monitor");
+    let mut early = match control.try_clone() {
+        Ok(early) => early,
+        Err(source) => return Err((control, RuntimeError::System { action: "talk to the command".into(), source })),
+    };
+    match Monitor::new(store_root, dir, container, control) {
+        Ok(mut monitor) => Ok(monitor.live()),
+        Err(error) => {
+            fail(&mut early, &error);
+            Ok(1)
+        }
+    }
+}
+
+/// A running program.
+#[derive(Debug)]
+struct Running {
+    pid: Pid,
+    pidfd: OwnedFd,
+    since: Instant,
+}
+
+struct Monitor {
+    store_root: PathBuf,
+    dir: ContainerDir,
+    container: Container,
+    state: State,
+    hub: Hub,
+    listener: UnixListener,
+    signals: SignalFd,
+    /// Held for life.
+    _lock: File,
+    running: Option<Running>,
+    pause: Duration,
+    /// Set while the program is to be started again.
+    restarting: bool,
+    /// A signal that ends the monitor has come: the program is to be stopped.
+    ending: Option<Instant>,
+}
+
+impl Monitor {
+    fn new(
+        store_root: &Path,
+        dir: ContainerDir,
+        container: Container,
+        control: UnixStream,
+    ) -> Result<Self, RuntimeError> {
+        let lock = dir.lock_monitor()?.ok_or_else(|| RuntimeError::State {
+            verb: "start",
+            name: container.name.clone(),
+            state: "running".into(),
+        })?;
+        let signals =
+            sys::signal_fd(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP]).trying("wait for signals")?;
+        let (_open, path) = dir.socket()?;
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).at("create", dir.file("ctl"))?;
+        listener.set_nonblocking(true).at("create", dir.file("ctl"))?;
+        let log = Logger::open(&dir.log(), &container.host_config.log_config)?;
+        let mut hub = Hub::new(log, container.config.stdin_once);
+        hub.accept(control).trying("talk to the command")?;
+        let mut state = dir.recorded_state()?;
+        state.restart_count = 0;
+        state.stopped_by_user = false;
+        state.was_running = false;
+        Ok(Self {
+            store_root: store_root.to_owned(),
+            dir,
+            container,
+            state,
+            hub,
+            listener,
+            signals,
+            _lock: lock,
+            running: None,
+            pause: FIRST_PAUSE,
+            restarting: false,
+            ending: None,
+        })
+    }
+
+    /// The container's life. Gives the monitor's exit code.
+    fn live(&mut self) -> i32 {
+        // The command says first how it wants to be attached, so that no output is missed.
+        self.hear_first();
+        loop {
+            if let Err(error) = self.start() {
+                self.not_started(&error);
+                return 1;
+            }
+            let code = self.watch();
+            let settled = self.running.take().is_some_and(|running| running.since.elapsed() > SETTLED);
+            let again = self.ended(code, settled);
+            if !again || !self.wait_for_restart() {
+                break;
+            }
+            self.state.restart_count += 1;
+        }
+        self.farewell();
+        0
+    }
+
+    fn hear_first(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while self.hub.has_clients() && Instant::now() < deadline {
+            match self.hub.turn(&[], Some(Duration::from_secs(1))) {
+                Ok((_, requests)) if requests.iter().any(|request| request.kind == Kind::Begin) => break,
+                Ok(_) => self.hub.forget_gone(),
+                Err(_) => break,
+            }
+        }
+    }
+
+    fn write_state(&self) {
+        // A state that cannot be written (full disk) must not end the container; the lock tells the truth meanwhile.
+        let _ = if self.container.host_config.auto_remove {
+            self.dir.write_passing_state(&self.state)
+        } else {
+            self.dir.write_state(&self.state)
+        };
+    }
+
+    fn start(&mut self) -> Result<(), RuntimeError> {
+        let mut streams = Streams::default();
+        let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).trying("make a pipe");
+        let mut socket = None;
+        let stdio = if self.container.config.tty {
+            let (ours, theirs) = UnixStream::pair().trying("make a socket")?;
+            socket = Some(ours);
+            Stdio::Terminal(theirs.into())
+        } else {
+            let (stdin, to) = if self.container.config.open_stdin {
+                let (read, write) = pipe()?;
+                (read, Some(write))
+            } else {
+                (File::open("/dev/null").at("open", "/dev/null")?.into(), None)
+            };
+            let ((out, stdout), (err, stderr)) = (pipe()?, pipe()?);
+            streams.stdin = to.map(File::from);
+            streams.stdout = Some(out.into());
+            streams.stderr = Some(err.into());
+            // The user's program may open /proc/self/fd/1 again, as nginx's image does.
+            if let Ok(user) = self.container.config.user.split(':').next().unwrap_or_default().parse::<u32>() {
+                for fd in [&stdin, &stdout, &stderr] {
+                    let _ = rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(user)), None);
+                }
+            }
+            Stdio::Plain([stdin, stdout, stderr])
+        };
+        let (report, tell) = pipe()?;
+        let starter = match sys::fork().trying("start the container")? {
+            Fork::Parent(pid) => pid,
+            Fork::Child => {
+                drop((report, streams, socket));
+                let start = Start { store_root: &self.store_root, dir: &self.dir, container: &self.container, stdio };
+                let mut told = |pid: Pid| {
+                    let _ = rustix::io::write(&tell, format!("{}\n", pid.as_raw_nonzero()).as_bytes());
+                };
+                if let Err(error) = start::run(start, &mut told) {
+                    super::init::tell_error(tell, &error);
+                }
+                sys::exit(0);
+            }
+        };
+        drop(tell);
+        let result = self.finish_start(report, &mut streams, socket);
+        let _ = sys::wait(starter, true);
+        result
+    }
+
+    fn finish_start(
+        &mut self,
+        report: OwnedFd,
+        streams: &mut Streams,
+        socket: Option<UnixStream>,
+    ) -> Result<(), RuntimeError> {
+        let mut text = String::new();
+        io::Read::read_to_string(&mut File::from(report), &mut text).trying("hear from the starter")?;
+        let (pid, error) = match text.split_once('\n') {
+            Some((pid, error)) => (pid.parse().ok().and_then(Pid::from_raw), error),
+            None => (None, text.as_str()),
+        };
+        if let Some((code, message)) = error.split_once(' ') {
+            if let Some(pid) = pid {
+                if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) {
+                    let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+                }
+                let _ = sys::wait(pid, true);
+            }
+            let code = code.parse().unwrap_or(125);
+            return Err(RuntimeError::Start { code, message: message.to_owned() });
+        }
+        let lost = || RuntimeError::Malformed("the starter ended without a word".into());
+        let pid = pid.ok_or_else(lost)?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).trying("watch the container's program")?;
+        if let Some(socket) = socket {
+            streams.terminal = terminal::receive(&socket).trying("receive the terminal")?.map(File::from);
+        }
+        let host_pid = host_pid(&pidfd).unwrap_or(pid.as_raw_nonzero().get());
+        self.hub.connect(std::mem::take(streams)).trying("connect the container's output")?;
+        self.state.status = Status::Running;
+        self.state.pid = host_pid;
+        self.state.pid_start = super::start_time(host_pid).unwrap_or(0);
+        self.state.started_at = super::now();
+        self.state.error.clear();
+        self.state.oom_killed = false;
+        self.write_state();
+        events::record(&self.store_root, &self.container, "start", &[]);
+        self.hub.announce(&frame(Kind::Started, &[]));
+        self.running = Some(Running { pid, pidfd, since: Instant::now() });
+        Ok(())
+    }
+
+    /// Serves until the program has ended.
+    fn watch(&mut self) -> i32 {
+        loop {
+            let Some(pid) = self.running.as_ref().map(|running| running.pid) else { return 255 };
+            let timeout = self.ending.map(|at| at.saturating_duration_since(Instant::now()));
+            if timeout.is_some_and(|left| left.is_zero()) {
+                self.ending = None;
+                let _ = self.signal(libc::SIGKILL);
+            }
+            for request in self.turn(timeout) {
+                self.answer(&request);
+            }
+            self.hub.forget_gone();
+            // Asked after every turn: a SIGCHLD that came before it was blocked is no reason to wait.
+            match sys::wait(pid, false) {
+                Ok(None) => {}
+                Ok(Some(code)) => return code,
+                Err(_) => return 255,
+            }
+        }
+    }
+
+    fn turn(&mut self, timeout: Option<Duration>) -> Vec<Request> {
+        let turned = self.hub.turn(&[self.signals.as_fd(), self.listener.as_fd()], timeout);
+        let (extras, requests) = turned.unwrap_or_default();
+        if extras.contains(&0) {
+            while let Some(signal) = self.signals.next() {
+                if signal != libc::SIGCHLD && self.ending.is_none() {
+                    self.ending = Some(Instant::now() + signals::stop_timeout(&self.container));
+                    self.state.was_running = true;
+                    let _ = self.signal(signals::stop_signal(&self.container));
+                }
+            }
+            self.reap();
+        }
+        if extras.contains(&1) {
+            while let Ok((stream, _)) = self.listener.accept() {
+                let _ = self.hub.accept(stream);
+            }
+        }
+        requests
+    }
+
+    /// Collects children that are not the program: what external runtimes leave behind.
+    fn reap(&self) {
+        let program = self.running.as_ref().map(|running| running.pid);
+        while let Some(pid) = sys::ended_child() {
+            // The program itself is collected where its exit code is wanted.
+            if Some(pid) == program || sys::wait(pid, false).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn signal(&self, signal: i32) -> io::Result<()> {
+        self.running.as_ref().map_or(Ok(()), |running| sys::signal(&running.pidfd, signal))
+    }
+
+    fn answer(&mut self, request: &Request) {
+        let result = match request.kind {
+            Kind::Kill => self.kill(&request.payload),
+            Kind::Pause => self.freeze(true),
+            Kind::Unpause => self.freeze(false),
+            Kind::Reload => self.reload(),
+            _ => return,
+        };
+        let answer = match result {
+            Ok(()) => frame(Kind::Done, &[]),
+            Err(error) => frame_of(Kind::Failed, &Failure { code: 1, message: error.to_string() }),
+        };
+        self.hub.send(request.client, &answer);
+    }
+
+    fn kill(&mut self, payload: &[u8]) -> Result<(), RuntimeError> {
+        let kill: Kill = serde_json::from_slice(payload).map_err(|e| RuntimeError::Malformed(e.to_string()))?;
+        if kill.end {
+            self.state.stopped_by_user = true;
+            self.restarting = false;
+        }
+        self.signal(kill.signal).trying(format!("send signal {}", kill.signal))?;
+        // A frozen program would die only once it is thawed (cgroups v1 at least).
+        if self.state.status == Status::Paused && kill.signal == libc::SIGKILL {
+            self.freeze(false)?;
+        }
+        Ok(())
+    }
+
+    fn freeze(&mut self, frozen: bool) -> Result<(), RuntimeError> {
+        let name = &self.container.name;
+        if frozen {
+            self.state.require(Status::can_pause, "pause", name)?;
+        } else {
+            self.state.require(Status::can_unpause, "unpause", name)?;
+        }
+        start::cgroup(&self.container).freeze(frozen)?;
+        self.state.status = if frozen { Status::Paused } else { Status::Running };
+        self.write_state();
+        events::record(&self.store_root, &self.container, if frozen { "pause" } else { "unpause" }, &[]);
+        Ok(())
+    }
+
+    fn reload(&mut self) -> Result<(), RuntimeError> {
+        self.container = self.dir.container()?;
+        Ok(())
+    }
+
+    /// Notes the program's end. Gives whether it is to be started again.
+    fn ended(&mut self, code: i32, settled: bool) -> bool {
+        let cgroup = start::cgroup(&self.container);
+        self.state.oom_killed = cgroup.oom_kills() > 0;
+        self.hub.drain();
+        let _ = cgroup.destroy();
+        self.state.exit_code = code;
+        self.state.pid = 0;
+        self.state.pid_start = 0;
+        self.state.finished_at = super::now();
+        self.pause = if settled { FIRST_PAUSE } else { self.pause };
+        let again = self.ending.is_none()
+            && self.container.restarts_after(code, self.state.restart_count, self.state.stopped_by_user);
+        self.state.status = if again { Status::Restarting } else { Status::Exited };
+        self.write_state();
+        let oom = self.state.oom_killed;
+        if oom {
+            events::record(&self.store_root, &self.container, "oom", &[]);
+        }
+        events::record(&self.store_root, &self.container, "die", &[("exitCode", &code.to_string())]);
+        if again {
+            self.hub.announce(&frame_of(Kind::Exit, &Exit { code }));
+        }
+        again
+    }
+
+    /// Waits out the pause. Gives whether the program is still to be started.
+    fn wait_for_restart(&mut self) -> bool {
+        let at = Instant::now() + self.pause;
+        self.restarting = true;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        loop {
+            let left = at.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            for request in self.turn(Some(left)) {
+                self.answer(&request);
+            }
+            self.hub.forget_gone();
+            if !self.restarting || self.ending.is_some() {
+                self.state.status = Status::Exited;
+                self.write_state();
+                return false;
+            }
+        }
+    }
+
+    fn not_started(&mut self, error: &RuntimeError) {
+        let code = match error {
+            RuntimeError::Start { code, .. } => *code,
+            _ => 125,
+        };
+        self.hub.drain();
+        let _ = start::cgroup(&self.container).destroy();
+        // As docker: a container that never ran is still "created", with the code and the reason.
+        self.state.status = if self.state.started_at.is_empty() { Status::Created } else { Status::Exited };
+        self.state.exit_code = i32::from(code);
+        self.state.error = error.to_string();
+        self.state.pid = 0;
+        self.write_state();
+        if self.container.host_config.auto_remove {
+            let _ = remove::ended(&self.store_root, &self.dir, &self.container);
+        }
+        self.hub.announce(&frame_of(Kind::Failed, &Failure { code, message: error.to_string() }));
+        self.hub.flush(Duration::from_secs(5));
+    }
+
+    fn farewell(&mut self) {
+        let code = self.state.exit_code;
+        if self.container.host_config.auto_remove {
+            let _ = remove::ended(&self.store_root, &self.dir, &self.container);
+        }
+        // Those who asked before the lock is gone are answered; later ones see the state.
+        for request in self.turn(Some(Duration::ZERO)) {
+            self.answer(&request);
+        }
+        self.hub.announce(&frame_of(Kind::Exit, &Exit { code }));
+        self.hub.flush(Duration::from_secs(5));
+    }
+}
+
+/// A process's PID as the host's `/proc` counts it.
+pub fn host_pid(pidfd: impl AsFd) -> Option<i32> {
+    use std::os::fd::AsRawFd;
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_fd().as_raw_fd())).ok()?;
+    info.lines().find_map(|line| line.strip_prefix("Pid:")).and_then(|pid| pid.trim().parse().ok())
+}

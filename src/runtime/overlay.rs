@@ -1,0 +1,42 @@
+//! A container's root file system: the overlay of its image's layers and its own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::mount::{MountFlags, mount as mount_call};
+
+use super::container::ContainerDir;
+use super::error::{RuntimeError, While};
+use crate::base::AtPath;
+use crate::store::Store;
+
+/// Opens the store at `root`.
+pub fn store(root: &Path) -> Result<Store, RuntimeError> {
+    Store::open(root, crate::store::Options::default()).map_err(|error| RuntimeError::Other(error.into()))
+}
+
+/// Mounts a container's root file system in this process's mount namespace, which must not be the host's, and gives
+/// its path.
+pub fn mount(store_root: &Path, dir: &ContainerDir) -> Result<PathBuf, RuntimeError> {
+    let layer = store(store_root)?.rw_layer(dir.id()).map_err(|error| RuntimeError::Other(error.into()))?;
+    let target = dir.file("rootfs");
+    fs::create_dir_all(&target).at("create", &target)?;
+    let id = layer.id.as_str();
+    // What the store's readers rely on: renames are copies, metadata comes with data, hard links need no index.
+    let mut options = format!(
+        "redirect_dir=off,metacopy=off,index=off,lowerdir={},upperdir={id}/diff,workdir={id}/work",
+        layer.lower_option
+    );
+    if super::cgroup::in_user_namespace() {
+        options.push_str(",userxattr");
+    }
+    // Relative to `overlay2/`: 128 layers fit into one page only by their short links.
+    let target = std::path::absolute(&target).at("resolve", &target)?;
+    let before = rustix::process::getcwd(Vec::new()).trying("find the working directory")?;
+    rustix::process::chdir(&layer.base).at("enter", &layer.base)?;
+    let data = crate::sys::process::c_string(&options).trying("mount the container's root file system")?;
+    let mounted = mount_call("overlay", &target, "overlay", MountFlags::empty(), Some(data.as_c_str()));
+    let _ = rustix::process::chdir(before.as_c_str());
+    mounted.at("mount the root file system at", &target)?;
+    Ok(target)
+}

@@ -1,0 +1,467 @@
+//! A container as an OCI runtime document: what docker would hand to runc.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+use serde_json::{Value, json};
+
+use super::NetworkMode;
+use super::capability;
+use super::container::{Container, HostConfig};
+use super::error::RuntimeError;
+use super::seccomp;
+use super::user::User;
+
+/// What a document is made of beside the container itself.
+#[derive(Debug)]
+pub struct Surroundings<'a> {
+    /// The mounted root file system.
+    pub root: &'a Path,
+    /// Who the program runs as.
+    pub user: &'a User,
+    /// Files of ferry's own to be shown in the container: where on the host, where inside.
+    pub files: Vec<(PathBuf, &'static str)>,
+    /// Namespaces of other containers to be entered: the OCI type and the path.
+    pub joined: Vec<(&'static str, PathBuf)>,
+    /// A seccomp profile that replaces docker's, in docker's format.
+    pub seccomp: Option<Vec<u8>>,
+    /// Whether ferry runs in a user namespace of its own (rootless).
+    pub rootless: bool,
+    /// The small init that `--init` puts first, on the host.
+    pub init: Option<PathBuf>,
+}
+
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where `--init` appears in the container, as with docker.
+pub const INIT_PATH: &str = "/sbin/docker-init";
+
+/// What docker hides (moby `oci/defaults.go`).
+const MASKED: [&str; 12] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+/// What docker protects.
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// The paths hidden and protected unless the user says otherwise, for `HostConfig`.
+pub fn default_paths(privileged: bool) -> (Vec<String>, Vec<String>) {
+    if privileged {
+        return (Vec::new(), Vec::new());
+    }
+    (MASKED.map(str::to_owned).to_vec(), READ_ONLY.map(str::to_owned).to_vec())
+}
+
+/// `--security-opt`, understood.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Security {
+    /// `no-new-privileges`.
+    pub no_new_privileges: bool,
+    /// `seccomp=unconfined`.
+    pub seccomp_off: bool,
+    /// `seccomp=FILE`.
+    pub seccomp_file: Option<PathBuf>,
+    /// `systempaths=unconfined`.
+    pub paths_off: bool,
+}
+
+/// Parses `--security-opt`.
+pub fn security(options: &[String]) -> Result<Security, RuntimeError> {
+    let mut security = Security::default();
+    for option in options {
+        let (key, value) = option.split_once('=').or_else(|| option.split_once(':')).unwrap_or((option, ""));
+        match (key, value) {
+            ("no-new-privileges", "" | "true") => security.no_new_privileges = true,
+            ("no-new-privileges", "false") => security.no_new_privileges = false,
+            ("seccomp", "unconfined") => security.seccomp_off = true,
+            ("seccomp", "builtin") => {}
+            ("seccomp", file) if !file.is_empty() => security.seccomp_file = Some(PathBuf::from(file)),
+            ("systempaths", "unconfined") => security.paths_off = true,
+            // Ferry confines by neither; taking them off is as docker leaves it on a host without them.
+            ("apparmor", "unconfined") | ("label", "disable") => {}
+            _ => return Err(RuntimeError::usage(format!("--security-opt {option:?} is not supported"))),
+        }
+    }
+    Ok(security)
+}
+
+/// The environment of a container's processes.
+pub fn environment(container: &Container, user: &User, tty: bool) -> Vec<String> {
+    let hostname = &container.config.hostname;
+    let mut env = vec![PATH.to_owned(), format!("HOSTNAME={hostname}")];
+    if tty {
+        env.push("TERM=xterm".to_owned());
+    }
+    merge_env(&mut env, &container.config.env);
+    if !env.iter().any(|pair| pair.starts_with("HOME=") && pair.len() > 5) {
+        env.retain(|pair| !pair.starts_with("HOME="));
+        env.push(format!("HOME={}", user.home.as_deref().unwrap_or("/")));
+    }
+    env
+}
+
+/// Adds variables: one that is there already is replaced in its place, a bare name removes it.
+pub fn merge_env(env: &mut Vec<String>, more: &[String]) {
+    for pair in more {
+        let (name, has_value) = pair.split_once('=').map_or((pair.as_str(), false), |(name, _)| (name, true));
+        let at = env.iter().position(|old| old.split_once('=').is_some_and(|(old, _)| old == name));
+        match (at, has_value) {
+            (Some(at), true) => pair.clone_into(&mut env[at]),
+            (Some(at), false) => drop(env.remove(at)),
+            (None, true) => env.push(pair.clone()),
+            (None, false) => {}
+        }
+    }
+}
+
+/// Capabilities, no_new_privileges and seccomp of a process: `privileged` is the container's or the exec's.
+pub fn privileges(container: &Container, user: &User, privileged: bool) -> Result<(Value, bool), RuntimeError> {
+    let host = &container.host_config;
+    let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
+    let caps = capability::resolve(&list(&host.cap_add), &list(&host.cap_drop), privileged)?.names();
+    // What another user than root has at once is what its program's file gives it, as with docker.
+    let at_once: &[&str] = if user.uid == 0 { &caps } else { &[] };
+    let sets = json!({"bounding": caps, "effective": at_once, "permitted": at_once, "inheritable": []});
+    let security = security(&list(&host.security_opt))?;
+    Ok((sets, security.no_new_privileges))
+}
+
+/// Makes the document.
+pub fn generate(container: &Container, around: &Surroundings<'_>) -> Result<Spec, RuntimeError> {
+    let (config, host) = (&container.config, &container.host_config);
+    let (caps, no_new_privileges) = privileges(container, around.user, host.privileged)?;
+    let mut args = container.command();
+    if around.init.is_some() {
+        args.splice(0..0, [INIT_PATH.to_owned(), "--".to_owned()]);
+    }
+    let cwd = if config.working_dir.is_empty() { "/" } else { &config.working_dir };
+    let mut process = json!({
+        "terminal": config.tty,
+        "user": {"uid": around.user.uid, "gid": around.user.gid, "additionalGids": around.user.groups},
+        "args": args,
+        "env": environment(container, around.user, config.tty),
+        "cwd": cwd,
+        "capabilities": caps,
+        "noNewPrivileges": no_new_privileges,
+        "rlimits": rlimits(host)?,
+    });
+    if host.oom_score_adj != 0 {
+        process["oomScoreAdj"] = json!(host.oom_score_adj);
+    }
+    let mut document = json!({
+        "ociVersion": "1.0.2",
+        "process": process,
+        "root": {"path": around.root, "readonly": host.readonly_rootfs},
+        "mounts": mounts(container, around)?,
+        "linux": linux(container, around)?,
+        "annotations": {},
+    });
+    if host.uts_mode != "host" && !joins(around, "uts") {
+        document["hostname"] = json!(config.hostname);
+        if !config.domainname.is_empty() {
+            document["domainname"] = json!(config.domainname);
+        }
+    }
+    serde_json::from_value(document).map_err(|error| RuntimeError::Malformed(format!("runtime document: {error}")))
+}
+
+fn joins(around: &Surroundings<'_>, kind: &str) -> bool {
+    around.joined.iter().any(|(joined, _)| *joined == kind)
+}
+
+fn rlimits(host: &HostConfig) -> Result<Vec<Value>, RuntimeError> {
+    let one = |limit: &super::container::config::Ulimit| {
+        let value = |n: i64| u64::try_from(n).unwrap_or(u64::MAX);
+        const KNOWN: [&str; 16] = [
+            "as",
+            "core",
+            "cpu",
+            "data",
+            "fsize",
+            "locks",
+            "memlock",
+            "msgqueue",
+            "nice",
+            "nofile",
+            "nproc",
+            "rss",
+            "rtprio",
+            "rttime",
+            "sigpending",
+            "stack",
+        ];
+        if !KNOWN.contains(&limit.name.as_str()) {
+            return Err(RuntimeError::usage(format!("unknown ulimit {:?}", limit.name)));
+        }
+        let kind = format!("RLIMIT_{}", limit.name.to_ascii_uppercase());
+        Ok(json!({"type": kind, "soft": value(limit.soft), "hard": value(limit.hard)}))
+    };
+    host.ulimits.iter().flatten().map(one).collect()
+}
+
+fn mounts(container: &Container, around: &Surroundings<'_>) -> Result<Vec<Value>, RuntimeError> {
+    let host = &container.host_config;
+    let host_net = host.network_mode == NetworkMode::Host;
+    let mut all: Vec<(String, Value)> = Vec::new();
+    let mut put = |destination: &str, kind: &str, source: &str, options: Vec<String>| {
+        // A mount of the user's replaces the default one of its place.
+        all.retain(|(old, _)| old != destination);
+        let mount = json!({"destination": destination, "type": kind, "source": source, "options": options});
+        all.push((destination.to_owned(), mount));
+    };
+    let words = |text: &str| text.split(',').map(str::to_owned).collect::<Vec<_>>();
+    put("/proc", "proc", "proc", words("nosuid,noexec,nodev"));
+    put("/dev", "tmpfs", "tmpfs", words("nosuid,strictatime,mode=755,size=65536k"));
+    let tty_group = if around.rootless { "" } else { ",gid=5" };
+    let pts = format!("nosuid,noexec,newinstance,ptmxmode=0666,mode=0620{tty_group}");
+    put("/dev/pts", "devpts", "devpts", words(&pts));
+    let access = if host.privileged { "rw" } else { "ro" };
+    if around.rootless && (host_net || joins(around, "network")) {
+        // The kernel mounts sysfs only for who owns the network namespace.
+        put("/sys", "bind", "/sys", words("rbind,nosuid,noexec,nodev,ro"));
+    } else {
+        put("/sys", "sysfs", "sysfs", words(&format!("nosuid,noexec,nodev,{access}")));
+    }
+    if !around.rootless {
+        put("/sys/fs/cgroup", "cgroup", "cgroup", words(&format!("{access},nosuid,noexec,nodev,relatime")));
+    }
+    put("/dev/mqueue", "mqueue", "mqueue", words("nosuid,noexec,nodev"));
+    if host.ipc_mode == "host" {
+        put("/dev/shm", "bind", "/dev/shm", words("rbind,nosuid,noexec,nodev"));
+        if Path::new("/dev/mqueue").exists() {
+            put("/dev/mqueue", "bind", "/dev/mqueue", words("rbind,nosuid,noexec,nodev"));
+        }
+    } else if host.ipc_mode != "none" {
+        let size = if host.shm_size > 0 { host.shm_size } else { 64 << 20 };
+        put("/dev/shm", "tmpfs", "shm", words(&format!("nosuid,noexec,nodev,mode=1777,size={size}")));
+    }
+    if host.pid_mode == "host" {
+        // A fresh proc would show the host's processes just the same; it needs the right to mount it.
+        put("/proc", "proc", "proc", words("nosuid,noexec,nodev"));
+    }
+    for (source, inside) in &around.files {
+        put(inside, "bind", &source.to_string_lossy(), words("rbind,rprivate"));
+    }
+    if let Some(init) = &around.init {
+        put(INIT_PATH, "bind", &init.to_string_lossy(), words("bind,ro"));
+    }
+    // Shallow ones first, so that none hides another.
+    let mut own: Vec<_> = container.mounts.iter().collect();
+    own.sort_by_key(|mount| Path::new(&mount.destination).components().count());
+    for mount in own {
+        let mut options = vec!["rbind".to_owned(), if mount.rw { "rw" } else { "ro" }.to_owned()];
+        let spread = if mount.propagation.is_empty() { "rprivate" } else { &mount.propagation };
+        options.push(spread.to_owned());
+        put(&mount.destination, "bind", &mount.source, options);
+    }
+    for (destination, options) in host.tmpfs.iter().flatten() {
+        let mut all = words("noexec,nosuid,nodev");
+        all.extend(words(options).into_iter().filter(|option| !option.is_empty()));
+        put(destination, "tmpfs", "tmpfs", all);
+    }
+    for request in host.mounts.iter().flatten().filter(|request| request.kind == "tmpfs") {
+        let mut options = words("noexec,nosuid,nodev");
+        if request.tmpfs_size > 0 {
+            options.push(format!("size={}", request.tmpfs_size));
+        }
+        let mode = if request.tmpfs_mode > 0 { request.tmpfs_mode } else { 0o1777 };
+        options.push(format!("mode={mode:o}"));
+        if request.read_only {
+            options.push("ro".to_owned());
+        }
+        put(&request.target, "tmpfs", "tmpfs", options);
+    }
+    Ok(all.into_iter().map(|(_, mount)| mount).collect())
+}
+
+fn linux(container: &Container, around: &Surroundings<'_>) -> Result<Value, RuntimeError> {
+    let host = &container.host_config;
+    let mut namespaces = vec![json!({"type": "mount"})];
+    let mut namespace =
+        |kind: &str, shared_with_host: bool| match around.joined.iter().find(|(joined, _)| *joined == kind) {
+            Some((_, path)) => namespaces.push(json!({"type": kind, "path": path})),
+            None if shared_with_host => {}
+            None => namespaces.push(json!({"type": kind})),
+        };
+    namespace("uts", host.uts_mode == "host");
+    namespace("ipc", host.ipc_mode == "host");
+    namespace("pid", host.pid_mode == "host");
+    namespace("network", host.network_mode == NetworkMode::Host);
+    namespace("cgroup", host.cgroupns_mode == "host" || around.rootless);
+    let own_net = host.network_mode != NetworkMode::Host && !joins(around, "network");
+    let mut sysctl: BTreeMap<String, String> = BTreeMap::new();
+    if own_net {
+        sysctl.insert("net.ipv4.ip_unprivileged_port_start".into(), "0".into());
+        if !around.rootless {
+            sysctl.insert("net.ipv4.ping_group_range".into(), "0 2147483647".into());
+        }
+    }
+    for (key, value) in host.sysctls.iter().flatten() {
+        check_sysctl(key, host, own_net)?;
+        sysctl.insert(key.clone(), value.clone());
+    }
+    let mut linux = json!({
+        "namespaces": namespaces,
+        "sysctl": sysctl,
+        "resources": resources(host)?,
+        "devices": devices(host)?,
+        "maskedPaths": host.masked_paths,
+        "readonlyPaths": host.readonly_paths,
+        "cgroupsPath": cgroup_path(container),
+    });
+    let security = security(host.security_opt.as_deref().unwrap_or_default())?;
+    if !host.privileged && !security.seccomp_off {
+        let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
+        let caps = capability::resolve(&list(&host.cap_add), &list(&host.cap_drop), false)?;
+        let profile = match &around.seccomp {
+            Some(json) => seccomp::profile(json, caps)?,
+            None => seccomp::default_profile(caps)?,
+        };
+        linux["seccomp"] = serde_json::to_value(profile).map_err(|e| RuntimeError::Malformed(e.to_string()))?;
+    }
+    Ok(linux)
+}
+
+/// The container's control group.
+pub fn cgroup_path(container: &Container) -> PathBuf {
+    let parent = container.host_config.cgroup_parent.as_str();
+    Path::new("/").join(if parent.is_empty() { "ferry" } else { parent }).join(&container.id)
+}
+
+/// Only settings that belong to a namespace of the container's own.
+fn check_sysctl(key: &str, host: &HostConfig, own_net: bool) -> Result<(), RuntimeError> {
+    const IPC: [&str; 8] = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
+    let well_formed = key.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) && !key.contains("..");
+    let allowed = (IPC.contains(&key) || key.starts_with("fs.mqueue.")) && host.ipc_mode != "host"
+        || key.starts_with("net.") && own_net;
+    if well_formed && allowed {
+        return Ok(());
+    }
+    Err(RuntimeError::usage(format!("sysctl {key:?} is not in a namespace of the container's own")))
+}
+
+/// The limits, in the document's terms.
+pub fn resources(host: &HostConfig) -> Result<Value, RuntimeError> {
+    let mut resources = json!({});
+    let mut memory = json!({});
+    if host.memory > 0 {
+        memory["limit"] = json!(host.memory);
+        // As docker: swap as large again, unless said otherwise.
+        memory["swap"] = json!(if host.memory_swap == 0 { host.memory.saturating_mul(2) } else { host.memory_swap });
+    }
+    if host.memory_reservation > 0 {
+        memory["reservation"] = json!(host.memory_reservation);
+    }
+    if let Some(swappiness) = host.memory_swappiness {
+        memory["swappiness"] = json!(swappiness);
+    }
+    if host.oom_kill_disable == Some(true) {
+        memory["disableOOMKiller"] = json!(true);
+    }
+    if memory != json!({}) {
+        resources["memory"] = memory;
+    }
+    let mut cpu = json!({});
+    if host.cpu_shares > 0 {
+        cpu["shares"] = json!(host.cpu_shares);
+    }
+    if host.nano_cpus > 0 {
+        cpu["period"] = json!(100_000);
+        cpu["quota"] = json!(host.nano_cpus / 10_000);
+    }
+    if host.cpu_period > 0 {
+        cpu["period"] = json!(host.cpu_period);
+    }
+    if host.cpu_quota != 0 {
+        cpu["quota"] = json!(host.cpu_quota);
+    }
+    for (key, value) in [("cpus", &host.cpuset_cpus), ("mems", &host.cpuset_mems)] {
+        if !value.is_empty() {
+            cpu[key] = json!(value);
+        }
+    }
+    if cpu != json!({}) {
+        resources["cpu"] = cpu;
+    }
+    if let Some(limit) = host.pids_limit.filter(|limit| *limit != 0) {
+        resources["pids"] = json!({"limit": limit});
+    }
+    if host.blkio_weight > 0 {
+        resources["blockIO"] = json!({"weight": host.blkio_weight});
+    }
+    resources["devices"] = device_rules(host)?;
+    Ok(resources)
+}
+
+/// Docker's device rules: nothing, then the harmless, terminals and what `--device` adds; nodes of any kind may be made.
+fn device_rules(host: &HostConfig) -> Result<Value, RuntimeError> {
+    let rule = |kind: &str, major: Option<i64>, minor: Option<i64>, access: &str| {
+        let mut rule = json!({"allow": true, "type": kind, "access": access});
+        if let Some(major) = major {
+            rule["major"] = json!(major);
+        }
+        if let Some(minor) = minor {
+            rule["minor"] = json!(minor);
+        }
+        rule
+    };
+    if host.privileged {
+        return Ok(json!([{"allow": true, "access": "rwm"}]));
+    }
+    let mut rules = vec![json!({"allow": false, "access": "rwm"})];
+    rules.push(rule("c", None, None, "m"));
+    rules.push(rule("b", None, None, "m"));
+    for (major, minor) in [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)] {
+        rules.push(rule("c", Some(major), Some(minor), "rwm"));
+    }
+    rules.push(rule("c", Some(136), None, "rwm"));
+    for device in &host.devices {
+        let (kind, major, minor, _) = host_device(device)?;
+        rules.push(rule(kind, Some(major), Some(minor), &device.cgroup_permissions));
+    }
+    Ok(Value::Array(rules))
+}
+
+fn host_device(
+    device: &super::container::config::DeviceMapping,
+) -> Result<(&'static str, i64, i64, u32), RuntimeError> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let bad = |why: &str| RuntimeError::usage(format!("device {:?}: {why}", device.path_on_host));
+    let meta = std::fs::metadata(&device.path_on_host).map_err(|error| bad(&error.to_string()))?;
+    let kind = match meta.file_type() {
+        kind if kind.is_char_device() => "c",
+        kind if kind.is_block_device() => "b",
+        _ => return Err(bad("not a device node")),
+    };
+    let (major, minor) = (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
+    Ok((kind, i64::from(major), i64::from(minor), meta.mode() & 0o777))
+}
+
+fn devices(host: &HostConfig) -> Result<Vec<Value>, RuntimeError> {
+    let mut nodes = Vec::new();
+    for device in &host.devices {
+        let (kind, major, minor, mode) = host_device(device)?;
+        let inside = &device.path_in_container;
+        nodes.push(json!({"path": inside, "type": kind, "major": major, "minor": minor, "fileMode": mode}));
+    }
+    Ok(nodes)
+}

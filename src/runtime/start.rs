@@ -1,0 +1,281 @@
+//! Starting a container's program: what the starter, a short-lived child of the monitor, does. It may use memory
+//! freely; the monitor, which stays, may not.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use oci_spec::runtime::Spec;
+use rustix::process::Pid;
+
+use super::cgroup::{Cgroup, Hierarchy};
+use super::container::{Container, ContainerDir, Containers};
+use super::error::{RuntimeError, While};
+use super::init::{self, Stdio, rootfs};
+use super::spec::{self, Surroundings};
+use super::{NetworkMode, files, overlay, user, volumes};
+use crate::base::AtPath;
+use crate::sys::process as sys;
+
+/// What a start is about.
+#[derive(Debug)]
+pub struct Start<'a> {
+    /// The store's directory.
+    pub store_root: &'a Path,
+    /// The container's directory.
+    pub dir: &'a ContainerDir,
+    /// The container.
+    pub container: &'a Container,
+    /// What its program reads and writes.
+    pub stdio: Stdio,
+}
+
+/// Starts the program. Called in the starter; the program is a child of the starter's parent. `tell` is called with
+/// the program's PID as soon as there is one.
+pub fn run(start: Start<'_>, tell: &mut dyn FnMut(Pid)) -> Result<(), RuntimeError> {
+    let Start { store_root, dir, container, stdio } = start;
+    let host = &container.host_config;
+    // From here on the starter has a mount namespace of its own: no mount of a container is ever seen on the host, and
+    // none outlives it.
+    sys::unshare(libc::CLONE_NEWNS).trying("make a mount namespace")?;
+    rootfs::leave_propagation()?;
+    let root = overlay::mount(store_root, dir)?;
+    let opened = crate::sys::mount::open_dir(&root).at("open", &root)?;
+    let groups = host.group_add.clone().unwrap_or_default();
+    let user = user::resolve(&opened, &container.config.user, &groups)?;
+    let joined = joined_namespaces(store_root, container)?;
+    if !container.config.working_dir.is_empty() {
+        make_working_dir(&opened, &container.config.working_dir)?;
+    }
+    volumes::fill(&opened, container)?;
+    drop(opened);
+    let security = spec::security(host.security_opt.as_deref().unwrap_or_default())?;
+    let seccomp = match &security.seccomp_file {
+        Some(path) => Some(read_capped(path, super::seccomp::PROFILE_BYTES)?),
+        None => None,
+    };
+    let around = Surroundings {
+        root: &root,
+        user: &user,
+        files: files::prepare(dir, container)?,
+        joined,
+        seccomp,
+        rootless: super::cgroup::in_user_namespace(),
+        init: None,
+    };
+    let document = spec::generate(container, &around)?;
+    let bundle = dir.file("bundle");
+    fs::create_dir_all(&bundle).at("create", &bundle)?;
+    let path = bundle.join("config.json");
+    let text = serde_json::to_vec(&document).map_err(|error| RuntimeError::Malformed(error.to_string()))?;
+    // Made anew at every start, for the one who executes it: nothing depends on it afterwards.
+    fs::write(&path, text).at("write", &path)?;
+    match host.runtime.as_str() {
+        "" | "ferry" | "builtin" => builtin(&document, &root, container, stdio, tell),
+        other => external(other, &bundle, container, stdio, tell),
+    }
+}
+
+/// Docker makes a working directory that the image lacks.
+fn make_working_dir(root: &OwnedFd, path: &str) -> Result<(), RuntimeError> {
+    use crate::sys::mount::{Target, mount_point};
+    let made = mount_point(root, Path::new(path), Target::Directory);
+    made.map(drop).trying(format!("make the working directory {path} in the container"))
+}
+
+fn read_capped(path: &Path, limit: u64) -> Result<Vec<u8>, RuntimeError> {
+    let mut file = File::open(path).at("open", path)?;
+    let what = format!("{}", path.display());
+    Ok(crate::base::caps::read_all(&mut file, limit, &what).at("read", path)?)
+}
+
+/// The container's control group.
+pub fn cgroup(container: &Container) -> Cgroup {
+    Cgroup::at(Hierarchy::detect(), &spec::cgroup_path(container))
+}
+
+fn builtin(
+    document: &Spec,
+    root: &Path,
+    container: &Container,
+    stdio: Stdio,
+    tell: &mut dyn FnMut(Pid),
+) -> Result<(), RuntimeError> {
+    let cgroup = cgroup(container);
+    let grouped = cgroup.create()?;
+    if let Some(resources) = document.linux().as_ref().and_then(|linux| linux.resources().as_ref()) {
+        if grouped {
+            cgroup.set(resources)?;
+        } else if has_limits(container) {
+            return Err(RuntimeError::Unsupported(
+                "limits need a control group, and this user may not make one: delegate one to it, or run as root"
+                    .into(),
+            ));
+        }
+    }
+    let prepared = init::prepare(document, root, grouped.then_some(&cgroup), stdio)?;
+    tell(prepared.pid);
+    prepared.release()
+}
+
+fn has_limits(container: &Container) -> bool {
+    let host = &container.host_config;
+    host.memory > 0
+        || host.nano_cpus > 0
+        || host.cpu_quota > 0
+        || host.cpu_shares > 0
+        || host.pids_limit.is_some_and(|limit| limit > 0)
+        || !host.cpuset_cpus.is_empty()
+}
+
+/// The namespaces of other containers that this one enters.
+fn joined_namespaces(root: &Path, container: &Container) -> Result<Vec<(&'static str, PathBuf)>, RuntimeError> {
+    let host = &container.host_config;
+    let containers = Containers::new(root);
+    let mut joined = Vec::new();
+    let mut join = |kind: &'static str, file: &str, other: &str| -> Result<(), RuntimeError> {
+        let dir = containers.find(other)?;
+        let state = dir.state()?;
+        let name = dir.container()?.name;
+        state.require(super::container::Status::has_process, "join the namespaces of", &name)?;
+        joined.push((kind, PathBuf::from(format!("/proc/{}/ns/{file}", state.pid))));
+        Ok(())
+    };
+    if let NetworkMode::Container(other) = &host.network_mode {
+        join("network", "net", other)?;
+    }
+    if let Some(other) = host.pid_mode.strip_prefix("container:") {
+        join("pid", "pid", other)?;
+    }
+    if let Some(other) = host.ipc_mode.strip_prefix("container:") {
+        join("ipc", "ipc", other)?;
+    }
+    Ok(joined)
+}
+
+/// Whether the monitor can have a PID namespace of its own, with which its containers die for certain. Not where the
+/// program has to be in a PID namespace that is no descendant of it.
+pub fn own_pid_namespace(container: &Container) -> bool {
+    let host = &container.host_config;
+    let builtin = matches!(host.runtime.as_str(), "" | "ferry" | "builtin");
+    let joins = matches!(host.network_mode, NetworkMode::Container(_)) || host.ipc_mode.starts_with("container:");
+    host.pid_mode.is_empty() && (builtin || !joins)
+}
+
+/// Has another OCI runtime execute the document. What it starts falls to the monitor as its nearest reaper.
+fn external(
+    runtime: &str,
+    bundle: &Path,
+    container: &Container,
+    stdio: Stdio,
+    tell: &mut dyn FnMut(Pid),
+) -> Result<(), RuntimeError> {
+    let own = own_pid_namespace(container);
+    if own {
+        // The runtime finds its own children in /proc, by the numbers of this PID namespace.
+        let flags = rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV;
+        rustix::mount::mount("proc", "/proc", "proc", flags, None).trying("mount /proc for the OCI runtime")?;
+    }
+    let pid_file = bundle.join("pid");
+    let _ = fs::remove_file(&pid_file);
+    let state = bundle.join("state");
+    let _ = fs::remove_dir_all(&state);
+    let mut create = Command::new(runtime);
+    create.arg("--root").arg(&state).args(["create", "--bundle"]).arg(bundle).arg("--pid-file").arg(&pid_file);
+    let log = bundle.join("log");
+    let _ = fs::remove_file(&log);
+    let mut passed = None;
+    match stdio {
+        Stdio::Plain([stdin, stdout, stderr]) => {
+            create.stdin(stdin).stdout(stdout).stderr(stderr);
+        }
+        Stdio::Terminal(socket) => {
+            let (listener, path) = console_listener(bundle)?;
+            create.arg("--console-socket").arg(path);
+            create.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+            create.stderr(File::create(&log).at("create", &log)?);
+            passed = Some((listener, socket));
+        }
+    }
+    create.arg(&container.id);
+    let mut child = create.spawn().trying(format!("run the OCI runtime {runtime:?}"))?;
+    if let Some((listener, socket)) = passed {
+        let (stream, _) = accept_while_alive(&listener, &mut child, runtime)?;
+        let master = super::terminal::receive(&stream).trying("receive the container's terminal")?;
+        let none = || RuntimeError::Malformed(format!("{runtime} has sent no terminal"));
+        super::terminal::send(&socket, master.ok_or_else(none)?).trying("pass the container's terminal on")?;
+    }
+    let status = child.wait().trying(format!("wait for {runtime}"))?;
+    if !status.success() {
+        return Err(failed(runtime, "create", status, &log));
+    }
+    let text = fs::read_to_string(&pid_file).at("read", &pid_file)?;
+    let bad = || RuntimeError::Malformed(format!("{runtime} wrote no PID to {}", pid_file.display()));
+    tell(text.trim().parse().ok().and_then(Pid::from_raw).ok_or_else(bad)?);
+    let output = Command::new(runtime).arg("--root").arg(&state).args(["start", &container.id]).output();
+    let output = output.trying(format!("run the OCI runtime {runtime:?}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(classify(runtime, &message))
+}
+
+fn console_listener(bundle: &Path) -> Result<(std::os::unix::net::UnixListener, PathBuf), RuntimeError> {
+    let path = bundle.join("console");
+    let _ = fs::remove_file(&path);
+    let directory = File::open(bundle).at("open", bundle)?;
+    let short = format!("/proc/self/fd/{}/console", directory.as_raw_fd());
+    let listener = std::os::unix::net::UnixListener::bind(short).at("create", &path)?;
+    listener.set_nonblocking(true).at("open", &path)?;
+    Ok((listener, path))
+}
+
+type Accepted = (std::os::unix::net::UnixStream, std::os::unix::net::SocketAddr);
+
+fn accept_while_alive(
+    listener: &std::os::unix::net::UnixListener,
+    child: &mut std::process::Child,
+    runtime: &str,
+) -> Result<Accepted, RuntimeError> {
+    loop {
+        match listener.accept() {
+            Ok(accepted) => {
+                accepted.0.set_nonblocking(false).trying("receive the container's terminal")?;
+                return Ok(accepted);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error).trying("receive the container's terminal"),
+        }
+        if let Some(status) = child.try_wait().trying(format!("wait for {runtime}"))? {
+            return Err(failed(runtime, "create", status, Path::new("")));
+        }
+        let mut fds = [rustix::event::PollFd::new(listener, rustix::event::PollFlags::IN)];
+        let wait = rustix::event::Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+        let _ = rustix::event::poll(&mut fds, Some(&wait));
+    }
+}
+
+fn failed(runtime: &str, step: &str, status: std::process::ExitStatus, log: &Path) -> RuntimeError {
+    let mut text = String::new();
+    if let Ok(file) = File::open(log) {
+        let _ = file.take(4096).read_to_string(&mut text);
+    }
+    let text = if text.trim().is_empty() { format!("{runtime} {step} failed: {status}") } else { text };
+    classify(runtime, text.trim())
+}
+
+/// What an OCI runtime says, as docker reads it: from the text.
+fn classify(runtime: &str, message: &str) -> RuntimeError {
+    let lower = message.to_ascii_lowercase();
+    let code = if lower.contains("permission denied") || lower.contains("is a directory") {
+        126
+    } else if lower.contains("not found") || lower.contains("no such file") {
+        127
+    } else {
+        125
+    };
+    RuntimeError::Start { code, message: format!("{runtime}: {message}") }
+}

@@ -1,0 +1,133 @@
+//! Named volumes: `ferry/volumes/<name>/_data`, as docker lays them out.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, fstat};
+
+use super::container::{Container, Containers, MountPoint};
+use super::error::{RuntimeError, While};
+use super::init::mounts::copy_tree;
+use crate::base::{AtPath, durable};
+use crate::sys::mount::open_in_root;
+
+fn root(store_root: &Path) -> PathBuf {
+    store_root.join("ferry/volumes")
+}
+
+/// A volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// Its name.
+    pub name: String,
+    /// Where its files are.
+    pub mountpoint: PathBuf,
+    /// RFC 3339.
+    pub created: String,
+}
+
+/// Checks a volume's name against docker's pattern.
+pub fn check_name(name: &str) -> Result<(), RuntimeError> {
+    let good = name.len() >= 2
+        && name.len() <= 255
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
+    if good { Ok(()) } else { Err(RuntimeError::usage(format!("invalid volume name {name:?}"))) }
+}
+
+/// A volume's directory; made if it is not there.
+pub fn ensure(store_root: &Path, name: &str) -> Result<PathBuf, RuntimeError> {
+    check_name(name)?;
+    let dir = root(store_root).join(name);
+    let data = dir.join("_data");
+    if !data.is_dir() {
+        fs::DirBuilder::new().recursive(true).mode(0o711).create(&dir).at("create", &dir)?;
+        match fs::DirBuilder::new().mode(0o755).create(&data) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made.at("create", &data)?,
+        }
+        durable::write(&dir.join("created"), super::now().as_bytes(), 0o644)?;
+    }
+    Ok(data)
+}
+
+/// All volumes by name.
+pub fn list(store_root: &Path) -> Result<Vec<Volume>, RuntimeError> {
+    let root = root(store_root);
+    let entries = match fs::read_dir(&root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.at("read", &root)?,
+    };
+    let mut volumes = Vec::new();
+    for entry in entries {
+        let entry = entry.at("read", &root)?;
+        let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
+        if check_name(&name).is_ok() && entry.path().join("_data").is_dir() {
+            let created = fs::read_to_string(entry.path().join("created")).unwrap_or_default();
+            volumes.push(Volume { name, mountpoint: entry.path().join("_data"), created });
+        }
+    }
+    volumes.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(volumes)
+}
+
+/// The containers that mount a volume.
+pub fn users(store_root: &Path, name: &str) -> Result<Vec<String>, RuntimeError> {
+    let uses = |mounts: &[MountPoint]| mounts.iter().any(|mount| mount.kind == "volume" && mount.name == name);
+    let all = Containers::new(store_root).all()?;
+    Ok(all.into_iter().filter(|(_, container, _)| uses(&container.mounts)).map(|(_, c, _)| c.id).collect())
+}
+
+/// Removes a volume that no container mounts.
+pub fn remove(store_root: &Path, name: &str) -> Result<(), RuntimeError> {
+    check_name(name)?;
+    let dir = root(store_root).join(name);
+    if !dir.is_dir() {
+        return Err(RuntimeError::NotFound(format!("no such volume: {name}")));
+    }
+    if let Some(user) = users(store_root, name)?.first() {
+        return Err(RuntimeError::Conflict(format!("volume {name} is in use by container {user}: remove that first")));
+    }
+    Ok(fs::remove_dir_all(&dir).at("remove", &dir)?)
+}
+
+/// Removes a volume unless another container than `going` mounts it.
+pub fn remove_unused(store_root: &Path, name: &str, going: &str) -> Result<(), RuntimeError> {
+    if users(store_root, name)?.iter().any(|user| user != going) {
+        return Ok(());
+    }
+    let dir = root(store_root).join(name);
+    match fs::remove_dir_all(&dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => Ok(removed.at("remove", &dir)?),
+    }
+}
+
+/// Fills empty volumes with what the image has at their places, and gives them its owner and mode, as docker does.
+pub fn fill(root: &OwnedFd, container: &Container) -> Result<(), RuntimeError> {
+    let requests = container.host_config.mounts.iter().flatten();
+    let no_copy: Vec<&str> =
+        requests.filter(|request| request.no_copy).map(|request| request.target.as_str()).collect();
+    for mount in container.mounts.iter().filter(|mount| mount.kind == "volume") {
+        let nocopy =
+            mount.mode.split(',').any(|word| word == "nocopy") || no_copy.contains(&mount.destination.as_str());
+        let empty = fs::read_dir(&mount.source).at("read", &mount.source)?.next().is_none();
+        if nocopy || !empty {
+            continue;
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let Ok(from) = open_in_root(root, &mount.destination, flags) else { continue };
+        let to: OwnedFd = fs::File::open(&mount.source).at("open", &mount.source)?.into();
+        let copy = || -> io::Result<()> {
+            let stat = fstat(&from)?;
+            copy_tree(from.as_fd(), to.as_fd())?;
+            fchown(&to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+            Ok(fchmod(&to, Mode::from_raw_mode(stat.st_mode & 0o7777))?)
+        };
+        copy().trying(format!("fill volume {} from {}", mount.name, mount.destination))?;
+    }
+    Ok(())
+}
