@@ -622,3 +622,53 @@ fn verify_tells_volume_by_volume_what_is_wrong() {
     assert_eq!(runs, [(8_192, 8_192)]);
     assert!(report.volumes.iter().any(|volume| volume.parity));
 }
+
+fn ferry(arguments: &[&str]) -> (i32, String, String) {
+    let output = std::process::Command::new(crate::support::ferry()).args(arguments).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn the_commands_verify_repair_and_copy_say_what_they_find_and_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ferry");
+    let written = write(&path, &noise(23, 3_000_000), options(Some(MIB), Some("20%"))).unwrap();
+    let before = files(dir.path());
+    let folder = dir.path().to_str().unwrap();
+    let (code, out, _) = ferry(&["verify", folder]);
+    assert_eq!(code, 0, "{out}");
+    assert!(out.ends_with("The bundle is intact.\n"), "{out}");
+    destroy(&written.files[1], 40_960, 5_000);
+    let (code, out, _) = ferry(&["verify", folder]);
+    assert_eq!(code, 6);
+    assert!(out.contains("a.002.ferry: damaged\n    bytes 40960 to 49151\n"), "{out}");
+    assert!(out.contains("ferry repair can mend it"), "{out}");
+    let (code, out, _) = ferry(&["verify", "--format", "json", folder]);
+    let found: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &found["lostBlocks"], &found["repairable"]), (6, &2.into(), &true.into()));
+    assert_eq!(found["volumes"][1]["damaged"][0]["offset"], 40_960);
+
+    // A damaged source is not copied; what is whole of it stays for the next time.
+    let to = other.path().to_str().unwrap();
+    let (code, _, error) = ferry(&["copy", folder, to]);
+    assert_eq!(code, 6);
+    assert!(error.contains("a.002.ferry is damaged at byte 40960"), "{error}");
+    assert_eq!(ferry(&["repair", path.to_str().unwrap()]).0, 0);
+    assert!(files(dir.path()) == before);
+    let (code, out, _) = ferry(&["copy", folder, to]);
+    assert_eq!(code, 0);
+    let there = fs::metadata(&written.files[0]).unwrap().len() + 40_960;
+    assert!(out.contains(&format!("{there} bytes were there")), "{out} {there}");
+    let copies: Vec<_> = files(other.path()).into_values().collect();
+    assert!(copies == before.values().cloned().collect::<Vec<_>>());
+
+    for file in &written.files[..2] {
+        fs::remove_file(file).unwrap();
+    }
+    let (code, out, _) = ferry(&["verify", folder]);
+    assert!(code == 6 && out.contains("cannot be repaired") && out.contains("a.001.ferry is missing"), "{out}");
+    let (code, _, error) = ferry(&["repair", folder]);
+    assert!(code == 6 && error.contains("cannot be repaired") && error.contains("a.002.ferry is missing"), "{error}");
+}

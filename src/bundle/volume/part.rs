@@ -61,19 +61,20 @@ impl Part {
         &self.path
     }
 
-    /// Writes `bytes`, unless they are there.
-    pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), VolumeError> {
+    /// Writes `bytes`, unless they are there; says whether it wrote.
+    pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<bool, VolumeError> {
         if offset + bytes.len() as u64 <= self.there {
             let mut old = vec![0; bytes.len()];
             self.file.read_exact_at(&mut old, offset).at("read", &self.part)?;
             if old == bytes {
-                return Ok(());
+                return Ok(false);
             }
         }
         if self.finished {
             return Err(VolumeError::Differs { path: self.path.clone() });
         }
-        Ok(self.file.write_all_at(bytes, offset).at("write", &self.part)?)
+        self.file.write_all_at(bytes, offset).at("write", &self.part)?;
+        Ok(true)
     }
 
     /// Reads what was written.
