@@ -228,12 +228,12 @@ fn a_lone_volume_that_is_cut_says_so() {
     let whole = fs::read(&path).unwrap();
     for len in [whole.len() - 1, 200_000, 64] {
         fs::write(&path, &whole[..len]).unwrap();
-        let error = read(&[path.clone()]).unwrap_err();
+        let error = read(std::slice::from_ref(&path)).unwrap_err();
         assert_eq!(error.class(), Class::Integrity, "{len}: {error}");
     }
     for bytes in [&whole[..63], b"", b"#!/bin/sh\n"] {
         fs::write(&path, bytes).unwrap();
-        assert_eq!(read(&[path.clone()]).unwrap_err().class(), Class::Malformed);
+        assert_eq!(read(std::slice::from_ref(&path)).unwrap_err().class(), Class::Malformed);
     }
 }
 
@@ -244,7 +244,7 @@ fn no_byte_of_a_damaged_block_is_given_out_and_the_rest_is() {
     let stream = noise(8, 1_000_000);
     write(&path, &stream, options(None, None)).unwrap();
     destroy(&path, 3 * 65_536 + 77, 1);
-    let reader = SetReader::new(VolumeSet::open(&[path.clone()]).unwrap()).unwrap();
+    let reader = SetReader::new(VolumeSet::open(std::slice::from_ref(&path)).unwrap()).unwrap();
     let mut byte = [0];
     for offset in 0..stream.len() as u64 {
         let bad = (offset + 64) >> 16 == 3;
@@ -384,12 +384,12 @@ fn parity_that_disagrees_is_found_out_and_nothing_is_written() {
     let stream = noise(14, 2_000_000);
     write(&path, &stream, options(None, Some("20%"))).unwrap();
     let good = fs::read(&path).unwrap();
-    let set = VolumeSet::open(&[path.clone()]).unwrap();
+    let set = VolumeSet::open(std::slice::from_ref(&path)).unwrap();
     let damage = check(&set, Budget::default(), &Ctx::silent()).unwrap();
     drop(set);
     drop(damage);
     destroy(&path, 0, 65_536);
-    let set = VolumeSet::open(&[path.clone()]).unwrap();
+    let set = VolumeSet::open(std::slice::from_ref(&path)).unwrap();
     let damage = check(&set, Budget::default(), &Ctx::silent()).unwrap();
     // Between the check and the repair a data block changes under our hands.
     destroy(&path, 5 * 65_536, 65_536);
@@ -473,7 +473,7 @@ fn an_interrupted_write_is_resumed_to_the_same_bytes_and_a_failed_one_leaves_not
         drop(writer);
         assert_eq!(files(dir.path()).len(), left);
     }
-    let error = VolumeSet::open(&[path.clone()]).unwrap_err();
+    let error = VolumeSet::open(std::slice::from_ref(&path)).unwrap_err();
     assert!(matches!(error, VolumeError::Unfinished { .. }), "{error}");
     // What was left is damaged, too.
     destroy(&dir.path().join("a.001.ferry.part"), 5_000, 1);
@@ -509,7 +509,7 @@ fn what_a_volume_cannot_say_makes_no_reader_panic_or_allocate() {
         let mut bytes = whole.clone();
         bytes[i] ^= 1 << step.below(8);
         fs::write(&path, &bytes).unwrap();
-        assert!(read(&[path.clone()]).is_err(), "byte {i}");
+        assert!(read(std::slice::from_ref(&path)).is_err(), "byte {i}");
     }
 }
 
@@ -568,7 +568,7 @@ fn forged_records_with_right_checksums_are_refused_by_name() {
     for (what, change, expected) in cases {
         write(&path, &noise(21, 100_000), options(None, None)).unwrap();
         forge(&path, change);
-        let error = VolumeSet::open(&[path.clone()]).map(|_| ()).unwrap_err();
+        let error = VolumeSet::open(std::slice::from_ref(&path)).map(|_| ()).unwrap_err();
         assert!(error.to_string().contains(expected), "{what}: {error}");
         assert!(error.to_string().contains("a.ferry"), "{what}: {error}");
     }

@@ -37,15 +37,11 @@ impl Part {
             let mut options = OpenOptions::new();
             options.read(true).write(true).create(true).truncate(false).mode(0o644).custom_flags(libc::O_NOFOLLOW);
             let file = options.open(&part).at("create", &part)?;
-            match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-                Err(rustix::io::Errno::WOULDBLOCK) => {
-                    return Err(VolumeError::Unsuitable(format!(
-                        "{} is being written by another ferry",
-                        part.display()
-                    )));
-                }
-                // A file system without locks is no reason not to write to it.
-                Ok(()) | Err(_) => {}
+            let lock = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+            // A file system without locks is no reason not to write to it.
+            if lock == Err(rustix::io::Errno::WOULDBLOCK) {
+                let text = format!("{} is being written by another ferry", part.display());
+                return Err(VolumeError::Unsuitable(text));
             }
             if !resume {
                 file.set_len(0).at("truncate", &part)?;
