@@ -8,5 +8,7 @@ mod peers;
 mod seal;
 mod ssh;
 mod static_binary;
+mod store;
+mod store_peers;
 mod support;
 mod volumes;

@@ -307,13 +307,7 @@ impl Index {
                 LayerKind::Base if !self.is_thin() => return Err(("layers", "a layer of a base without a base")),
                 LayerKind::Base => {}
             }
-            let kept = |(_, digest, size): &(String, Digest, u64)| match layer.kind {
-                LayerKind::Blob { .. } => true,
-                // The tar is the original.
-                LayerKind::Split { .. } => *digest == layer.diff_id.0 && *size == layer.size,
-                LayerKind::Base => false,
-            };
-            if !layer.original.as_ref().is_none_or(kept) {
+            if layer.original.is_some() && !matches!(layer.kind, LayerKind::Blob { .. }) {
                 return Err(("layers", "an original that is not kept"));
             }
         }

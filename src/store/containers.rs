@@ -68,7 +68,7 @@ pub(super) fn mounts(layout: &Layout) -> Result<Vec<Mount>, StoreError> {
     files::names(&layout.mounts())?.into_iter().map(|container| mount(layout, container)).collect()
 }
 
-fn mount(layout: &Layout, container: String) -> Result<Mount, StoreError> {
+pub(super) fn mount(layout: &Layout, container: String) -> Result<Mount, StoreError> {
     let dir = layout.mounts().join(&container);
     Ok(Mount {
         container,

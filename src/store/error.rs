@@ -15,10 +15,10 @@ pub enum StoreError {
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
     /// A layer could not be read, unpacked or put together again.
-    #[error("layer {diff_id}: {source}")]
+    #[error("{}{source}", .diff_id.map(|id| format!("layer {id}: ")).unwrap_or_default())]
     Layer {
-        /// Which layer.
-        diff_id: DiffId,
+        /// Which layer, where that is known before it is read.
+        diff_id: Option<DiffId>,
         /// Why.
         source: BoxFault,
     },
@@ -87,7 +87,7 @@ pub enum StoreError {
     #[error("{name} is image {current} already, not {wanted}")]
     NameTaken {
         /// The name.
-        name: Reference,
+        name: Box<Reference>,
         /// What it means now.
         current: ImageId,
         /// What it should have meant.
@@ -156,16 +156,24 @@ pub enum StoreError {
     },
     /// A reference that cannot be stored under that name.
     #[error("{0}: not a name that an image can be given")]
-    BadName(Reference),
+    BadName(Box<Reference>),
     /// Several images of one load claim the same name.
     #[error("{name} is given to two images: {one} and {other}")]
     NameTwice {
         /// The name.
-        name: Reference,
+        name: Box<Reference>,
         /// One image.
         one: ImageId,
         /// The other.
         other: ImageId,
+    },
+    /// An image whose parts do not belong together.
+    #[error("image {image} contradicts itself: {reason}")]
+    Contradiction {
+        /// The image.
+        image: ImageId,
+        /// What does not fit.
+        reason: &'static str,
     },
     /// More layers than an overlay mount can stack.
     #[error("image {image} would have {layers} layers; {limit} is the most an overlay can stack")]
@@ -197,7 +205,7 @@ impl Fault for StoreError {
             Self::DaemonRuns { .. } | Self::NotAStore { .. } => Class::Refused,
             Self::ContainerdStore(_) | Self::Driver { .. } | Self::Version { .. } => Class::Unsupported,
             Self::BadName(_) => Class::Usage,
-            Self::TooManyLayers { .. } => Class::Malformed,
+            Self::TooManyLayers { .. } | Self::Contradiction { .. } => Class::Malformed,
         }
     }
 }

@@ -73,13 +73,14 @@ pub fn listed<T>(path: &Path, parse: impl Fn(&str) -> Option<T>) -> Result<Vec<T
     Ok(names(path)?.iter().filter_map(|name| parse(name)).collect())
 }
 
-/// Makes a directory unless it is there.
+/// Makes a directory with exactly these permission bits, whatever the umask, unless it is there.
 pub fn mkdir(path: &Path, mode: u32) -> Result<(), PathError> {
-    use std::os::unix::fs::DirBuilderExt;
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
     match fs::DirBuilder::new().mode(mode).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        result => result.at("create", path),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        result => result.at("create", path)?,
     }
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).at("chmod", path)
 }
 
 /// Removes a file; one that is not there is as good.

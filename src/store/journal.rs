@@ -103,6 +103,11 @@ impl Stage {
         self.dir.join("overlay2").join(id.as_str())
     }
 
+    /// A place for what unpacking a layer may leave over.
+    pub fn spare(&self, id: &CacheId) -> PathBuf {
+        self.dir.join("spare").join(id.as_str())
+    }
+
     pub fn layer(&self, id: &ChainId) -> PathBuf {
         self.dir.join("layerdb").join(id.0.hex())
     }
@@ -138,9 +143,18 @@ impl Stage {
     /// Makes the transaction's directory and those in it.
     pub fn create(&self) -> Result<(), PathError> {
         files::mkdir(&self.dir, 0o700)?;
-        for name in
-            ["overlay2", "layerdb", "contents", "blobs", "originals", "v2metadata", "diffids", "manifests", "configs"]
-        {
+        for name in [
+            "overlay2",
+            "spare",
+            "layerdb",
+            "contents",
+            "blobs",
+            "originals",
+            "v2metadata",
+            "diffids",
+            "manifests",
+            "configs",
+        ] {
             files::mkdir(&self.dir.join(name), 0o700)?;
         }
         Ok(())
@@ -264,9 +278,10 @@ pub(super) fn discard(stage: &Stage) -> Result<(), StoreError> {
     Ok(files::remove_tree(stage.dir())?)
 }
 
-/// Whether there are transactions, of the living or the dead.
-pub(super) fn any(layout: &Layout) -> Result<bool, PathError> {
-    Ok(!files::names(&layout.staging())?.is_empty())
+/// Whether a transaction has begun to happen, of the living or the dead.
+pub(super) fn any_begun(layout: &Layout) -> Result<bool, PathError> {
+    let begun = |name: &String| layout.staging().join(name).join(JOURNAL).symlink_metadata().is_ok();
+    Ok(files::names(&layout.staging())?.iter().any(begun))
 }
 
 /// The directories of transactions whose process is dead; whether each had begun to happen.
@@ -293,19 +308,28 @@ fn owner_is_dead(dir: &Path) -> Result<Option<Option<FileLock>>, StoreError> {
     }
 }
 
-/// Finishes or removes the transactions of dead processes. Under the commit lock.
-pub(super) fn recover(layout: &Layout) -> Result<(), StoreError> {
+/// Finishes the transactions of dead processes that had begun to happen. Under the commit lock.
+pub(super) fn finish_begun(layout: &Layout) -> Result<(), StoreError> {
     for name in files::names(&layout.staging())? {
         let dir = layout.staging().join(name);
         let Some(_lock) = owner_is_dead(&dir)? else { continue };
         let stage = Stage::new(dir);
-        match read(&stage)? {
-            Some(journal) => {
-                tracing::info!(dir = %stage.dir().display(), "finishing what a dead process had begun");
-                journal.execute(layout, &stage)?;
-            }
-            None => discard(&stage)?,
+        if let Some(journal) = read(&stage)? {
+            tracing::info!(dir = %stage.dir().display(), "finishing what a dead process had begun");
+            journal.execute(layout, &stage)?;
         }
+    }
+    Ok(())
+}
+
+/// Finishes or removes the transactions of dead processes, and the layers whose removal was begun. Under the commit
+/// lock.
+pub(super) fn recover(layout: &Layout) -> Result<(), StoreError> {
+    finish_begun(layout)?;
+    for name in files::names(&layout.staging())? {
+        let dir = layout.staging().join(name);
+        let Some(_lock) = owner_is_dead(&dir)? else { continue };
+        discard(&Stage::new(dir))?;
     }
     for name in layerdb::half_removed(layout)? {
         layerdb::finish_removal(layout, &name)?;

@@ -39,22 +39,38 @@ pub struct Using {
 impl Store {
     /// Takes the right to change metadata; first finishes or removes what dead processes left.
     pub(super) fn writer(&self, ctx: &Ctx) -> Result<Writing, StoreError> {
+        let writing = self.quiet(ctx)?;
+        journal::recover(&self.layout)?;
+        Ok(writing)
+    }
+
+    /// Takes the right to change metadata, and leaves everything as it is.
+    pub(super) fn quiet(&self, ctx: &Ctx) -> Result<Writing, StoreError> {
         let out = self.prepare()?;
         let commit = self.wait(&self.layout.commit_lock(), LockKind::Exclusive, ctx)?;
-        journal::recover(&self.layout)?;
         Ok(Writing { _commit: commit, _out: out })
     }
 
     /// Takes the right to remove layers.
     pub(super) fn remover(&self, ctx: &Ctx) -> Result<Removing, StoreError> {
+        let removing = self.remover_quiet(ctx)?;
+        journal::recover(&self.layout)?;
+        Ok(removing)
+    }
+
+    /// Takes the right to remove layers, and leaves everything as it is.
+    pub(super) fn remover_quiet(&self, ctx: &Ctx) -> Result<Removing, StoreError> {
         let _out = self.prepare()?;
         let all = self.wait(&self.layout.use_lock(), LockKind::Exclusive, ctx)?;
-        Ok(Removing { _all: all, _writing: self.writer(ctx)? })
+        Ok(Removing { _all: all, _writing: self.quiet(ctx)? })
     }
 
     /// Makes sure that layers stay while the result lives. A data-root of Docker's gets its `ferry/` folder here when
     /// it can be written and no daemon runs on it; else nothing is locked.
     pub fn using(&self, ctx: &Ctx) -> Result<Using, StoreError> {
+        if self.layout.root().symlink_metadata().is_err() {
+            return Ok(Using { _lock: None });
+        }
         match self.prepare().and_then(|_out| self.wait(&self.layout.use_lock(), LockKind::Shared, ctx)) {
             Ok(lock) => Ok(Using { _lock: Some(lock) }),
             Err(error) if cannot_write(&error) => Ok(Using { _lock: None }),
@@ -64,11 +80,11 @@ impl Store {
 
     /// Finishes committed work of dead processes when the store can be written; readers then see all of it or nothing.
     pub(super) fn recover_if_possible(&self) -> Result<(), StoreError> {
-        if !journal::any(&self.layout)? {
+        if !journal::any_begun(&self.layout)? {
             return Ok(());
         }
-        match self.writer(&Ctx::silent()) {
-            Ok(_) => Ok(()),
+        match self.quiet(&Ctx::silent()).and_then(|_writing| journal::finish_begun(&self.layout)) {
+            Ok(()) => Ok(()),
             Err(error) if cannot_write(&error) => Ok(()),
             Err(error) => Err(error),
         }

@@ -5,31 +5,50 @@ mod containers;
 mod contents;
 mod error;
 mod files;
+mod fsck;
 mod guard;
 mod imagedb;
 mod images;
 mod journal;
 mod layerdb;
 mod layout;
+mod leftovers;
 mod locks;
 mod manifests;
 mod names;
 mod originals;
 mod overlay;
+mod packed;
+mod plan;
+mod prune;
 mod references;
 mod remove;
+mod sink;
+mod source;
+mod transaction;
+mod unpack;
+mod usage;
 
 use std::path::{Path, PathBuf};
 
-pub use containers::RwLayer;
+pub use containers::{InitLayer, RwLayer};
 pub use error::StoreError;
-pub use guard::Kind;
+pub use fsck::{Depth, Finding, Kind as FindingKind, Repair};
 pub use images::StoredImage;
 pub use layerdb::LayerRecord;
 pub use layout::{CacheId, Layout, LinkName};
+pub use locks::Using;
 pub use names::{Conflict, NameChange};
+pub use plan::{LoadPlan, Origin, PlannedImage, PlannedLayer};
+pub use prune::{PruneOptions, PruneReport};
 pub use references::References;
 pub use remove::{ContainerUse, Removed};
+pub use sink::{LoadOptions, LoadReport, StoreSink};
+pub use source::StoreSource;
+pub use transaction::{Committed, Transaction};
+pub use usage::{ImageUsage, Room, Usage};
+
+use guard::Kind;
 
 use crate::base::{AtPath, Ctx, durable};
 
@@ -135,5 +154,12 @@ impl Store {
         let before = references.set(name, *id);
         references.write(&self.layout)?;
         Ok(before)
+    }
+
+    /// Fails when fewer than `needed` bytes are free for a load.
+    fn check_room(&self, needed: u64) -> Result<(), StoreError> {
+        let path = self.layout.staging();
+        let free = crate::sys::fs::room(&path).at("look at", &path)?.free;
+        if needed <= free { Ok(()) } else { Err(StoreError::NoRoom { path, needed, free }) }
     }
 }

@@ -44,17 +44,17 @@ pub(super) fn decide<'a>(
     for (name, wanted) in wanted {
         match given.insert(name, wanted) {
             Some(other) if other != wanted => {
-                return Err(StoreError::NameTwice { name: name.clone(), one: other, other: wanted });
+                return Err(StoreError::NameTwice { name: Box::new(name.clone()), one: other, other: wanted });
             }
             Some(_) => continue,
             None => {}
         }
         let before = references.get(name);
         let taken = before.filter(|before| *before != wanted);
-        if let Some(current) = taken {
-            if conflict == Conflict::Fail || name.digest().is_some() {
-                return Err(StoreError::NameTaken { name: name.clone(), current, wanted });
-            }
+        if let Some(current) = taken
+            && (conflict == Conflict::Fail || name.digest().is_some())
+        {
+            return Err(StoreError::NameTaken { name: Box::new(name.clone()), current, wanted });
         }
         let applied = taken.is_none() || conflict == Conflict::Replace;
         changes.push(NameChange { name: name.clone(), before, wanted, applied });
@@ -65,7 +65,7 @@ pub(super) fn decide<'a>(
 /// Refuses names that dockerd refuses to store.
 pub(super) fn check(name: &Reference) -> Result<(), StoreError> {
     // `sha256:abc` could be meant as an ID.
-    if name.familiar_name() == "sha256" { Err(StoreError::BadName(name.clone())) } else { Ok(()) }
+    if name.familiar_name() == "sha256" { Err(StoreError::BadName(Box::new(name.clone()))) } else { Ok(()) }
 }
 
 /// Writing the file of names loses those that cannot be read; dockerd loses them as well.

@@ -65,6 +65,8 @@ pub(super) struct Removal<'s> {
     doomed: Vec<ImageId>,
     names_changed: bool,
     pub removed: Vec<Removed>,
+    /// Bytes of layers and blobs that went.
+    pub reclaimed: u64,
 }
 
 impl<'s> Removal<'s> {
@@ -78,6 +80,7 @@ impl<'s> Removal<'s> {
             doomed: Vec::new(),
             names_changed: false,
             removed: Vec::new(),
+            reclaimed: 0,
         })
     }
 
@@ -88,14 +91,15 @@ impl<'s> Removal<'s> {
         let name = if by_id { None } else { text.parse::<Reference>().ok() };
         let mut quiet = false;
         if let Some(name) = name {
-            if !force && single(&names) {
-                if let Some(user) = self.containers.iter().find(|user| user.image == id) {
-                    return Err(StoreError::ReferenceInUse {
-                        reference: text.to_owned(),
-                        container: user.container.chars().take(12).collect(),
-                        image: id.0.short(),
-                    });
-                }
+            if !force
+                && single(&names)
+                && let Some(user) = self.containers.iter().find(|user| user.image == id)
+            {
+                return Err(StoreError::ReferenceInUse {
+                    reference: text.to_owned(),
+                    container: user.container.chars().take(12).collect(),
+                    image: id.0.short(),
+                });
             }
             self.untag(name);
             if !self.references.of(&id).is_empty() {
@@ -157,6 +161,18 @@ impl<'s> Removal<'s> {
             next = parent.filter(|p| !keep_parents && self.parents.contains_key(p)).map(|p| (p, false, true));
         }
         Ok(())
+    }
+
+    /// Decides to remove an image with all its names, unless something uses it.
+    pub fn prune(&mut self, id: &ImageId) {
+        let used = self.has_children(id) || self.containers.iter().any(|user| user.image == *id);
+        if used || !self.parents.contains_key(id) {
+            return;
+        }
+        self.untag_all(id);
+        self.removed.push(Removed::Image(*id));
+        self.doomed.push(*id);
+        self.parents.remove(id);
     }
 
     fn has_children(&self, id: &ImageId) -> bool {
@@ -226,11 +242,14 @@ impl<'s> Removal<'s> {
                     continue;
                 }
                 layerdb::remove(self.layout, &record)?;
+                self.reclaimed = self.reclaimed.saturating_add(record.size);
                 self.removed.push(Removed::Layer(chain_id));
             }
         }
         let diff_ids = gone.iter().flat_map(|config| config.diff_ids().iter().copied());
-        remove_originals(self.layout, diff_ids.collect())
+        let originals = remove_originals(self.layout, diff_ids.collect())?;
+        self.reclaimed = self.reclaimed.saturating_add(originals);
+        Ok(())
     }
 }
 
@@ -275,7 +294,8 @@ fn has_child(layout: &Layout, chain_id: &ChainId) -> Result<bool, StoreError> {
 }
 
 /// Removes the compressed blobs of these layers where no layer of that diff ID is left, and no other layer has them.
-pub(super) fn remove_originals(layout: &Layout, diff_ids: BTreeSet<DiffId>) -> Result<(), StoreError> {
+/// How many bytes went.
+pub(super) fn remove_originals(layout: &Layout, diff_ids: BTreeSet<DiffId>) -> Result<u64, StoreError> {
     let mut left = BTreeSet::new();
     for chain_id in layerdb::list(layout)? {
         if let Ok(Some(record)) = layerdb::read(layout, chain_id) {
@@ -288,15 +308,18 @@ pub(super) fn remove_originals(layout: &Layout, diff_ids: BTreeSet<DiffId>) -> R
         files::remove(&layout.original_list(diff_id))?;
     }
     if blobs.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     for diff_id in files::listed(&layout.originals(), |name| Digest::from_hex(name).ok().map(DiffId))? {
         for original in originals::read(layout, &diff_id)? {
             blobs.remove(&original.digest);
         }
     }
+    let mut bytes = 0u64;
     for digest in &blobs {
-        files::remove(&layout.blob(digest))?;
+        let path = layout.blob(digest);
+        bytes = bytes.saturating_add(path.metadata().map_or(0, |metadata| metadata.len()));
+        files::remove(&path)?;
     }
-    Ok(())
+    Ok(bytes)
 }

@@ -10,8 +10,9 @@ use super::check::Damage;
 use super::code::{self, Budget, Erased};
 use super::error::VolumeError;
 use super::parity::{Places, block_shape, table_shape};
+use super::record::Hash;
 use super::set::VolumeSet;
-use super::units::{Tables, Unit, fixed, units};
+use super::units::{Unit, fixed, piece_hash, units};
 use crate::base::durable::AtomicFile;
 use crate::base::{AtPath, Ctx};
 
@@ -23,7 +24,7 @@ pub struct Restored {
     blocks: Vec<u64>,
     parity: Vec<u64>,
     shards: Vec<u64>,
-    tables: Tables,
+    pieces: Vec<Option<Vec<u8>>>,
 }
 
 impl Restored {
@@ -37,7 +38,7 @@ impl Restored {
 
     /// Piece `k` of the tables.
     pub fn piece(&self, k: u64) -> Option<&[u8]> {
-        self.tables.piece(k)
+        self.pieces.get(k as usize)?.as_deref()
     }
 
     fn parity_at(&self, q: u64) -> Option<u64> {
@@ -77,7 +78,7 @@ pub fn restore(
     let file = tempfile::tempfile_in(scratch).at("create a scratch file in", scratch)?;
     let block = set.record.core.layout.block();
     let Damage { blocks, parity, shards, pieces, .. } = damage;
-    let restored = Restored { file, block, blocks, parity, shards, tables: Tables(pieces) };
+    let restored = Restored { file, block, blocks, parity, shards, pieces };
     if set.record.parity.is_some() {
         restored.decode_blocks(set, scratch, budget, ctx)?;
         if all {
@@ -124,7 +125,7 @@ impl Restored {
         for d in &self.blocks {
             ctx.check()?;
             self.read_block(set, *d, 0, &mut bytes)?;
-            if Some(*blake3::hash(&bytes).as_bytes()) != self.tables.hash_of(&set.record, Unit::Block(*d)) {
+            if Some(*blake3::hash(&bytes).as_bytes()) != self.block_hash(set, *d) {
                 return Err(VolumeError::ParityDisagrees(place_of_block(set, *d)));
             }
         }
@@ -171,6 +172,35 @@ impl Restored {
         code::encode(table_shape(&parity.layout), &|_| true, &read, &write, budget, ctx)
     }
 
+    fn entry(&self, piece: u64, hash: u64) -> Option<Hash> {
+        let start = hash as usize * 32;
+        self.piece(piece)?.get(start..start + 32)?.try_into().ok()
+    }
+
+    fn block_hash(&self, set: &VolumeSet, d: u64) -> Option<Hash> {
+        let layout = &set.record.core.layout;
+        let (v, b) = layout.volume_of_block(d);
+        self.entry(layout.first_piece(v) + b / layout.per_piece(), b % layout.per_piece())
+    }
+
+    /// What a unit must hash to.
+    fn hash_of(&self, set: &VolumeSet, unit: Unit) -> Option<Hash> {
+        let layout = &set.record.core.layout;
+        let parity = set.record.parity.as_ref();
+        match unit {
+            Unit::Block(d) => self.block_hash(set, d),
+            Unit::Piece(k) => piece_hash(&set.record, k).copied(),
+            Unit::Shard(s) => parity?.shards.get(s as usize).copied(),
+            Unit::Parity(q) => {
+                let i = parity?.layout.area_of_block(q);
+                let n = q - parity?.layout.blocks(i).start;
+                let piece = layout.all_pieces() + parity?.layout.first_piece(i);
+                self.entry(piece + n / layout.per_piece(), n % layout.per_piece())
+            }
+            Unit::Head | Unit::Frame => None,
+        }
+    }
+
     /// Writes volume `number` as it was at `path`: complete and checked, or not at all.
     fn write_volume(&self, set: &VolumeSet, number: u32, path: &Path, ctx: &Ctx) -> Result<(), VolumeError> {
         let mut out = AtomicFile::create(path, 0o644)?;
@@ -190,7 +220,7 @@ impl Restored {
                 (_, Some(offset)) => self.file.read_exact_at(&mut bytes, offset).at("read a scratch file for", path)?,
                 _ => set.read_at(number - 1, &mut bytes, extent.offset)?,
             }
-            let expected = self.tables.hash_of(&set.record, unit);
+            let expected = self.hash_of(set, unit);
             let fixed = matches!(unit, Unit::Head | Unit::Frame);
             if bytes.len() as u64 != extent.len || !fixed && Some(*blake3::hash(&bytes).as_bytes()) != expected {
                 let place = format!("byte {} of {}", extent.offset, path.display());

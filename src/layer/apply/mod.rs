@@ -25,7 +25,7 @@ use attributes::Attributes;
 use tree::{Place, Tree};
 use writers::{Job, Open, Writers};
 
-pub(super) use names::clean as clean_name;
+pub(crate) use names::clean as clean_name;
 
 /// How a layer is unpacked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use crate::base::caps;
 /// A name as a path below the layer's root: no leading slash, no `.`, no `..`, no empty component. Empty for the root.
 ///
 /// Cleaned by its letters alone, as Go's `filepath.Clean` does: docker finds a file by its name cleaned in this way.
-pub(in crate::layer) fn clean(name: &[u8]) -> Result<Vec<u8>, LayerError> {
+pub(crate) fn clean(name: &[u8]) -> Result<Vec<u8>, LayerError> {
     let mut out: Vec<u8> = Vec::with_capacity(name.len());
     for component in name.split(|b| *b == b'/') {
         match component {

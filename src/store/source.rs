@@ -1,0 +1,144 @@
+//! The store as a place that images are taken from.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::sync::Arc;
+
+use super::error::StoreError;
+use super::locks::Using;
+use super::packed::Packed;
+use super::{Store, StoredImage, layerdb, manifests, originals};
+use crate::base::read_at::FileAt;
+use crate::base::{AtPath, BoxFault, ContentId, Ctx};
+use crate::image::{
+    ChainId, Descriptor, DiffId, Extent, Form, Image, ImageSource, Layer, Manifest, SplitContent, SplitSink,
+};
+
+/// Images of a store, to be read. Their layers stay while it lives.
+#[derive(Debug)]
+pub struct StoreSource<'s> {
+    store: &'s Store,
+    images: Vec<Image>,
+    chains: BTreeMap<DiffId, ChainId>,
+    _using: Using,
+}
+
+impl Store {
+    /// The store as a source of `images`. An image has its manifest when every blob of that can be given.
+    pub fn source(&self, images: &[StoredImage], ctx: &Ctx) -> Result<StoreSource<'_>, StoreError> {
+        let using = self.using(ctx)?;
+        let mut source = StoreSource { store: self, images: Vec::new(), chains: BTreeMap::new(), _using: using };
+        for stored in images {
+            let image = source.describe(stored)?;
+            source.images.push(image);
+        }
+        Ok(source)
+    }
+
+    /// The files of a layer that are not empty, in the order of its tar: what `SplitSink` gets, without the segments.
+    /// A layer that dockerd wrote is proven by its diff ID first, and its list recorded.
+    pub fn contents(&self, diff_id: &DiffId) -> Result<Vec<(ContentId, u64, Vec<u8>)>, StoreError> {
+        self.packed(diff_id)?.contents()
+    }
+
+    /// Opens the file at `path` of a layer's tree. Its bytes are unverified: hash them and compare with the content ID.
+    pub fn open_content(&self, diff_id: &DiffId, path: &[u8]) -> Result<File, StoreError> {
+        self.packed(diff_id)?.open(path)
+    }
+
+    /// Where a layer of this diff ID lies, on whatever base.
+    pub fn find_layer(&self, diff_id: &DiffId) -> Result<Option<ChainId>, StoreError> {
+        for chain_id in layerdb::list(&self.layout)? {
+            if matches!(layerdb::read(&self.layout, chain_id), Ok(Some(record)) if record.diff_id == *diff_id) {
+                return Ok(Some(chain_id));
+            }
+        }
+        Ok(None)
+    }
+
+    fn packed(&self, diff_id: &DiffId) -> Result<Packed, StoreError> {
+        let chain_id = self.find_layer(diff_id)?.ok_or(StoreError::NoLayer(ChainId(diff_id.0)))?;
+        Packed::of_store(&self.layout, chain_id)
+    }
+}
+
+impl StoreSource<'_> {
+    fn describe(&mut self, stored: &StoredImage) -> Result<Image, StoreError> {
+        let layout = &self.store.layout;
+        let manifest = self.manifest(stored)?;
+        let mut layers = Vec::new();
+        for (at, (chain_id, diff_id)) in stored.config.chain_ids().into_iter().zip(stored.config.diff_ids()).enumerate()
+        {
+            self.chains.entry(*diff_id).or_insert(chain_id);
+            let named = manifest.as_ref().and_then(|manifest| manifest.layers().get(at));
+            let original = match named {
+                Some(tar) if tar.digest == diff_id.0 => Some(tar.clone()),
+                _ => originals::present(layout, diff_id, named.map(|named| &named.digest))?,
+            };
+            let size = Packed::of_store(layout, chain_id)?.tar_size()?;
+            layers.push(Layer { diff_id: *diff_id, size: Some(size), original });
+        }
+        Ok(Image { names: stored.names.clone(), config: stored.config.clone(), manifest, layers })
+    }
+
+    /// The first manifest of which every blob is there; those that the image is known by come first.
+    fn manifest(&self, stored: &StoredImage) -> Result<Option<Manifest>, StoreError> {
+        let layout = &self.store.layout;
+        let mut digests = stored.manifests.clone();
+        let known = |digest| stored.names.iter().any(|name| name.digest() == Some(digest));
+        digests.sort_by_key(|digest| !known(*digest));
+        for digest in digests {
+            let Some(manifest) = manifests::read(layout, &stored.id(), &digest)? else { continue };
+            let there = |(blob, diff_id): (&Descriptor, &DiffId)| {
+                blob.digest == diff_id.0
+                    || layout.blob(&blob.digest).metadata().is_ok_and(|metadata| metadata.len() == blob.size)
+            };
+            let diff_ids = stored.config.diff_ids();
+            if manifest.layers().len() == diff_ids.len() && manifest.layers().iter().zip(diff_ids).all(there) {
+                return Ok(Some(manifest));
+            }
+        }
+        Ok(None)
+    }
+
+    fn packed(&self, diff_id: &DiffId) -> Result<Packed, StoreError> {
+        let chain_id = self.chains.get(diff_id).ok_or(StoreError::NoLayer(ChainId(diff_id.0)))?;
+        Packed::of_store(&self.store.layout, *chain_id)
+    }
+}
+
+impl ImageSource for StoreSource<'_> {
+    fn origin(&self) -> String {
+        self.store.root().display().to_string()
+    }
+
+    fn images(&self) -> &[Image] {
+        &self.images
+    }
+
+    fn open_layer(&self, layer: &Layer, form: Form) -> Result<Box<dyn Read + Send + '_>, BoxFault> {
+        if let (Form::Original, Some(original)) = (form, &layer.original)
+            && original.digest != layer.diff_id.0
+        {
+            let path = self.store.layout.blob(&original.digest);
+            return Ok(Box::new(File::open(&path).at("open", &path)?));
+        }
+        Ok(self.packed(&layer.diff_id)?.tar()?)
+    }
+
+    fn split_layer(&self, layer: &Layer, sink: &mut dyn SplitSink) -> Result<bool, BoxFault> {
+        self.packed(&layer.diff_id)?.split(sink)?;
+        Ok(true)
+    }
+
+    fn has_contents(&self, _layer: &Layer) -> bool {
+        true
+    }
+
+    fn content(&self, layer: &Layer, content: &SplitContent<'_>) -> Result<Option<Extent>, BoxFault> {
+        let packed = self.packed(&layer.diff_id)?;
+        let bytes = FileAt::new(packed.open(content.path)?).at("read", &packed.tree)?;
+        Ok(Some(Extent { bytes: Arc::new(bytes), offset: 0 }))
+    }
+}
