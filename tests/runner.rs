@@ -4,6 +4,7 @@ mod bundle;
 mod dependencies;
 mod layer;
 mod layering;
+mod net;
 mod peers;
 mod seal;
 mod ssh;

@@ -86,6 +86,25 @@ pub fn setns(fd: impl AsFd, namespaces: i32) -> io::Result<()> {
     }
 }
 
+/// Has the program inherit these descriptors, which must stay open until it is started. They are marked in the child, so
+/// that programs other threads start meanwhile do not get them.
+pub fn hand_down(command: &mut std::process::Command, fds: Vec<RawFd>) {
+    use std::os::unix::process::CommandExt;
+    let mark = move || {
+        for fd in &fds {
+            // SAFETY: F_SETFD on a number; a wrong one fails.
+            if unsafe { libc::fcntl(*fd, libc::F_SETFD, 0) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec only fcntl is called, which is async-signal-safe; nothing is allocated.
+    unsafe {
+        command.pre_exec(mark);
+    }
+}
+
 /// Ends the process at once, without running anything that was registered for its end.
 pub fn exit(code: i32) -> ! {
     // SAFETY: _exit has no preconditions.

@@ -64,6 +64,11 @@ impl Machine {
         Machine { keeper, pid, dir }
     }
 
+    /// Its first process, as the test sees it.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// A directory that machine and test see at the same path; empty at first, gone with the machine.
     pub fn dir(&self) -> &Path {
         self.dir.path()

@@ -52,6 +52,8 @@ impl Networks {
         if self.directory.get(name)?.is_some() {
             return Err(NetError::Exists(name.to_owned()));
         }
+        // The default network has the first choice of subnets, whenever it is used first.
+        self.wanted(DEFAULT, &held)?;
         self.define(name, settings, &held)
     }
 

@@ -13,7 +13,7 @@ mod udp;
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -80,26 +80,24 @@ impl Service<'_> {
     pub fn start(self) -> Result<Helper, NetError> {
         let action = "start the helper for ports and names";
         let parent = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).trying(action)?;
-        // Copies that exec does not close, closed here once the helper has them.
-        let mut kept = Vec::new();
-        let mut keep = |fd: BorrowedFd<'_>| -> Result<RawFd, NetError> {
-            let copy = rustix::io::fcntl_dupfd_cloexec(fd, 10).trying(action)?;
-            rustix::io::fcntl_setfd(&copy, rustix::io::FdFlags::empty()).trying(action)?;
-            let number = copy.as_raw_fd();
-            kept.push(copy);
-            Ok(number)
-        };
         let mut settings =
-            Settings { parent: keep(parent.as_fd())?, target: self.target, listeners: Vec::new(), resolver: None };
+            Settings { parent: parent.as_raw_fd(), target: self.target, listeners: Vec::new(), resolver: None };
         for listener in &self.listeners {
-            settings.listeners.push((keep(listener.socket.as_fd())?, listener.port.container));
+            settings.listeners.push((listener.socket.as_raw_fd(), listener.port.container));
         }
+        let mut sockets = None;
         if let Some(resolver) = self.resolver {
-            let (udp, tcp) = within(self.netns, resolver_sockets).trying("listen for the container's resolver")?;
-            settings.resolver = Some((keep(udp.as_fd())?, keep(tcp.as_fd())?, resolver));
+            let made = within(self.netns, resolver_sockets).trying("listen for the container's resolver")?;
+            let (udp, tcp) = sockets.insert(made);
+            settings.resolver = Some((udp.as_raw_fd(), tcp.as_raw_fd(), resolver));
         }
+        let mut fds = vec![settings.parent];
+        fds.extend(settings.listeners.iter().map(|(fd, _)| *fd));
+        fds.extend(settings.resolver.iter().flat_map(|(udp, tcp, _)| [*udp, *tcp]));
         let text = serde_json::to_vec(&settings).map_err(io::Error::from).trying(action)?;
-        let mut child = Command::new(self.program)
+        let mut command = Command::new(self.program);
+        process::hand_down(&mut command, fds);
+        let mut child = command
             .arg0(ARG0)
             .env_clear()
             .current_dir("/")
@@ -110,7 +108,7 @@ impl Service<'_> {
             .stderr(Stdio::null())
             .spawn()
             .trying(action)?;
-        drop(kept);
+        drop(sockets);
         let pid = child.id();
         if let Some(mut input) = child.stdin.take() {
             input.write_all(&text).trying(action)?;
