@@ -198,7 +198,7 @@ fn an_encrypted_set_shows_nothing_of_its_stream_and_is_repaired_without_a_key() 
     let mut damaged = whole.clone();
     damaged[70_000..180_000].fill(0);
     fs::write(&path, damaged).unwrap();
-    let set = VolumeSet::open(&[path.clone()]).unwrap();
+    let set = VolumeSet::open(std::slice::from_ref(&path)).unwrap();
     let found = check(&set, Budget::default(), &Ctx::silent()).unwrap();
     repair(&set, found, None, Budget::default(), &Ctx::silent()).unwrap();
     assert!(fs::read(&path).unwrap() == whole);

@@ -228,12 +228,12 @@ fn a_lone_volume_that_is_cut_says_so() {
     let whole = fs::read(&path).unwrap();
     for len in [whole.len() - 1, 200_000, 64] {
         fs::write(&path, &whole[..len]).unwrap();
-        let error = read(&[path.clone()]).unwrap_err();
+        let error = read(std::slice::from_ref(&path)).unwrap_err();
         assert_eq!(error.class(), Class::Integrity, "{len}: {error}");
     }
     for bytes in [&whole[..63], b"", b"#!/bin/sh\n"] {
         fs::write(&path, bytes).unwrap();
-        assert_eq!(read(&[path.clone()]).unwrap_err().class(), Class::Malformed);
+        assert_eq!(read(std::slice::from_ref(&path)).unwrap_err().class(), Class::Malformed);
     }
 }
 
@@ -244,7 +244,7 @@ fn no_byte_of_a_damaged_block_is_given_out_and_the_rest_is() {
     let stream = noise(8, 1_000_000);
     write(&path, &stream, options(None, None)).unwrap();
     destroy(&path, 3 * 65_536 + 77, 1);
-    let reader = SetReader::new(VolumeSet::open(&[path.clone()]).unwrap()).unwrap();
+    let reader = SetReader::new(VolumeSet::open(std::slice::from_ref(&path)).unwrap()).unwrap();
     let mut byte = [0];
     for offset in 0..stream.len() as u64 {
         let bad = (offset + 64) >> 16 == 3;
@@ -384,12 +384,12 @@ fn parity_that_disagrees_is_found_out_and_nothing_is_written() {
     let stream = noise(14, 2_000_000);
     write(&path, &stream, options(None, Some("20%"))).unwrap();
     let good = fs::read(&path).unwrap();
-    let set = VolumeSet::open(&[path.clone()]).unwrap();
+    let set = VolumeSet::open(std::slice::from_ref(&path)).unwrap();
     let damage = check(&set, Budget::default(), &Ctx::silent()).unwrap();
     drop(set);
     drop(damage);
     destroy(&path, 0, 65_536);
-    let set = VolumeSet::open(&[path.clone()]).unwrap();
+    let set = VolumeSet::open(std::slice::from_ref(&path)).unwrap();
     let damage = check(&set, Budget::default(), &Ctx::silent()).unwrap();
     // Between the check and the repair a data block changes under our hands.
     destroy(&path, 5 * 65_536, 65_536);
@@ -473,7 +473,7 @@ fn an_interrupted_write_is_resumed_to_the_same_bytes_and_a_failed_one_leaves_not
         drop(writer);
         assert_eq!(files(dir.path()).len(), left);
     }
-    let error = VolumeSet::open(&[path.clone()]).unwrap_err();
+    let error = VolumeSet::open(std::slice::from_ref(&path)).unwrap_err();
     assert!(matches!(error, VolumeError::Unfinished { .. }), "{error}");
     // What was left is damaged, too.
     destroy(&dir.path().join("a.001.ferry.part"), 5_000, 1);
@@ -509,7 +509,7 @@ fn what_a_volume_cannot_say_makes_no_reader_panic_or_allocate() {
         let mut bytes = whole.clone();
         bytes[i] ^= 1 << step.below(8);
         fs::write(&path, &bytes).unwrap();
-        assert!(read(&[path.clone()]).is_err(), "byte {i}");
+        assert!(read(std::slice::from_ref(&path)).is_err(), "byte {i}");
     }
 }
 
@@ -568,7 +568,7 @@ fn forged_records_with_right_checksums_are_refused_by_name() {
     for (what, change, expected) in cases {
         write(&path, &noise(21, 100_000), options(None, None)).unwrap();
         forge(&path, change);
-        let error = VolumeSet::open(&[path.clone()]).map(|_| ()).unwrap_err();
+        let error = VolumeSet::open(std::slice::from_ref(&path)).map(|_| ()).unwrap_err();
         assert!(error.to_string().contains(expected), "{what}: {error}");
         assert!(error.to_string().contains("a.ferry"), "{what}: {error}");
     }
@@ -621,4 +621,54 @@ fn verify_tells_volume_by_volume_what_is_wrong() {
     let runs: Vec<(u64, u64)> = report.volumes[0].damaged.iter().map(|run| (run.offset, run.len)).collect();
     assert_eq!(runs, [(8_192, 8_192)]);
     assert!(report.volumes.iter().any(|volume| volume.parity));
+}
+
+fn ferry(arguments: &[&str]) -> (i32, String, String) {
+    let output = std::process::Command::new(crate::support::ferry()).args(arguments).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn the_commands_verify_repair_and_copy_say_what_they_find_and_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ferry");
+    let written = write(&path, &noise(23, 3_000_000), options(Some(MIB), Some("20%"))).unwrap();
+    let before = files(dir.path());
+    let folder = dir.path().to_str().unwrap();
+    let (code, out, _) = ferry(&["verify", folder]);
+    assert_eq!(code, 0, "{out}");
+    assert!(out.ends_with("The bundle is intact.\n"), "{out}");
+    destroy(&written.files[1], 40_960, 5_000);
+    let (code, out, _) = ferry(&["verify", folder]);
+    assert_eq!(code, 6);
+    assert!(out.contains("a.002.ferry: damaged\n    bytes 40960 to 49151\n"), "{out}");
+    assert!(out.contains("ferry repair can mend it"), "{out}");
+    let (code, out, _) = ferry(&["verify", "--format", "json", folder]);
+    let found: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &found["lostBlocks"], &found["repairable"]), (6, &2.into(), &true.into()));
+    assert_eq!(found["volumes"][1]["damaged"][0]["offset"], 40_960);
+
+    // A damaged source is not copied; what is whole of it stays for the next time.
+    let to = other.path().to_str().unwrap();
+    let (code, _, error) = ferry(&["copy", folder, to]);
+    assert_eq!(code, 6);
+    assert!(error.contains("a.002.ferry is damaged at byte 40960"), "{error}");
+    assert_eq!(ferry(&["repair", path.to_str().unwrap()]).0, 0);
+    assert!(files(dir.path()) == before);
+    let (code, out, _) = ferry(&["copy", folder, to]);
+    assert_eq!(code, 0);
+    let there = fs::metadata(&written.files[0]).unwrap().len() + 40_960;
+    assert!(out.contains(&format!("{there} bytes were there")), "{out} {there}");
+    let copies: Vec<_> = files(other.path()).into_values().collect();
+    assert!(copies == before.values().cloned().collect::<Vec<_>>());
+
+    for file in &written.files[..2] {
+        fs::remove_file(file).unwrap();
+    }
+    let (code, out, _) = ferry(&["verify", folder]);
+    assert!(code == 6 && out.contains("cannot be repaired") && out.contains("a.001.ferry is missing"), "{out}");
+    let (code, _, error) = ferry(&["repair", folder]);
+    assert!(code == 6 && error.contains("cannot be repaired") && error.contains("a.002.ferry is missing"), "{error}");
 }

@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::base::error::class_of_io;
-use crate::base::{Class, Fault};
+use crate::base::{Class, Digest, Fault};
 
 /// An error of the objects, recipes and index of a bundle.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +53,14 @@ pub enum BundleError {
         /// The bases' labels.
         bases: String,
     },
+    /// A source gave a layer other bytes than its digest promises.
+    #[error("{expected} has other content: its digest is {got}")]
+    Digest {
+        /// What it is called.
+        expected: Digest,
+        /// What it is.
+        got: Digest,
+    },
     /// A source gave other bytes the second time.
     #[error("{what} changed while it was being read")]
     Changed {
@@ -91,7 +99,7 @@ impl Fault for BundleError {
             Self::Damaged { .. } => Class::Integrity,
             Self::Newer { .. } => Class::Unsupported,
             Self::Absent { .. } | Self::BaseMissing { .. } => Class::NotFound,
-            Self::Changed { .. } => Class::Integrity,
+            Self::Digest { .. } | Self::Changed { .. } => Class::Integrity,
             Self::Io { source, .. } => class_of_io(source),
         }
     }

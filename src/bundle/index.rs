@@ -51,7 +51,8 @@ pub struct LayerRecord {
     pub size: u64,
     /// How it is kept.
     pub kind: LayerKind,
-    /// The blob a registry knows it by: media type, digest, size in bytes. Only of a blob layer, and then its content.
+    /// The blob a registry knows it by: media type, digest, size in bytes. Of a blob layer it is the content, of a split
+    /// layer the tar itself.
     pub original: Option<(String, Digest, u64)>,
 }
 

@@ -307,7 +307,13 @@ impl Index {
                 LayerKind::Base if !self.is_thin() => return Err(("layers", "a layer of a base without a base")),
                 LayerKind::Base => {}
             }
-            if layer.original.is_some() && !matches!(layer.kind, LayerKind::Blob { .. }) {
+            let kept = |(_, digest, size): &(String, Digest, u64)| match layer.kind {
+                LayerKind::Blob { .. } => true,
+                // The tar is the original.
+                LayerKind::Split { .. } => *digest == layer.diff_id.0 && *size == layer.size,
+                LayerKind::Base => false,
+            };
+            if !layer.original.as_ref().is_none_or(kept) {
                 return Err(("layers", "an original that is not kept"));
             }
         }

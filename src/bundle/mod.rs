@@ -1,5 +1,6 @@
 //! The native format: every content once, over all images, in few bytes; see `docs/format/bundle.md`.
 
+pub mod carry;
 mod catalog;
 mod codec;
 mod cut;

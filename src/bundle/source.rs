@@ -17,6 +17,7 @@ use super::write::{in_parallel, lock};
 use crate::base::{BoxFault, Ctx};
 use crate::image::source::LayerVisitor;
 use crate::image::{Descriptor, DiffId, Form, Image, ImageConfig, ImageSource, Layer, Manifest, Reference};
+use crate::layer::compression::{self, DecodeLimits, MAGIC_BYTES};
 
 /// The images of a bundle.
 pub struct BundleSource {
@@ -87,7 +88,11 @@ impl BundleSource {
                 }
                 Ok(())
             }
-            _ => Err(BundleError::Absent { what: format!("layer {}", layer.diff_id) }),
+            LayerKind::Blob { content } => {
+                frames.extend(index.contents.objects_of(content).iter().map(|object| self.bundle.place(*object).0));
+                Ok(())
+            }
+            LayerKind::Base => Err(BundleError::Absent { what: format!("layer {}", layer.diff_id) }),
         }
     }
 
@@ -125,14 +130,35 @@ impl BundleSource {
         Ok(())
     }
 
-    fn open(&self, layer: &Layer) -> Result<LayerReader<'_>, BundleError> {
+    /// All bytes of a content.
+    pub(crate) fn open_content(&self, content: u32) -> impl Read + Send + '_ {
+        let objects = self.bundle.index().contents.objects_of(content).iter().rev().copied().collect();
+        ContentReader { source: self, objects, given: 0 }
+    }
+
+    fn open(&self, layer: &Layer, form: Form) -> Result<Box<dyn Read + Send + '_>, BundleError> {
         let record = self.record(&layer.diff_id)?;
         match record.kind {
             LayerKind::Split { frame, offset, length } => {
                 let recipe = self.recipe(frame)?;
-                LayerReader::new(self, record, recipe, offset as usize..(offset + length) as usize)
+                let range = offset as usize..(offset + length) as usize;
+                Ok(Box::new(LayerReader::new(self, record, recipe, range)?))
             }
-            _ => Err(BundleError::Absent { what: format!("layer {}", layer.diff_id) }),
+            LayerKind::Blob { content } => {
+                let mut blob = self.open_content(content);
+                if form == Form::Original && record.original.is_some() {
+                    return Ok(Box::new(blob));
+                }
+                let doing = || format!("decompress layer {}", layer.diff_id);
+                let mut head = Vec::new();
+                (&mut blob).take(MAGIC_BYTES as u64).read_to_end(&mut head).doing(doing)?;
+                let compression = compression::detect(&head);
+                let whole = io::Cursor::new(head).chain(blob);
+                let tar = compression.decoder(Box::new(whole), &DecodeLimits::default()).doing(doing)?;
+                // More than declared is an error of the caller's digest; it need not fill a disk first.
+                Ok(Box::new(tar.take(record.size.saturating_add(1))))
+            }
+            LayerKind::Base => Err(BundleError::Absent { what: format!("layer {}", layer.diff_id) }),
         }
     }
 }
@@ -173,8 +199,8 @@ impl ImageSource for BundleSource {
         &self.images
     }
 
-    fn open_layer(&self, layer: &Layer, _: Form) -> Result<Box<dyn Read + Send + '_>, BoxFault> {
-        Ok(Box::new(self.open(layer)?))
+    fn open_layer(&self, layer: &Layer, form: Form) -> Result<Box<dyn Read + Send + '_>, BoxFault> {
+        Ok(self.open(layer, form)?)
     }
 
     fn visit_layers(
@@ -199,8 +225,8 @@ impl ImageSource for BundleSource {
         task.complete();
         in_parallel(threads, wanted.len(), &|at| {
             ctx.check()?;
-            let (layer, _) = &wanted[at];
-            visit(layer, &mut self.open(layer)?)
+            let (layer, form) = &wanted[at];
+            visit(layer, &mut *self.open(layer, *form)?)
         })
     }
 }
@@ -218,9 +244,8 @@ struct LayerReader<'a> {
     used: usize,
     /// Zeros to give after them.
     zeros: u64,
-    /// The objects of the content to give after those, in reverse, and how much of the next one is given.
-    objects: Vec<u32>,
-    given: u32,
+    /// The content to give after those.
+    content: ContentReader<'a>,
 }
 
 impl<'a> LayerReader<'a> {
@@ -232,9 +257,9 @@ impl<'a> LayerReader<'a> {
     ) -> Result<Self, BundleError> {
         let reader = RecipeReader::new(&recipe[range.clone()], layer.size)
             .map_err(|what| BundleError::malformed(format!("recipe of layer {}", layer.diff_id), what))?;
-        let (ready, objects) = (Vec::new(), Vec::new());
+        let content = ContentReader { source, objects: Vec::new(), given: 0 };
         let diff_id = layer.diff_id;
-        Ok(Self { source, diff_id, recipe, range, reader, ready, used: 0, zeros: 0, objects, given: 0 })
+        Ok(Self { source, diff_id, recipe, range, reader, ready: Vec::new(), used: 0, zeros: 0, content })
     }
 
     /// Gets the next piece ready; false at the end.
@@ -257,29 +282,12 @@ impl<'a> LayerReader<'a> {
                     break;
                 }
                 Some(Piece::Content { number }) => {
-                    self.objects.extend(index.contents.objects_of(number).iter().rev());
+                    self.content.objects.extend(index.contents.objects_of(number).iter().rev());
                     break;
                 }
             }
         }
         Ok(true)
-    }
-
-    /// Reads from the object that is next.
-    fn read_object(&mut self, object: u32, buf: &mut [u8]) -> Result<usize, BundleError> {
-        let (frame, offset, size) = self.source.bundle.place(object);
-        if self.given == 0 {
-            self.source.fill(frame)?;
-        }
-        let n = buf.len().min((size - self.given) as usize);
-        let at = self.source.spool.begins[frame as usize] + u64::from(offset) + u64::from(self.given);
-        self.source.spool_file()?.read_exact_at(&mut buf[..n], at).doing(|| "read the spool file".into())?;
-        self.given += n as u32;
-        if self.given == size {
-            self.objects.pop();
-            self.given = 0;
-        }
-        Ok(n)
     }
 }
 
@@ -298,12 +306,46 @@ impl Read for LayerReader<'_> {
                 room[..n].fill(0);
                 self.zeros -= n as u64;
                 got += n;
-            } else if let Some(object) = self.objects.last().copied() {
-                got += self.read_object(object, room).map_err(BundleError::into_io)?;
+            } else if !self.content.objects.is_empty() {
+                got += self.content.read(room)?;
             } else if !self.advance().map_err(BundleError::into_io)? {
                 break;
             }
         }
         Ok(got)
+    }
+}
+
+/// One content, object by object.
+struct ContentReader<'a> {
+    source: &'a BundleSource,
+    /// What is left, in reverse.
+    objects: Vec<u32>,
+    /// How much of the next one is given, in bytes.
+    given: u32,
+}
+
+impl ContentReader<'_> {
+    fn read_some(&mut self, buf: &mut [u8]) -> Result<usize, BundleError> {
+        let Some(object) = self.objects.last().copied() else { return Ok(0) };
+        let (frame, offset, size) = self.source.bundle.place(object);
+        if self.given == 0 {
+            self.source.fill(frame)?;
+        }
+        let n = buf.len().min((size - self.given) as usize);
+        let at = self.source.spool.begins[frame as usize] + u64::from(offset) + u64::from(self.given);
+        self.source.spool_file()?.read_exact_at(&mut buf[..n], at).doing(|| "read the spool file".into())?;
+        self.given += n as u32;
+        if self.given == size {
+            self.objects.pop();
+            self.given = 0;
+        }
+        Ok(n)
+    }
+}
+
+impl Read for ContentReader<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.read_some(buf).map_err(BundleError::into_io)
     }
 }

@@ -16,9 +16,11 @@ use super::plan::{self, Chunk, Plan};
 use super::recipe::{Piece, Recipe, RecipeReader};
 use super::{cut, frame};
 use crate::base::digest::HashingReader;
-use crate::base::read_at::FileAt;
+use crate::base::progress::Task;
+use crate::base::read_at::{FileAt, Section};
 use crate::base::{BoxFault, ContentId, Ctx, Digest, ReadAt};
-use crate::image::{DiffId, Extent, Form, Image, ImageSink, ImageSource, Layer};
+use crate::image::{Descriptor, DiffId, Extent, Form, Image, ImageSink, ImageSource, Layer};
+use crate::layer::compression::{self, DecodeLimits, MAGIC_BYTES};
 
 /// How a bundle is written.
 #[derive(Debug, Clone)]
@@ -128,11 +130,14 @@ fn distinct_layers(images: &[Image]) -> Vec<Layer> {
 /// What the first pass leaves of a layer.
 enum Taken {
     Split(SplitLayer, Option<Arc<dyn ReadAt>>),
+    /// The blob, kept in the spool, and the size of its tar.
+    Blob(Found, u64, Arc<dyn ReadAt>),
 }
 
 /// A layer once its contents have numbers.
 enum Part {
     Split { recipe: Recipe, numbers: Vec<u32> },
+    Blob { content: u32, size: u64 },
 }
 
 /// The first pass: every layer once, as parallel as the source allows.
@@ -147,30 +152,23 @@ fn take_apart(
     let mut visit = Vec::new();
     for (at, layer) in layers.iter().enumerate() {
         let mut collector = Collector::default();
-        if source.has_contents(layer) && source.split_layer(layer, &mut collector)? {
+        if options.keep_originals && is_compressed(layer) {
+            visit.push((layer.clone(), Form::Original));
+        } else if source.has_contents(layer) && source.split_layer(layer, &mut collector)? {
             lock(&taken)[at] = Some(Taken::Split(collector.finish(), None));
         } else {
             visit.push((layer.clone(), Form::Tar));
         }
     }
-    source.visit_layers(&visit, options.threads, ctx, &|layer, tar| {
+    source.visit_layers(&visit, options.threads, ctx, &|layer, bytes| {
         let task = ctx.begin("Reading layer", layer.diff_id.0.short(), layer.size);
-        let spool = if source.has_contents(layer) { None } else { Some(spool_file(options)?) };
-        let mut collector = Collector::default();
-        let mut tee = Tee { inner: HashingReader::new(tar), copy: spool.as_ref(), task: &task };
-        cut::split(&mut tee, &mut collector)?;
-        let (digest, _, _) = tee.inner.finish();
-        if digest != layer.diff_id.0 {
-            return Err(
-                BundleError::Changed { what: format!("layer {} (its digest is {digest})", layer.diff_id) }.into()
-            );
-        }
-        let spool = match spool {
-            Some(file) => Some(Arc::new(FileAt::new(file).doing(|| "read a spool file".into())?) as Arc<dyn ReadAt>),
-            None => None,
+        let original = layer.original.as_ref().filter(|_| options.keep_originals && is_compressed(layer));
+        let done = match original {
+            Some(original) => take_blob(layer, original, bytes, options, &task)?,
+            None => take_tar(source, layer, bytes, options, &task)?,
         };
         if let Some(at) = place.get(&layer.diff_id) {
-            lock(&taken)[*at] = Some(Taken::Split(collector.finish(), spool));
+            lock(&taken)[*at] = Some(done);
         }
         task.complete();
         Ok(())
@@ -182,6 +180,71 @@ fn take_apart(
     complete.collect()
 }
 
+/// Whether a layer's original is something else than its tar.
+fn is_compressed(layer: &Layer) -> bool {
+    layer.original.as_ref().is_some_and(|original| original.digest != layer.diff_id.0)
+}
+
+/// Takes a tar apart, and keeps a copy when the source cannot give contents again.
+fn take_tar(
+    source: &dyn ImageSource,
+    layer: &Layer,
+    tar: &mut (dyn Read + Send),
+    options: &BundleOptions,
+    task: &Task,
+) -> Result<Taken, BoxFault> {
+    let spool = if source.has_contents(layer) { None } else { Some(spool_file(options)?) };
+    let mut collector = Collector::default();
+    let mut tee = Tee { inner: HashingReader::new(tar), copy: spool.as_ref(), task };
+    cut::split(&mut tee, &mut collector)?;
+    let (digest, _, _) = tee.inner.finish();
+    if digest != layer.diff_id.0 {
+        return Err(not_what_it_is_called(&layer.diff_id.0, &digest).into());
+    }
+    Ok(Taken::Split(collector.finish(), spool.map(kept).transpose()?))
+}
+
+/// Keeps a blob as it is; it must be what its descriptor says, and decompress to what the diff ID says.
+fn take_blob(
+    layer: &Layer,
+    original: &Descriptor,
+    blob: &mut (dyn Read + Send),
+    options: &BundleOptions,
+    task: &Task,
+) -> Result<Taken, BoxFault> {
+    let spool = spool_file(options)?;
+    let mut tee = Tee { inner: HashingReader::new(blob), copy: Some(&spool), task };
+    let doing = || format!("read layer {}", layer.diff_id);
+    io::copy(&mut tee, &mut io::sink()).doing(doing)?;
+    let (digest, size, _) = tee.inner.finish();
+    if digest != original.digest || size != original.size {
+        return Err(not_what_it_is_called(&original.digest, &digest).into());
+    }
+    let spool = kept(spool)?;
+    let mut id = blake3::Hasher::new();
+    let whole = || Section::new(spool.clone(), 0, size);
+    io::copy(&mut whole(), &mut id).doing(doing)?;
+    let mut head = Vec::new();
+    whole().take(MAGIC_BYTES as u64).read_to_end(&mut head).doing(doing)?;
+    let tar = compression::detect(&head).decoder(Box::new(whole()), &DecodeLimits::default()).doing(doing)?;
+    let mut tar = HashingReader::new(tar);
+    io::copy(&mut tar, &mut io::sink()).doing(doing)?;
+    let (digest, tar_size, _) = tar.finish();
+    if digest != layer.diff_id.0 {
+        return Err(not_what_it_is_called(&layer.diff_id.0, &digest).into());
+    }
+    let id = ContentId::from_bytes(*id.finalize().as_bytes());
+    Ok(Taken::Blob(Found { id, size, offset: 0, path: Box::default() }, tar_size, spool))
+}
+
+fn kept(file: std::fs::File) -> Result<Arc<dyn ReadAt>, BundleError> {
+    Ok(Arc::new(FileAt::new(file).doing(|| "read a spool file".into())?))
+}
+
+fn not_what_it_is_called(expected: &Digest, got: &Digest) -> BundleError {
+    BundleError::Digest { expected: *expected, got: *got }
+}
+
 /// A nameless file for what must be read again.
 fn spool_file(options: &BundleOptions) -> Result<std::fs::File, BundleError> {
     tempfile::tempfile_in(&options.spool_dir).doing(|| format!("make a spool file in {}", options.spool_dir.display()))
@@ -191,7 +254,7 @@ fn spool_file(options: &BundleOptions) -> Result<std::fs::File, BundleError> {
 struct Tee<'a, R> {
     inner: HashingReader<R>,
     copy: Option<&'a std::fs::File>,
-    task: &'a crate::base::progress::Task,
+    task: &'a Task,
 }
 
 impl<R: Read> Read for Tee<'_, R> {
@@ -218,10 +281,18 @@ struct Job<'a> {
 
 impl Job<'_> {
     fn add(&mut self, number: usize, taken: Taken) -> Part {
-        let Taken::Split(SplitLayer { recipe, found }, spool) = taken;
-        self.spools.push(spool);
         // The images' layers are capped far below 2^32.
-        Part::Split { recipe, numbers: self.catalog.add(number as u32, found) }
+        let number = number as u32;
+        match taken {
+            Taken::Split(SplitLayer { recipe, found }, spool) => {
+                self.spools.push(spool);
+                Part::Split { recipe, numbers: self.catalog.add(number, found) }
+            }
+            Taken::Blob(found, size, spool) => {
+                self.spools.push(Some(spool));
+                Part::Blob { content: self.catalog.add(number, vec![found])[0], size }
+            }
+        }
     }
 
     fn extent(&self, content: u32) -> Result<Extent, BoxFault> {
@@ -339,7 +410,15 @@ impl Job<'_> {
             Ok(())
         };
         for (layer, part) in self.layers.iter().zip(parts) {
-            let Part::Split { recipe, numbers } = part;
+            let original = layer.original.as_ref().map(|o| (o.media_type.clone(), o.digest, o.size));
+            let (recipe, numbers) = match part {
+                Part::Split { recipe, numbers } => (recipe, numbers),
+                Part::Blob { content, size } => {
+                    let kind = LayerKind::Blob { content: *content };
+                    index.layers.push(LayerRecord { diff_id: layer.diff_id, size: *size, kind, original });
+                    continue;
+                }
+            };
             let mut one = Vec::new();
             recipe.put(&mut one, &|local| numbers[local as usize]);
             self.prove(&one, recipe, layer)?;
@@ -354,7 +433,8 @@ impl Job<'_> {
                 offset: raw.len() as u32,
                 length: length.ok_or_else(too_large)?,
             };
-            index.layers.push(LayerRecord { diff_id: layer.diff_id, size: recipe.size, kind, original: None });
+            let original = original.filter(|_| !is_compressed(layer));
+            index.layers.push(LayerRecord { diff_id: layer.diff_id, size: recipe.size, kind, original });
             raw.append(&mut one);
         }
         if !raw.is_empty() {

@@ -3,6 +3,7 @@
 
 mod archive_options;
 mod convert;
+mod copy;
 mod exit;
 mod history;
 mod images;
@@ -11,8 +12,11 @@ mod output;
 mod parse;
 mod progress;
 mod render;
+mod repair;
 mod rmi;
 mod tag;
+mod trust;
+mod verify;
 mod version;
 
 use std::ffi::OsString;
@@ -74,11 +78,14 @@ pub enum ProgressMode {
 #[derive(Debug, Subcommand)]
 enum Command {
     Convert(convert::ConvertArgs),
+    Copy(copy::CopyArgs),
     History(history::HistoryArgs),
     Images(images::ImagesArgs),
     Inspect(inspect::InspectArgs),
+    Repair(repair::RepairArgs),
     Rmi(rmi::RmiArgs),
     Tag(tag::TagArgs),
+    Verify(verify::VerifyArgs),
     Version(version::VersionArgs),
 }
 
@@ -158,11 +165,14 @@ fn run(cli: Cli) -> Result<ExitCode, BoxFault> {
     let global = Global::resolve(&cli.global);
     match cli.command {
         Command::Convert(args) => convert::run(args, &global),
+        Command::Copy(args) => copy::run(args, &global),
         Command::History(args) => history::run(args, &global),
         Command::Images(args) => images::run(args, &global),
         Command::Inspect(args) => inspect::run(args, &global),
+        Command::Repair(args) => repair::run(args, &global),
         Command::Rmi(args) => rmi::run(args, &global),
         Command::Tag(args) => tag::run(args, &global),
+        Command::Verify(args) => verify::run(args, &global),
         Command::Version(args) => version::run(args, &global),
     }
 }

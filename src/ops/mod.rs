@@ -6,3 +6,5 @@ pub mod inspect;
 pub mod list;
 pub mod open;
 pub mod save;
+pub mod repair;
+pub mod verify;

@@ -10,9 +10,6 @@ use ssh_key::{HashAlg, PublicKey};
 use super::error::SealError;
 use super::sign::NAMESPACE;
 
-/// The longest file that is read, in bytes; the caller holds to it.
-pub const FILE_MAX: u64 = 16 << 20;
-
 /// Who may sign.
 #[derive(Debug, Clone, Default)]
 pub struct AllowedSigners {

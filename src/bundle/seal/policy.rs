@@ -28,9 +28,6 @@ use super::error::SealError;
 use super::verify::SignedBy;
 use crate::image::Reference;
 
-/// The longest policy that is read, in bytes; the caller holds to it.
-pub const POLICY_MAX: u64 = 1 << 20;
-
 /// A way for images into a store, beside bundles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -87,6 +87,9 @@ pub enum VolumeError {
         /// The file.
         path: PathBuf,
     },
+    /// A damaged place where only good bytes will do.
+    #[error(transparent)]
+    Damaged(#[from] Damaged),
     /// More damage than parity.
     #[error("cannot be repaired: {0}")]
     Lost(String),
@@ -138,6 +141,7 @@ impl Fault for VolumeError {
             Self::Missing { .. } => Class::NotFound,
             Self::NoRecord { .. }
             | Self::Length { .. }
+            | Self::Damaged(_)
             | Self::Lost(_)
             | Self::ParityDisagrees(_)
             | Self::Unfinished { .. } => Class::Integrity,

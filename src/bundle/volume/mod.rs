@@ -6,6 +6,7 @@
 mod bytes;
 mod check;
 mod code;
+mod copy;
 mod error;
 mod head;
 mod layout;
@@ -21,6 +22,7 @@ mod writer;
 
 pub use check::{Damage, Report, State, VolumeReport, check};
 pub use code::Budget;
+pub use copy::{Copied, copy};
 pub use error::{Damaged, VolumeError};
 pub use head::SetId;
 pub use layout::Extent;

@@ -141,7 +141,7 @@ pub fn write(
     };
     let put = |q: u64, at: u64, bytes: &[u8]| {
         let (file, offset) = parity[q as usize];
-        part(file).write_at(bytes, offset + at)
+        part(file).write_at(bytes, offset + at).map(drop)
     };
     code::encode(block_shape(&layout), &|_| true, &read, &put, budget, ctx)?;
 
@@ -174,7 +174,7 @@ pub fn write(
     };
     let put = |s: u64, at: u64, bytes: &[u8]| {
         let (file, offset) = shard_places[s as usize];
-        part(file).write_at(bytes, offset + at)
+        part(file).write_at(bytes, offset + at).map(drop)
     };
     code::encode(shape, &|_| true, &read, &put, budget, ctx)?;
     let mut shards = Vec::with_capacity(hashes.1);

@@ -37,15 +37,11 @@ impl Part {
             let mut options = OpenOptions::new();
             options.read(true).write(true).create(true).truncate(false).mode(0o644).custom_flags(libc::O_NOFOLLOW);
             let file = options.open(&part).at("create", &part)?;
-            match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-                Err(rustix::io::Errno::WOULDBLOCK) => {
-                    return Err(VolumeError::Unsuitable(format!(
-                        "{} is being written by another ferry",
-                        part.display()
-                    )));
-                }
-                // A file system without locks is no reason not to write to it.
-                Ok(()) | Err(_) => {}
+            let lock = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+            // A file system without locks is no reason not to write to it.
+            if lock == Err(rustix::io::Errno::WOULDBLOCK) {
+                let text = format!("{} is being written by another ferry", part.display());
+                return Err(VolumeError::Unsuitable(text));
             }
             if !resume {
                 file.set_len(0).at("truncate", &part)?;
@@ -61,19 +57,20 @@ impl Part {
         &self.path
     }
 
-    /// Writes `bytes`, unless they are there.
-    pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), VolumeError> {
+    /// Writes `bytes`, unless they are there; says whether it wrote.
+    pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<bool, VolumeError> {
         if offset + bytes.len() as u64 <= self.there {
             let mut old = vec![0; bytes.len()];
             self.file.read_exact_at(&mut old, offset).at("read", &self.part)?;
             if old == bytes {
-                return Ok(());
+                return Ok(false);
             }
         }
         if self.finished {
             return Err(VolumeError::Differs { path: self.path.clone() });
         }
-        Ok(self.file.write_all_at(bytes, offset).at("write", &self.part)?)
+        self.file.write_all_at(bytes, offset).at("write", &self.part)?;
+        Ok(true)
     }
 
     /// Reads what was written.

@@ -10,9 +10,8 @@ use super::check::Damage;
 use super::code::{self, Budget, Erased};
 use super::error::VolumeError;
 use super::parity::{Places, block_shape, table_shape};
-use super::record::Hash;
 use super::set::VolumeSet;
-use super::units::{Unit, fixed, piece_hash, units};
+use super::units::{Tables, Unit, fixed, units};
 use crate::base::durable::AtomicFile;
 use crate::base::{AtPath, Ctx};
 
@@ -24,7 +23,7 @@ pub struct Restored {
     blocks: Vec<u64>,
     parity: Vec<u64>,
     shards: Vec<u64>,
-    pieces: Vec<Option<Vec<u8>>>,
+    tables: Tables,
 }
 
 impl Restored {
@@ -38,7 +37,7 @@ impl Restored {
 
     /// Piece `k` of the tables.
     pub fn piece(&self, k: u64) -> Option<&[u8]> {
-        self.pieces.get(k as usize)?.as_deref()
+        self.tables.piece(k)
     }
 
     fn parity_at(&self, q: u64) -> Option<u64> {
@@ -78,7 +77,7 @@ pub fn restore(
     let file = tempfile::tempfile_in(scratch).at("create a scratch file in", scratch)?;
     let block = set.record.core.layout.block();
     let Damage { blocks, parity, shards, pieces, .. } = damage;
-    let restored = Restored { file, block, blocks, parity, shards, pieces };
+    let restored = Restored { file, block, blocks, parity, shards, tables: Tables(pieces) };
     if set.record.parity.is_some() {
         restored.decode_blocks(set, scratch, budget, ctx)?;
         if all {
@@ -125,7 +124,7 @@ impl Restored {
         for d in &self.blocks {
             ctx.check()?;
             self.read_block(set, *d, 0, &mut bytes)?;
-            if Some(*blake3::hash(&bytes).as_bytes()) != self.block_hash(set, *d) {
+            if Some(*blake3::hash(&bytes).as_bytes()) != self.tables.hash_of(&set.record, Unit::Block(*d)) {
                 return Err(VolumeError::ParityDisagrees(place_of_block(set, *d)));
             }
         }
@@ -172,35 +171,6 @@ impl Restored {
         code::encode(table_shape(&parity.layout), &|_| true, &read, &write, budget, ctx)
     }
 
-    fn entry(&self, piece: u64, hash: u64) -> Option<Hash> {
-        let start = hash as usize * 32;
-        self.piece(piece)?.get(start..start + 32)?.try_into().ok()
-    }
-
-    fn block_hash(&self, set: &VolumeSet, d: u64) -> Option<Hash> {
-        let layout = &set.record.core.layout;
-        let (v, b) = layout.volume_of_block(d);
-        self.entry(layout.first_piece(v) + b / layout.per_piece(), b % layout.per_piece())
-    }
-
-    /// What a unit must hash to.
-    fn hash_of(&self, set: &VolumeSet, unit: Unit) -> Option<Hash> {
-        let layout = &set.record.core.layout;
-        let parity = set.record.parity.as_ref();
-        match unit {
-            Unit::Block(d) => self.block_hash(set, d),
-            Unit::Piece(k) => piece_hash(&set.record, k).copied(),
-            Unit::Shard(s) => parity?.shards.get(s as usize).copied(),
-            Unit::Parity(q) => {
-                let i = parity?.layout.area_of_block(q);
-                let n = q - parity?.layout.blocks(i).start;
-                let piece = layout.all_pieces() + parity?.layout.first_piece(i);
-                self.entry(piece + n / layout.per_piece(), n % layout.per_piece())
-            }
-            Unit::Head | Unit::Frame => None,
-        }
-    }
-
     /// Writes volume `number` as it was at `path`: complete and checked, or not at all.
     fn write_volume(&self, set: &VolumeSet, number: u32, path: &Path, ctx: &Ctx) -> Result<(), VolumeError> {
         let mut out = AtomicFile::create(path, 0o644)?;
@@ -220,7 +190,7 @@ impl Restored {
                 (_, Some(offset)) => self.file.read_exact_at(&mut bytes, offset).at("read a scratch file for", path)?,
                 _ => set.read_at(number - 1, &mut bytes, extent.offset)?,
             }
-            let expected = self.hash_of(set, unit);
+            let expected = self.tables.hash_of(&set.record, unit);
             let fixed = matches!(unit, Unit::Head | Unit::Frame);
             if bytes.len() as u64 != extent.len || !fixed && Some(*blake3::hash(&bytes).as_bytes()) != expected {
                 let place = format!("byte {} of {}", extent.offset, path.display());

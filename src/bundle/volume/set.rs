@@ -37,6 +37,9 @@ pub struct VolumeSet {
     pub files: Vec<Option<Volume>>,
 }
 
+/// What makes a file look like a volume of a set, by number.
+type Sign<'a> = dyn Fn(&VolumeSet, &Volume, u32) -> bool + 'a;
+
 /// A file that may be a volume.
 struct Candidate {
     volume: Volume,
@@ -142,7 +145,7 @@ impl VolumeSet {
         let has_name =
             |set: &Self, volume: &Volume, number: u32| set.path_of(number).file_name() == volume.path.file_name();
         let has_length = |set: &Self, volume: &Volume, number: u32| set.record.file_len(number) == volume.len;
-        let signs: [&dyn Fn(&Self, &Volume, u32) -> bool; 3] = [&has_frame, &has_name, &has_length];
+        let signs: [&Sign<'_>; 3] = [&has_frame, &has_name, &has_length];
         for sign in signs {
             for number in 1..=self.record.all_volumes() {
                 let missing = self.files[number as usize - 1].is_none();

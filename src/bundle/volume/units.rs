@@ -86,3 +86,40 @@ pub fn fixed(record: &Record, number: u32, unit: Unit) -> Option<Vec<u8>> {
         _ => None,
     }
 }
+
+/// The pieces of all tables of a set, as far as they are known and right.
+#[derive(Debug, Clone)]
+pub struct Tables(pub Vec<Option<Vec<u8>>>);
+
+impl Tables {
+    /// Piece `k` as it lies in its file.
+    pub fn piece(&self, k: u64) -> Option<&[u8]> {
+        self.0.get(k as usize)?.as_deref()
+    }
+
+    fn entry(&self, piece: u64, hash: u64) -> Option<Hash> {
+        let start = hash as usize * 32;
+        self.piece(piece)?.get(start..start + 32)?.try_into().ok()
+    }
+
+    /// What a unit must hash to; nothing for heads and frames, which follow from the record.
+    pub fn hash_of(&self, record: &Record, unit: Unit) -> Option<Hash> {
+        let layout = &record.core.layout;
+        let per = layout.per_piece();
+        let parity = record.parity.as_ref();
+        match unit {
+            Unit::Block(d) => {
+                let (v, b) = layout.volume_of_block(d);
+                self.entry(layout.first_piece(v) + b / per, b % per)
+            }
+            Unit::Piece(k) => piece_hash(record, k).copied(),
+            Unit::Shard(s) => parity?.shards.get(s as usize).copied(),
+            Unit::Parity(q) => {
+                let i = parity?.layout.area_of_block(q);
+                let n = q - parity?.layout.blocks(i).start;
+                self.entry(layout.all_pieces() + parity?.layout.first_piece(i) + n / per, n % per)
+            }
+            Unit::Head | Unit::Frame => None,
+        }
+    }
+}

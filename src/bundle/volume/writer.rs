@@ -164,7 +164,7 @@ impl<'a> SetWriter<'a> {
         match &mut self.out {
             Out::Pipe(pipe) => pipe.write_all(bytes).map_err(VolumeError::Pipe),
             Out::Files { parts, .. } => match parts.last() {
-                Some(part) => part.write_at(bytes, offset),
+                Some(part) => part.write_at(bytes, offset).map(drop),
                 None => Ok(()),
             },
         }

@@ -1,0 +1,192 @@
+//! A bundle as a whole: images into a signed, encrypted, protected volume set, and out of one.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::read::Bundle;
+use super::seal::{Encrypting, Identities, Policy, Recipients, SealError, SignedBy, Signer, Trust};
+use super::source::BundleSource;
+use super::volume::{
+    Budget, ParityShare, SetId, SetReader, SetWriter, VolumeError, VolumeSet, VolumeSize, WriteOptions, Written, check,
+    restore,
+};
+use super::write::{BundleOptions, BundleReport, BundleSink};
+use crate::base::{AtPath, BoxFault, Ctx, ReadAt};
+use crate::image::{Image, ImageSink, ImageSource};
+
+/// What a bundle is carried in.
+#[derive(Default)]
+pub struct Carriage {
+    /// The most bytes of a file; without it there is one file.
+    pub volume_size: Option<VolumeSize>,
+    /// The share of parity.
+    pub parity: Option<ParityShare>,
+    /// Go on where an earlier run ended.
+    pub resume: bool,
+    /// Whom it is encrypted to.
+    pub recipients: Option<Recipients>,
+    /// Who signs it.
+    pub signer: Option<Signer>,
+    /// What the parity may take.
+    pub budget: Budget,
+}
+
+/// Where a bundle goes.
+pub enum Target<'a> {
+    /// A file, or the numbered files made of its name.
+    Path(&'a Path),
+    /// Something that only goes forward.
+    Pipe(Box<dyn Write + Send + 'a>),
+}
+
+/// Writes images as a bundle. With a path, files have their names only when all is written.
+pub fn write(
+    source: &dyn ImageSource,
+    images: &[Image],
+    target: Target<'_>,
+    carriage: Carriage,
+    options: BundleOptions,
+    ctx: &Ctx,
+) -> Result<(BundleReport, Written), BoxFault> {
+    let Carriage { volume_size, parity, resume, recipients, signer, budget } = carriage;
+    let encrypted = recipients.is_some();
+    let set = if encrypted { random_id()? } else { set_id(images, &options, volume_size, parity) };
+    let volume = WriteOptions { set, encrypted, volume_size, parity, resume, budget };
+    let writer = match target {
+        Target::Path(path) => SetWriter::to_path(path, volume)?,
+        Target::Pipe(pipe) => SetWriter::to_pipe(pipe, volume)?,
+    };
+    let sign = |statement: &str| match &signer {
+        Some(signer) => Ok(vec![signer.sign(statement.as_bytes())?]),
+        None => Ok(Vec::new()),
+    };
+    let written = |error| SealError::Encrypt(format!("the bundle cannot be written: {error}"));
+    match recipients {
+        None => {
+            let (report, writer) = sink(writer, source, images, options, ctx)?;
+            Ok((report, writer.finish(Some(&sign), ctx)?))
+        }
+        Some(recipients) => {
+            let sealing: Encrypting<_> = recipients.encrypt(writer)?;
+            let (report, sealing) = sink(sealing, source, images, options, ctx)?;
+            let writer = sealing.finish().map_err(written)?;
+            Ok((report, writer.finish(Some(&sign), ctx)?))
+        }
+    }
+}
+
+fn sink<W: Write>(
+    out: W,
+    source: &dyn ImageSource,
+    images: &[Image],
+    options: BundleOptions,
+    ctx: &Ctx,
+) -> Result<(BundleReport, W), BoxFault> {
+    let mut sink = BundleSink::new(out, options);
+    let report = sink.take(source, images, ctx)?;
+    Ok((report, sink.into_inner()))
+}
+
+/// Follows from what goes in and how, so that an interrupted set can be written again and compared.
+fn set_id(images: &[Image], options: &BundleOptions, size: Option<VolumeSize>, parity: Option<ParityShare>) -> SetId {
+    let mut input = format!("{:?} {} {size:?} {parity:?}\n", options.level, options.keep_originals);
+    for image in images {
+        input += &format!("{}\n", image.config.id());
+        for name in &image.names {
+            input += &format!("\t{}\n", name.full());
+        }
+    }
+    SetId::derive(input.as_bytes())
+}
+
+/// An ID made of an encrypted bundle's images would let others find out which they are.
+fn random_id() -> Result<SetId, BoxFault> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(std::io::Error::other).at("read", "the system's random numbers")?;
+    Ok(SetId::from_bytes(bytes))
+}
+
+/// One authority on what comes in: the user's flags, or a policy.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    /// Whose signature counts.
+    pub trust: Trust,
+    /// Whether there must be one. An unsigned bundle passes without; one that is signed by nobody who counts does not.
+    pub required: bool,
+    /// Who may sign what.
+    pub policy: Option<Policy>,
+}
+
+/// What it takes to open a bundle.
+pub struct Access {
+    /// Keys of encrypted bundles.
+    pub identities: Identities,
+    /// All of them must let the bundle through.
+    pub gates: Vec<Gate>,
+    /// Whether damage is mended on the fly, as far as the parity goes.
+    pub repair: bool,
+    /// Where nameless files go meanwhile.
+    pub scratch: PathBuf,
+    /// Memory for frames, in bytes.
+    pub memory: u64,
+    /// What mending may take.
+    pub budget: Budget,
+}
+
+/// An opened bundle.
+pub struct Opened {
+    /// Its images.
+    pub source: BundleSource,
+    /// The signatures that counted.
+    pub signed_by: Vec<SignedBy>,
+}
+
+/// Opens the bundle that `paths` name: a directory, any of its volumes, or several. Its signature is checked before a
+/// byte of its stream is used, and every block before a byte of it is.
+pub fn open(paths: &[PathBuf], access: &Access, ctx: &Ctx) -> Result<Opened, BoxFault> {
+    let set = VolumeSet::open(paths)?;
+    let origin = set.near().display().to_string();
+    let signers = pass(&set, &access.gates, &origin)?;
+    let encrypted = set.encrypted();
+    let stream: Arc<dyn ReadAt> = Arc::new(reader(set, access, ctx)?);
+    let stream = if encrypted { Arc::new(access.identities.open(&origin, stream)?) } else { stream };
+    let bundle = Bundle::open(stream, origin)?;
+    let source = BundleSource::new(bundle, access.scratch.clone(), access.memory)?;
+    for (gate, signers) in access.gates.iter().zip(&signers) {
+        let Some(policy) = gate.policy.as_ref().filter(|_| gate.required) else { continue };
+        for image in source.images() {
+            policy.may_sign(signers, &image.names)?;
+        }
+    }
+    let mut signed_by: Vec<SignedBy> = Vec::new();
+    for signer in signers.into_iter().flatten() {
+        if !signed_by.contains(&signer) {
+            signed_by.push(signer);
+        }
+    }
+    Ok(Opened { source, signed_by })
+}
+
+/// The signatures that count at each gate, or the first gate's refusal.
+pub fn pass(set: &VolumeSet, gates: &[Gate], origin: &str) -> Result<Vec<Vec<SignedBy>>, SealError> {
+    let judge = |gate: &Gate| {
+        if set.signatures().is_empty() && !gate.required {
+            return Ok(Vec::new());
+        }
+        gate.trust.verify(origin, &set.statement(), set.signatures())
+    };
+    gates.iter().map(judge).collect()
+}
+
+fn reader(set: VolumeSet, access: &Access, ctx: &Ctx) -> Result<SetReader, VolumeError> {
+    if !access.repair {
+        return SetReader::new(set);
+    }
+    let damage = check(&set, access.budget, ctx)?;
+    if damage.report.intact() {
+        return SetReader::new(set);
+    }
+    let restored = restore(&set, damage, false, &access.scratch, access.budget, ctx)?;
+    Ok(SetReader::repaired(set, restored))
+}

@@ -1,0 +1,94 @@
+//! Copies a set to another medium, volume by volume, checking what is read and what is there already.
+
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::error::{Damaged, VolumeError};
+use super::part::Part;
+use super::set::VolumeSet;
+use super::units::{Tables, Unit, fixed, piece_hash, units};
+use crate::base::{AtPath, Ctx, durable};
+
+/// What was copied.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Copied {
+    /// The files at the destination.
+    pub files: Vec<PathBuf>,
+    /// Bytes of them that were there already, and right.
+    pub there: u64,
+    /// Bytes that were written.
+    pub written: u64,
+}
+
+/// Copies every volume into the directory `to`, or a set of one volume to the file `to`. Every byte is checked as it is read. Bytes that an
+/// interrupted copy left are compared, not written again; a volume has its name only when it is whole and durable.
+/// What is left of an interrupted copy stays for the next one.
+pub fn copy(set: &VolumeSet, to: &Path, ctx: &Ctx) -> Result<Copied, VolumeError> {
+    set.complete()?;
+    let directory = to.is_dir();
+    if !directory && set.record.all_volumes() > 1 {
+        let text = format!("{} is no directory, and the bundle has several volumes", to.display());
+        return Err(VolumeError::Unsuitable(text));
+    }
+    let tables = load_tables(set)?;
+    let mut copied = Copied::default();
+    let total = set.files.iter().flatten().map(|volume| volume.len).sum();
+    let task = ctx.begin("Copying", set.near().display().to_string(), Some(total));
+    for (volume, number) in set.files.iter().zip(1..) {
+        let Some(volume) = volume else {
+            let path = set.path_of(number);
+            ctx.warn(format!("parity volume {} is missing and not copied", path.display()));
+            continue;
+        };
+        let name = volume.path.file_name().unwrap_or_default();
+        let target = if directory { to.join(name) } else { to.to_owned() };
+        let mut part = Part::create(&target, true)?;
+        let mut bytes = Vec::new();
+        for (unit, extent) in units(&set.record, number) {
+            task.advance(extent.len)?;
+            let damaged =
+                || VolumeError::Damaged(Damaged { path: volume.path.clone(), offset: extent.offset, len: extent.len });
+            bytes.resize(extent.len as usize, 0);
+            if volume.len < extent.offset + extent.len {
+                return Err(damaged());
+            }
+            volume.file.read_exact_at(&mut bytes, extent.offset).at("read", &volume.path)?;
+            let good = match unit {
+                Unit::Head | Unit::Frame => fixed(&set.record, number, unit).as_ref() == Some(&bytes),
+                _ => tables.hash_of(&set.record, unit) == Some(*blake3::hash(&bytes).as_bytes()),
+            };
+            if !good {
+                return Err(damaged());
+            }
+            let new = part.write_at(&bytes, extent.offset)?;
+            *(if new { &mut copied.written } else { &mut copied.there }) += extent.len;
+        }
+        part.complete(set.record.file_len(number))?;
+        part.name()?;
+        let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty());
+        durable::sync_dir(parent.unwrap_or(Path::new(".")))?;
+        copied.files.push(target);
+    }
+    task.complete();
+    Ok(copied)
+}
+
+/// The tables of the volumes that are there.
+fn load_tables(set: &VolumeSet) -> Result<Tables, VolumeError> {
+    let parity = set.record.parity.as_ref().map_or(0, |parity| parity.pieces.len());
+    let mut tables = Tables(vec![None; set.record.core.pieces.len() + parity]);
+    for (volume, number) in set.files.iter().zip(1..) {
+        let Some(volume) = volume else { continue };
+        for (unit, extent) in units(&set.record, number) {
+            let Unit::Piece(k) = unit else { continue };
+            let mut bytes = vec![0; extent.len as usize];
+            volume.file.read_exact_at(&mut bytes, extent.offset).at("read", &volume.path)?;
+            if Some(blake3::hash(&bytes).as_bytes()) != piece_hash(&set.record, k) {
+                let damaged = Damaged { path: volume.path.clone(), offset: extent.offset, len: extent.len };
+                return Err(VolumeError::Damaged(damaged));
+            }
+            tables.0[k as usize] = Some(bytes);
+        }
+    }
+    Ok(tables)
+}

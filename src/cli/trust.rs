@@ -1,0 +1,116 @@
+//! Options about signatures and encryption, and the files, the agent and the terminal behind them.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use rustix::termios::{self, LocalModes, OptionalActions};
+
+use crate::base::caps::read_all;
+use crate::base::{AtPath, BoxFault, PathError};
+use crate::bundle::BundleOptions;
+use crate::bundle::carry::{Access, Gate};
+use crate::bundle::seal::{AllowedSigners, Identities, Passphrase, Policy, RevokedKeys, Trust};
+use crate::bundle::volume::Budget;
+
+/// The policy of the whole system.
+const SYSTEM_POLICY: &str = "/etc/ferry/policy.json";
+/// Key, policy and signers files are smaller than this, in bytes.
+const FILE_MAX: u64 = 16 << 20;
+
+/// Options of commands that read bundles.
+#[derive(Debug, Clone, Default, Args)]
+pub struct AccessArgs {
+    /// A key that opens an encrypted bundle: a file of age identities or an OpenSSH ed25519 key
+    #[arg(long, value_name = "FILE")]
+    identity: Vec<PathBuf>,
+    /// Accept only bundles signed by these keys (OpenSSH allowed-signers file), and unsigned ones
+    #[arg(long, value_name = "FILE")]
+    allowed_signers: Option<PathBuf>,
+    /// Keys that are no longer accepted, one a line
+    #[arg(long, value_name = "FILE", requires = "allowed_signers")]
+    revoked_keys: Option<PathBuf>,
+    /// Refuse bundles that are not signed
+    #[arg(long, requires = "allowed_signers")]
+    require_signature: bool,
+    /// Obey this policy too, beside /etc/ferry/policy.json
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+}
+
+impl AccessArgs {
+    /// The policies that hold: the system's, and the one named.
+    pub fn policies(&self) -> Result<Vec<Policy>, BoxFault> {
+        let mut policies = Vec::new();
+        let system = Path::new(SYSTEM_POLICY);
+        match read(system) {
+            Ok(content) => policies.push(Policy::parse(system, &content)?),
+            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => {}
+            // A policy that cannot be read must not be taken for none.
+            Err(error) => return Err(error.into()),
+        }
+        if let Some(path) = &self.policy {
+            policies.push(Policy::parse(path, &read(path)?)?);
+        }
+        Ok(policies)
+    }
+
+    /// What it takes to open bundles by these options and the policies.
+    pub fn access(&self, repair: bool, scratch: PathBuf) -> Result<Access, BoxFault> {
+        let mut gates = Vec::new();
+        if let Some(path) = &self.allowed_signers {
+            let trust = trust(path, self.revoked_keys.as_deref())?;
+            gates.push(Gate { trust, required: self.require_signature, policy: None });
+        }
+        for policy in self.policies()? {
+            let Some(path) = policy.allowed_signers() else { continue };
+            let trust = trust(path, policy.revoked_keys())?;
+            gates.push(Gate { trust, required: policy.requires_signature(), policy: Some(policy) });
+        }
+        let mut identities = Identities::new(Some(passphrase()));
+        for path in &self.identity {
+            let content = String::from_utf8_lossy(&read(path)?).into_owned();
+            identities.add(&path.display().to_string(), &content)?;
+        }
+        Ok(Access { identities, gates, repair, scratch, memory: BundleOptions::MEMORY, budget: Budget::default() })
+    }
+}
+
+fn trust(allowed: &Path, revoked: Option<&Path>) -> Result<Trust, BoxFault> {
+    let text = String::from_utf8_lossy(&read(allowed)?).into_owned();
+    let allowed = AllowedSigners::parse(allowed, &text)?;
+    let revoked = revoked.map(|path| -> Result<_, BoxFault> { Ok(RevokedKeys::parse(path, &read(path)?)?) });
+    Ok(Trust { allowed, revoked: revoked.transpose()?.unwrap_or_default(), now: jiff::Timestamp::now() })
+}
+
+/// A small file as a whole.
+pub fn read(path: &Path) -> Result<Vec<u8>, PathError> {
+    let mut file = File::open(path).at("open", path)?;
+    read_all(&mut file, FILE_MAX, "the file").at("read", path)
+}
+
+/// Passphrases come from `FERRY_PASSPHRASE`, or from the terminal.
+pub fn passphrase() -> Passphrase {
+    Arc::new(|what| match std::env::var("FERRY_PASSPHRASE") {
+        Ok(passphrase) => Some(passphrase),
+        Err(_) => ask(&format!("Passphrase of {what}: ")),
+    })
+}
+
+/// Asks on the terminal, without showing what is typed; nothing where there is no terminal.
+fn ask(question: &str) -> Option<String> {
+    let mut terminal = File::options().read(true).write(true).open("/dev/tty").ok()?;
+    let before = termios::tcgetattr(&terminal).ok()?;
+    let mut silent = before.clone();
+    silent.local_modes.remove(LocalModes::ECHO);
+    terminal.write_all(question.as_bytes()).ok()?;
+    termios::tcsetattr(&terminal, OptionalActions::Flush, &silent).ok()?;
+    let mut line = String::new();
+    let read = BufReader::new(&terminal).read_line(&mut line);
+    // Whatever was typed, the terminal shows again what comes next.
+    let restored = termios::tcsetattr(&terminal, OptionalActions::Flush, &before);
+    terminal.write_all(b"\n").ok()?;
+    (read.is_ok() && restored.is_ok() && !line.is_empty()).then(|| line.trim_end_matches(['\r', '\n']).to_owned())
+}

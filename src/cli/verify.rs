@@ -1,0 +1,167 @@
+//! `ferry verify`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use super::trust::AccessArgs;
+use super::{Global, exit, output};
+use crate::base::{AtPath, BoxFault, Class, durable};
+use crate::bundle::seal::armor;
+use crate::bundle::volume::{State, VolumeReport};
+use crate::ops::verify::{self, Verified};
+
+/// Check that a bundle is whole, and who signed it
+///
+/// Every volume is read once, from its first byte to its last; damage is located to the block, and parity says whether
+/// `ferry repair` can mend it. Exits with 6 when anything is damaged or missing.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// A bundle: its directory, any of its volumes, or several
+    #[arg(required = true, value_name = "BUNDLE")]
+    paths: Vec<PathBuf>,
+    /// Prove every layer against its digests too
+    #[arg(long)]
+    deep: bool,
+    /// How to show the result
+    #[arg(long, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
+    format: Format,
+    /// Write what is signed and the signatures into this directory, for `ssh-keygen -Y verify -n ferry-bundle`
+    #[arg(long, value_name = "DIR")]
+    export_signature: Option<PathBuf>,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+/// How to show the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Lines
+    Text,
+    /// One JSON object
+    Json,
+}
+
+/// Verifies.
+pub fn run(args: VerifyArgs, global: &Global) -> Result<ExitCode, BoxFault> {
+    let access = args.access.access(false, std::env::temp_dir())?;
+    let verified = verify::verify(&args.paths, &access, args.deep, &global.ctx)?;
+    if let Some(directory) = &args.export_signature {
+        std::fs::create_dir_all(directory).at("create", directory)?;
+        durable::write(&directory.join("statement"), verified.statement.as_bytes(), 0o644)?;
+        for (blob, number) in verified.signatures.iter().zip(1..) {
+            let name = if number == 1 { "statement.sig".into() } else { format!("statement.{number}.sig") };
+            durable::write(&directory.join(name), armor(blob).as_bytes(), 0o644)?;
+        }
+    }
+    match args.format {
+        Format::Text => output::print(text(&verified))?,
+        Format::Json => output::line(json(&verified).to_string())?,
+    }
+    if verified.report.intact() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    Ok(ExitCode::from(exit::code(Class::Integrity)))
+}
+
+fn state(volume: &VolumeReport) -> &'static str {
+    match volume.state {
+        State::Intact => "intact",
+        State::Damaged => "damaged",
+        State::Missing => "missing",
+    }
+}
+
+fn text(verified: &Verified) -> String {
+    // Enough to see where it is; --format json has all.
+    const RUNS: usize = 8;
+    let report = &verified.report;
+    let mut text = format!("Set:       {}\nRoot:      blake3:{}\n", verified.set, verified.root);
+    text += &format!("Encrypted: {}\n", if verified.encrypted { "yes" } else { "no" });
+    if verified.signed_by.is_empty() {
+        let what = match verified.signatures.len() {
+            0 => "no".to_owned(),
+            n => format!("{n} signatures, checked against no keys: give --allowed-signers"),
+        };
+        text += &format!("Signed:    {what}\n");
+    }
+    for signer in &verified.signed_by {
+        text += &format!("Signed:    by {} ({})\n", signer.principals.join(", "), signer.fingerprint);
+    }
+    for volume in &report.volumes {
+        let kind = if volume.parity { " (parity)" } else { "" };
+        text += &format!("Volume {}{kind}: {}: {}\n", volume.number, volume.path.display(), state(volume));
+        if volume.state == State::Damaged && volume.len != volume.expected {
+            text += &format!("    {} bytes long, should be {}\n", volume.len, volume.expected);
+        }
+        for run in volume.damaged.iter().take(RUNS) {
+            text += &format!("    bytes {} to {}\n", run.offset, run.offset + run.len - 1);
+        }
+        if volume.damaged.len() > RUNS {
+            text += &format!("    and {} more places\n", volume.damaged.len() - RUNS);
+        }
+    }
+    text += &format!("Blocks:    {} of {} bytes, {} lost", report.blocks, report.block, report.lost_blocks);
+    if report.unchecked_blocks > 0 {
+        text += &format!(" ({} cannot be checked: their table is damaged)", report.unchecked_blocks);
+    }
+    text += &format!("\nParity:    {} blocks, {} lost\n", report.parity_blocks, report.lost_parity);
+    if let Some((images, layers)) = verified.proven {
+        text += &format!("Proven:    {images} images, {layers} layers\n");
+    }
+    text += match (report.intact(), report.repairable()) {
+        (true, _) => "The bundle is intact.\n",
+        (false, true) => "The bundle is damaged; ferry repair can mend it.\n",
+        (false, false) => "",
+    };
+    if !report.repairable() {
+        text += &format!("The bundle cannot be repaired: {}.\n", report.losses());
+    }
+    output::clean(&text)
+}
+
+fn json(verified: &Verified) -> Value {
+    let report = &verified.report;
+    let volumes: Vec<Value> = report
+        .volumes
+        .iter()
+        .map(|volume| {
+            let damaged: Vec<Value> =
+                volume.damaged.iter().map(|run| json!({"offset": run.offset, "bytes": run.len})).collect();
+            json!({
+                "number": volume.number,
+                "parity": volume.parity,
+                "path": volume.path.display().to_string(),
+                "state": state(volume),
+                "bytes": volume.len,
+                "expectedBytes": volume.expected,
+                "damaged": damaged,
+            })
+        })
+        .collect();
+    let signed: Vec<Value> = verified
+        .signed_by
+        .iter()
+        .map(|signer| json!({"principals": signer.principals, "fingerprint": signer.fingerprint}))
+        .collect();
+    json!({
+        "set": verified.set.to_string(),
+        "root": format!("blake3:{}", verified.root),
+        "encrypted": verified.encrypted,
+        "signatures": verified.signatures.len(),
+        "signedBy": signed,
+        "intact": report.intact(),
+        "repairable": report.repairable(),
+        "blockBytes": report.block,
+        "blocks": report.blocks,
+        "lostBlocks": report.lost_blocks,
+        "uncheckedBlocks": report.unchecked_blocks,
+        "parityBlocks": report.parity_blocks,
+        "lostParityBlocks": report.lost_parity,
+        "blocksBeyondRepair": report.beyond_repair,
+        "volumes": volumes,
+        "proven": verified.proven.map(|(images, layers)| json!({"images": images, "layers": layers})),
+    })
+}
