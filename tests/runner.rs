@@ -1,5 +1,6 @@
 //! The integration tests: one binary, a module for each area.
 
+mod archive;
 mod bundle;
 mod dependencies;
 mod layer;

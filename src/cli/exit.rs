@@ -2,7 +2,25 @@
 
 use std::process::ExitCode;
 
+use super::hint;
 use crate::base::{Class, Fault};
+
+/// The exit codes, for `ferry --help`.
+pub const TABLE: &str = "\
+Exit codes:
+  0    done
+  1    the system failed: input, output, permissions
+  2    the command line is wrong
+  3    something named does not exist
+  4    something exists already, is in use, or is in another state than needed
+  5    input is malformed or over a limit
+  6    bytes are not what a digest, checksum or signature promises
+  7    a policy, a lock or a safety rule forbids it
+  8    there is not enough room
+  9    the far side, or the line to it, failed
+  10   the format, kernel or host lacks something
+  130  interrupted
+  141  the reader of standard output went away";
 
 /// The command line is wrong.
 pub fn usage() -> ExitCode {
@@ -29,6 +47,9 @@ pub fn code(class: Class) -> u8 {
 /// Prints the error and gives its exit code.
 pub fn report(fault: &dyn Fault) -> ExitCode {
     eprintln!("ferry: {}", one_line(&fault.to_string()));
+    if let Some(hint) = hint::of(fault) {
+        eprintln!("hint: {hint}");
+    }
     ExitCode::from(code(fault.class()))
 }
 

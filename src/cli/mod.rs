@@ -2,12 +2,16 @@
 //! knows exit codes. One file a command.
 
 mod archive_options;
+mod completion;
 mod convert;
 mod copy;
 mod exit;
+mod hint;
 mod history;
 mod images;
+mod info;
 mod inspect;
+mod man;
 mod output;
 mod parse;
 mod progress;
@@ -31,7 +35,7 @@ use crate::store::{self, Store};
 
 /// Carries container images where there is no network, and runs them there.
 #[derive(Debug, Parser)]
-#[command(name = "ferry", version, propagate_version = false, max_term_width = 100)]
+#[command(name = "ferry", version, propagate_version = false, max_term_width = 100, after_long_help = exit::TABLE)]
 pub struct Cli {
     #[command(flatten)]
     global: GlobalArgs,
@@ -41,9 +45,10 @@ pub struct Cli {
 
 /// Options that every command takes.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
 pub struct GlobalArgs {
     /// The store's directory [default: /var/lib/ferry, or ~/.local/share/ferry for users]
-    #[arg(long, global = true, env = "FERRY_ROOT", value_name = "DIR")]
+    #[arg(long, global = true, env = "FERRY_ROOT", hide_env_values = true, value_name = "DIR")]
     root: Option<PathBuf>,
     /// How much to log to standard error
     #[arg(long, global = true, value_enum, default_value_t = LogLevel::Warn, value_name = "LEVEL")]
@@ -77,11 +82,14 @@ pub enum ProgressMode {
 /// Each command's arguments, in its own file.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Completion(completion::CompletionArgs),
     Convert(convert::ConvertArgs),
     Copy(copy::CopyArgs),
     History(history::HistoryArgs),
     Images(images::ImagesArgs),
+    Info(info::InfoArgs),
     Inspect(inspect::InspectArgs),
+    Man(man::ManArgs),
     Repair(repair::RepairArgs),
     Rmi(rmi::RmiArgs),
     Tag(tag::TagArgs),
@@ -164,11 +172,14 @@ fn default_root() -> PathBuf {
 fn run(cli: Cli) -> Result<ExitCode, BoxFault> {
     let global = Global::resolve(&cli.global);
     match cli.command {
+        Command::Completion(args) => completion::run(args, &global),
         Command::Convert(args) => convert::run(args, &global),
         Command::Copy(args) => copy::run(args, &global),
         Command::History(args) => history::run(args, &global),
         Command::Images(args) => images::run(args, &global),
+        Command::Info(args) => info::run(args, &global),
         Command::Inspect(args) => inspect::run(args, &global),
+        Command::Man(args) => man::run(args, &global),
         Command::Repair(args) => repair::run(args, &global),
         Command::Rmi(args) => rmi::run(args, &global),
         Command::Tag(args) => tag::run(args, &global),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+pub mod images;
 pub mod peers;
 
 /// The ferry that cargo built for the tests.

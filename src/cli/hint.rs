@@ -1,0 +1,48 @@
+//! The way out of an error, where there is one that a flag or another command gives.
+
+use std::error::Error;
+
+use crate::archive::ArchiveError;
+use crate::base::Fault;
+use crate::layer::compression::WindowTooLarge;
+use crate::store::StoreError;
+
+/// What the user can do about a failure.
+pub fn of(fault: &dyn Fault) -> Option<&'static str> {
+    let mut next: Option<&(dyn Error + 'static)> = Some(fault);
+    while let Some(error) = next {
+        if let Some(hint) = one(error) {
+            return Some(hint);
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn one(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    if let Some(error) = error.downcast_ref::<std::io::Error>() {
+        return one(error.get_ref()?);
+    }
+    if error.is::<WindowTooLarge>() {
+        return Some("--max-window accepts larger windows, at the price of as much memory");
+    }
+    if let Some(error) = error.downcast_ref::<ArchiveError>() {
+        return match error {
+            ArchiveError::NotAnArchive { reason, .. } if reason.contains("root file system") => {
+                Some("`ferry import` makes an image of a root file system")
+            }
+            ArchiveError::Platform { .. } | ArchiveError::AmbiguousPlatform { .. } => {
+                Some("choose one of them with --platform")
+            }
+            ArchiveError::Spool { .. } => Some("--spool-dir names another directory; a file needs none"),
+            _ => None,
+        };
+    }
+    match error.downcast_ref::<StoreError>()? {
+        StoreError::InUse { forcible: true, .. } | StoreError::ReferenceInUse { .. } => {
+            Some("-f removes it all the same")
+        }
+        StoreError::NameTaken { .. } => Some("--on-conflict says what becomes of names that are taken"),
+        _ => None,
+    }
+}
