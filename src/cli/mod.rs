@@ -9,8 +9,10 @@ mod exit;
 mod hint;
 mod history;
 mod images;
+mod import;
 mod info;
 mod inspect;
+mod load;
 mod man;
 mod output;
 mod parse;
@@ -18,6 +20,7 @@ mod progress;
 mod render;
 mod repair;
 mod rmi;
+mod save;
 mod tag;
 mod trust;
 mod verify;
@@ -87,11 +90,14 @@ enum Command {
     Copy(copy::CopyArgs),
     History(history::HistoryArgs),
     Images(images::ImagesArgs),
+    Import(import::ImportArgs),
     Info(info::InfoArgs),
     Inspect(inspect::InspectArgs),
+    Load(load::LoadArgs),
     Man(man::ManArgs),
     Repair(repair::RepairArgs),
     Rmi(rmi::RmiArgs),
+    Save(save::SaveArgs),
     Tag(tag::TagArgs),
     Verify(verify::VerifyArgs),
     Version(version::VersionArgs),
@@ -177,11 +183,14 @@ fn run(cli: Cli) -> Result<ExitCode, BoxFault> {
         Command::Copy(args) => copy::run(args, &global),
         Command::History(args) => history::run(args, &global),
         Command::Images(args) => images::run(args, &global),
+        Command::Import(args) => import::run(args, &global),
         Command::Info(args) => info::run(args, &global),
         Command::Inspect(args) => inspect::run(args, &global),
+        Command::Load(args) => load::run(args, &global),
         Command::Man(args) => man::run(args, &global),
         Command::Repair(args) => repair::run(args, &global),
         Command::Rmi(args) => rmi::run(args, &global),
+        Command::Save(args) => save::run(args, &global),
         Command::Tag(args) => tag::run(args, &global),
         Command::Verify(args) => verify::run(args, &global),
         Command::Version(args) => version::run(args, &global),

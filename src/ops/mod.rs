@@ -2,8 +2,10 @@
 
 pub mod glob;
 pub mod history;
+pub mod import;
 pub mod inspect;
 pub mod list;
+pub mod load;
 pub mod open;
 pub mod save;
 pub mod repair;

@@ -1,0 +1,65 @@
+//! `ferry import`.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+
+use clap::Args;
+use jiff::Timestamp;
+
+use super::{Global, output, parse};
+use crate::base::{AtPath, BoxFault};
+use crate::image::{Platform, Reference};
+use crate::layer::compression::DecodeLimits;
+use crate::ops::import::{self, ImportRequest};
+
+/// Make an image of a tar of a root file system
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// The tar, plain or compressed; `-` is standard input
+    #[arg(value_name = "FILE|-")]
+    file: String,
+    /// The image's name
+    #[arg(value_name = "REPOSITORY[:TAG]", value_parser = parse::image_name)]
+    name: Option<Reference>,
+    /// Apply an instruction of a Dockerfile: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER,
+    /// VOLUME or WORKDIR
+    #[arg(short, long, value_name = "INSTRUCTION")]
+    change: Vec<String>,
+    /// The message of the history
+    #[arg(short, long, value_name = "TEXT")]
+    message: Option<String>,
+    /// The image's platform [default: this host's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<Platform>,
+    /// The largest zstd window to accept, in memory of this size [default: 128MiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse::window)]
+    max_window: Option<u32>,
+}
+
+/// Imports and prints the image's ID.
+pub fn run(args: ImportArgs, global: &Global) -> Result<ExitCode, BoxFault> {
+    let input = if args.file == "-" {
+        let stdin = std::io::stdin().as_fd().try_clone_to_owned().at("open", "standard input")?;
+        File::from(stdin)
+    } else {
+        File::open(&args.file).at("open", &args.file)?
+    };
+    let mut limits = DecodeLimits::default();
+    if let Some(window) = args.max_window {
+        limits.window_log = window;
+    }
+    let request = ImportRequest {
+        input,
+        origin: args.file,
+        name: args.name,
+        changes: args.change,
+        message: args.message,
+        platform: args.platform,
+        limits,
+        created: Timestamp::now(),
+    };
+    let id = import::import(&global.store_to_write()?, request, &global.ctx)?;
+    output::line(id.to_string())?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,161 @@
+//! `ferry load`.
+
+use std::fs::File;
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+
+use super::render::human;
+use super::{Global, UsageError, output, parse, threads};
+use crate::archive::{Input, OpenOptions};
+use crate::base::{AtPath, BoxFault, Ctx};
+use crate::image::{Platform, Reference};
+use crate::layer::compression::DecodeLimits;
+use crate::ops::load::{self, LoadRequest};
+use crate::store::{Conflict, LoadOptions, LoadReport};
+
+/// Load images from an archive
+///
+/// Takes what docker save, podman save, skopeo, ctr and crane write, OCI layouts as archive or directory, plain or
+/// compressed with gzip, bzip2, xz or zstd. All images of it are loaded, or none.
+#[derive(Debug, Args)]
+pub struct LoadArgs {
+    /// Read this file or OCI layout directory instead of standard input
+    #[arg(short, long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// Do not show progress
+    #[arg(short, long)]
+    quiet: bool,
+    /// The platform to take of images that are there for several [default: this host's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<Platform>,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// What to do with a name that another image has
+    #[arg(long, value_enum, default_value_t = OnConflict::Replace, value_name = "WHAT")]
+    on_conflict: OnConflict,
+    /// The name of an image that comes without one
+    #[arg(short, long, value_name = "NAME[:TAG]", value_parser = parse::image_name)]
+    tag: Option<Reference>,
+    /// Do not keep compressed layers as they came; registry digests are lost
+    #[arg(long)]
+    no_originals: bool,
+    /// The largest zstd window to accept, in memory of this size [default: 128MiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse::window)]
+    max_window: Option<u32>,
+    /// Where standard input is kept while it is read, when it is a pipe [default: the store's directory]
+    #[arg(long, value_name = "DIR")]
+    spool_dir: Option<PathBuf>,
+}
+
+/// What to do with a name that another image has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OnConflict {
+    /// The new image gets it
+    Replace,
+    /// The other image keeps it
+    Keep,
+    /// Nothing is loaded
+    Fail,
+}
+
+/// Loads.
+pub fn run(args: LoadArgs, global: &Global) -> Result<ExitCode, BoxFault> {
+    let ctx = if args.quiet { global.quiet() } else { global.ctx.clone() };
+    let input = match args.input {
+        Some(path) => Input::Path(path),
+        None if std::io::stdin().is_terminal() => {
+            return Err(UsageError("requested load from stdin, but stdin is a terminal; use -i FILE".into()).into());
+        }
+        None => {
+            let stdin = std::io::stdin().as_fd().try_clone_to_owned().at("open", "standard input")?;
+            Input::File(File::from(stdin), "standard input".into())
+        }
+    };
+    let store = if args.dry_run { global.store()? } else { global.store_to_write()? };
+    let spool = args.spool_dir.unwrap_or_else(|| match global.root.is_dir() {
+        true => global.root.clone(),
+        false => std::env::temp_dir(),
+    });
+    let mut limits = DecodeLimits::default();
+    if let Some(window) = args.max_window {
+        limits.window_log = window;
+    }
+    let on_conflict = match args.on_conflict {
+        OnConflict::Replace => Conflict::Replace,
+        OnConflict::Keep => Conflict::Keep,
+        OnConflict::Fail => Conflict::Fail,
+    };
+    let options = LoadOptions {
+        on_conflict,
+        keep_originals: !args.no_originals,
+        threads: threads(),
+        dry_run: args.dry_run,
+        limits,
+    };
+    let open = OpenOptions { platform: args.platform, max_window: args.max_window, spool };
+    let request = LoadRequest { input, open, options, name: args.tag };
+    let report = load::load(&store, request, &ctx)?;
+    output::print(if report.committed.is_some() { done(&report) } else { plan(&report, &ctx) })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Docker's lines.
+fn done(report: &LoadReport) -> String {
+    let mut text = String::new();
+    for change in report.plan.names.iter().filter(|change| change.applied) {
+        if let Some(before) = change.before.filter(|before| *before != change.wanted) {
+            text += &format!(
+                "The image {} already exists, renaming the old one with ID {before} to empty string\n",
+                change.name
+            );
+        }
+    }
+    for image in &report.plan.images {
+        let mut named = false;
+        for name in image.names.iter().filter(|name| name.tag().is_some()) {
+            named = true;
+            let kept = report.plan.names.iter().find(|change| change.name == *name && !change.applied);
+            match kept.and_then(|change| change.before) {
+                Some(before) => text += &format!("Kept name: {name} is {before}\n"),
+                None => text += &format!("Loaded image: {name}\n"),
+            }
+        }
+        if !named {
+            text += &format!("Loaded image ID: {}\n", image.id);
+        }
+    }
+    text
+}
+
+/// What a load would do.
+fn plan(report: &LoadReport, _: &Ctx) -> String {
+    let plan = &report.plan;
+    let mut text = format!(
+        "{} new layers, {} to be written; {} layers are there already\n",
+        plan.layers.len(),
+        human::size(plan.bytes(), 4),
+        plan.present.len()
+    );
+    for planned in &plan.layers {
+        let size = planned.layer.size.map_or_else(|| "size unknown".into(), |size| human::size(size, 4));
+        text += &format!("Layer {} ({size})\n", planned.layer.diff_id);
+    }
+    for image in &plan.images {
+        text += &format!("Image {}{}\n", image.id, if image.is_new { "" } else { " (there already)" });
+    }
+    for change in &plan.names {
+        let what = match change.before {
+            Some(before) if before == change.wanted => "as it is".to_owned(),
+            Some(before) if change.applied => format!("moves from {before}"),
+            Some(before) => format!("stays at {before}"),
+            None => "new".into(),
+        };
+        text += &format!("Name {} = {} ({what})\n", change.name, change.wanted);
+    }
+    text
+}

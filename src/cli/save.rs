@@ -1,0 +1,56 @@
+//! `ferry save`.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::archive_options::ArchiveOptions;
+use super::{Global, UsageError};
+use crate::base::BoxFault;
+use crate::image::{Image, ImageSource, Platform};
+use crate::ops::save::{self, Output};
+
+/// Save images as one archive
+///
+/// The archive is docker-archive and OCI layout in one: docker, podman, skopeo, containerd and ferry load it with all
+/// names. The same images give the same bytes.
+#[derive(Debug, Args)]
+pub struct SaveArgs {
+    /// Names, IDs or digests; a repository without tag stands for all its tags
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<String>,
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Only images for this platform
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<Platform>,
+    #[command(flatten)]
+    archive: ArchiveOptions,
+}
+
+/// Saves.
+pub fn run(args: SaveArgs, global: &Global) -> Result<ExitCode, BoxFault> {
+    let packing = args.archive.packing(args.output.as_deref())?;
+    if args.output.is_none() && std::io::stdout().is_terminal() {
+        let text = "cowardly refusing to save to a terminal. Use the -o flag or redirect";
+        return Err(UsageError(text.into()).into());
+    }
+    let store = global.store()?;
+    let selected = save::select(&store, &args.images, args.platform.as_ref(), &global.ctx)?;
+    let (stored, names): (Vec<_>, Vec<_>) = selected.into_iter().unzip();
+    let source = store.source(&stored, &global.ctx)?;
+    let images: Vec<Image> =
+        source.images().iter().cloned().zip(names).map(|(image, names)| Image { names, ..image }).collect();
+    let options = args.archive.write_options(global.root.clone());
+    let mut stdout = std::io::stdout();
+    let output = match &args.output {
+        Some(path) => Output::File(path),
+        None => Output::Stream(&mut stdout),
+    };
+    let report = save::save(&source, &images, output, packing, options, &global.ctx)?;
+    args.archive.warn_of_changes(&report, &global.ctx);
+    Ok(ExitCode::SUCCESS)
+}

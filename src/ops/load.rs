@@ -1,0 +1,34 @@
+//! `ferry load`: from an archive into the store.
+
+use super::open::{self, OpenError};
+use crate::archive::{Input, OpenOptions};
+use crate::base::{BoxFault, Ctx};
+use crate::image::{Image, ImageSink, Reference};
+use crate::store::{LoadOptions, LoadReport, Store};
+
+/// What is loaded and how.
+pub struct LoadRequest {
+    /// From where.
+    pub input: Input,
+    /// How it is read.
+    pub open: OpenOptions,
+    /// How it is taken in.
+    pub options: LoadOptions,
+    /// A name to give to the one image there is.
+    pub name: Option<Reference>,
+}
+
+/// Loads all images of an archive, or none.
+pub fn load(store: &Store, request: LoadRequest, ctx: &Ctx) -> Result<LoadReport, BoxFault> {
+    let source = open::open(request.input, &request.open, ctx)?;
+    let mut images: Vec<Image> = source.images().to_vec();
+    if let Some(name) = request.name {
+        let [image] = &mut images[..] else {
+            return Err(OpenError::OneName { name, origin: source.origin(), images: images.len() }.into());
+        };
+        if !image.names.contains(&name) {
+            image.names.push(name);
+        }
+    }
+    store.sink(request.options).take(&*source, &images, ctx)
+}
