@@ -54,7 +54,7 @@ done
 trap tidy EXIT
 
 inside() {
-  local d g
+  local g
   # /proc is still the host's here, and so is the number in it
   read -r outer _ </proc/self/stat
   types=$(grep -E '^[^ ]+ [^ ]+ cgroup ' /proc/mounts || true)

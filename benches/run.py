@@ -1,0 +1,62 @@
+#!/usr/bin/env python3
+"""run, commit and export against docker, podman, runc and crun.
+
+    run.py        ROUNDS=20 CORPUS=/var/tmp/corpus FERRY=target/static/ferry
+
+All run in one machine of tools/peer.sh (Debian 13, cgroups v1 of the host), so that none has another's kernel features.
+"""
+
+import json
+import os
+
+from harness import CORPUS, FERRY, FreshFs, Machine, Table, measure, need_corpus, publish, sh
+
+ROUNDS = int(os.environ.get("ROUNDS", "20"))
+LIMITS = "--ulimit nofile=1024:1024 --ulimit nproc=1024:1024"
+FILL = "mkdir /d; i=0; while [ $i -lt 5000 ]; do echo $i >/d/$i; i=$((i+1)); done"
+
+
+def main():
+    need_corpus("docker-archive/busybox.tar", "docker-archive/node.tar")
+    starts = Table("run --rm busybox true")
+    changes = Table("commit of 5,000 changed files, export of 37,000 files")
+    busybox = f"{CORPUS}/docker-archive/busybox.tar"
+    with FreshFs() as fs, Machine(13) as machine:
+        ferry, docker = f"{FERRY} --root {fs}/ferry", machine.dockerd(f"{fs}/docker")
+        podman = f"podman --root {fs}/podman --runroot /run/podman --cgroup-manager cgroupfs"
+        for tool in (ferry, docker, podman):
+            machine.run(f"{tool} load -q -i {busybox}")
+        for tool in (ferry, docker):
+            machine.run(f"{tool} load -q -i {CORPUS}/docker-archive/node.tar")
+        # runc and crun get the unpacked bundle that umoci makes, without what this machine may not raise
+        machine.run(f"cd {fs}; skopeo copy -q docker-archive:{busybox} oci:layout:b; umoci unpack --image layout:b bundle")
+        config = json.load(open(f"{fs}/bundle/config.json"))
+        config["process"].update(terminal=False, args=["true"])
+        config["process"].pop("rlimits", None)
+        config["linux"].pop("seccomp", None)
+        json.dump(config, open(f"{fs}/bundle/config.json", "w"))
+        commands = {
+            "ferry run --rm --net=none": f"{ferry} run --rm --net=none busybox:1.35 true",
+            "runc run (unpacked bundle)": f"runc run -b {fs}/bundle r$$",
+            "crun run (unpacked bundle)": f"crun run -b {fs}/bundle c$$",
+            "podman 5 run --rm --net=none": f"{podman} run {LIMITS} --rm --net=none busybox:1.35 true",
+            "docker 26 run --rm --net=none": f"{docker} run --rm --net=none busybox:1.35 true",
+        }
+        for _ in range(ROUNDS):
+            for name, command in commands.items():
+                starts.add(name, measure(machine.inside(command), [machine.pid] if "docker" in name else ()))
+        for tool in (ferry, docker):
+            machine.run(f"{tool} run --name filled --net=none busybox:1.35 sh -c '{FILL}'")
+            machine.run(f"{tool} create --name many node:18")
+        for number in range(3):
+            for name, tool, pids in (("ferry", ferry, ()), ("docker 26", docker, [machine.pid])):
+                changes.add(f"{name} commit", measure(machine.inside(f"{tool} commit filled bench:{number} && sync -f {fs}"), pids))
+            for name, tool, pids in (("ferry", ferry, ()), ("docker 26", docker, [machine.pid])):
+                changes.add(f"{name} export", measure(machine.inside(f"{tool} export -o {fs}/x.tar many && sync -f {fs}"), pids))
+                os.unlink(f"{fs}/x.tar")
+    publish("run", "## run\n\nIncludes entering the machine's namespaces (about 5 ms), for all alike.\n\n"
+            + starts.markdown(against="ferry run --rm --net=none") + "\n" + changes.markdown())
+
+
+if __name__ == "__main__":
+    main()
