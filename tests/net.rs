@@ -14,8 +14,8 @@ use ferry::runtime::net::ports::parse_publish;
 use ferry::runtime::net::{NetError, NetworkRequest, NetworkSettings, NetworkState, Networks};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::support::ferry;
 use crate::support::peers::{Machine, RELEASES, Release};
+use crate::support::{ferry, wait_until};
 
 const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 /// An address outside that only the default route leads to.
@@ -141,6 +141,11 @@ impl Host {
         self.host.run(|| self.networks.detach(state)).unwrap();
     }
 
+    /// Waits until the sweeper has left no more than `traces`.
+    fn wait_for(&self, traces: &str) {
+        wait_until("the sweeper", || self.traces() == traces);
+    }
+
     /// Everything that networks could leave in the host.
     fn traces(&self) -> String {
         let traces = "ip -br link | grep -v -e ^lo -e ^eth0 || true; ip -4 route | grep -v 'dev eth0' || true;
@@ -250,7 +255,7 @@ fn everything_is_taken_down_with_the_last_container() {
     host.detach(&of_b);
     assert_ne!(host.traces(), between);
     host.detach(&of_a);
-    assert_eq!(host.traces(), before);
+    host.wait_for(&before);
     host.detach(&of_a);
     assert_eq!(host.traces(), before);
 }
@@ -320,7 +325,8 @@ fn containers_pass_the_filter_of_a_host_that_dockerd_closed() {
             iptables -N DOCKER-USER
             iptables -A FORWARD -j DOCKER-USER
             iptables -A DOCKER-USER -j RETURN");
-        let before = host.machine.sh("iptables-save -t filter");
+        let save = || host.machine.sh("iptables-save -t filter | grep -v ^[#:]");
+        let before = save();
         let (web, of_web) = host.connected("web", "bridge", &["8080:80"]);
         host.outside.serve("outside", 7);
         assert_eq!(seen(host.outside.tcp(HOST, 8080)), "web 192.0.2.1", "{release:?}");
@@ -339,14 +345,7 @@ fn containers_pass_the_filter_of_a_host_that_dockerd_closed() {
         );
         host.machine.sh(&format!("iptables -C DOCKER-USER -o ferry0 -m comment --comment '{mark}' -j ACCEPT"));
         host.detach(&of_web);
-        assert_eq!(
-            host.machine.sh("iptables-save -t filter | grep -v ^[#:]"),
-            before
-                .lines()
-                .filter(|line| !line.starts_with(['#', ':']))
-                .map(|line| format!("{line}\n"))
-                .collect::<String>()
-        );
+        wait_until("the sweeper", || save() == before);
     }
 }
 

@@ -14,9 +14,10 @@ use super::helper::{self, Service};
 use super::link::{Links, Pair};
 use super::listen::{Listener, listen};
 use super::mac::Mac;
+use super::sweep::FORSAKEN;
 use super::{Endpoint, EndpointRequest, NetworkRequest, NetworkState, Networks};
+use crate::base::caps;
 use crate::base::error::AtPath;
-use crate::base::{Digest, caps};
 use crate::runtime::NetworkMode;
 
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -25,14 +26,6 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 const RESOLVED_CONF: &str = "/run/systemd/resolve/resolv.conf";
 /// Names of one container in one network; what a symbolic link holds is at most 4095 bytes.
 const MAX_NAMES: usize = 15;
-
-/// The name of the host's end: the same each time for a container in a network, and of nobody else.
-fn host_link(network: &Network, container: &str) -> String {
-    let digest = Digest::of(format!("{} {container}", network.id).as_bytes());
-    let digest = digest.to_string();
-    let digits = digest.rsplit(':').next().unwrap_or_default();
-    format!("veth{}", digits.get(..10).unwrap_or(digits))
-}
 
 /// The host's resolvers: those behind systemd-resolved's local one, which containers cannot reach.
 fn host_resolv_conf() -> String {
@@ -132,16 +125,17 @@ impl Networks {
         let names = if network.has_names() { names(request, wanted)? } else { Vec::new() };
         let address = self.lease(&network, wanted.ip, request, &names, &held)?;
         let link = format!("eth{}", state.endpoints.len());
+        let id = random_id()?;
         let endpoint = Endpoint {
             network: network.name.clone(),
             network_id: network.id.clone(),
-            id: random_id()?,
+            host_link: format!("veth{}", id.get(..10).unwrap_or(&id)),
+            id,
             address,
             subnet: network.subnet,
             gateway: (!network.internal).then_some(network.gateway),
             mac: wanted.mac.unwrap_or_else(|| Mac::of(address)),
             link,
-            host_link: host_link(&network, &request.container),
             names,
         };
         state.endpoints.push(endpoint.clone());
@@ -163,8 +157,6 @@ impl Networks {
         drop(held);
         let mut links = Links::here()?;
         let (name, peer) = (endpoint.host_link.as_str(), endpoint.link.as_str());
-        // One that a container of this ID left behind.
-        links.remove(name)?;
         links.add_pair(&Pair { name, bridge, peer, mac: endpoint.mac, mtu }, netns)?;
         links.raise_port(name, &network.container_mark(&request.container))?;
         let mut inside = Links::of(netns)?;
@@ -245,7 +237,9 @@ impl Networks {
         Ok(())
     }
 
-    /// Takes back all that [`Networks::attach`] did. Goes on past failures and gives the first; doing it twice is fine.
+    /// Takes back all that [`Networks::attach`] did. Nothing passes any more when it returns, and addresses and ports are
+    /// free; links, and bridges without a container, are gone soon after. Goes on past failures and gives the first;
+    /// doing it twice is fine.
     pub fn detach(&self, state: &NetworkState) -> Result<(), NetError> {
         let mut first = None;
         let mut note = |result: Result<(), NetError>| {
@@ -257,20 +251,31 @@ impl Networks {
             note(helper.end());
         }
         for endpoint in &state.endpoints {
-            note(Links::here().and_then(|mut links| links.remove(&endpoint.host_link)));
-            note(self.disconnect_one(&state.container, endpoint));
+            note(Links::here().and_then(|mut links| links.down(&endpoint.host_link)));
+            note(self.disconnect_one(&state.container, endpoint, !state.ports.is_empty()));
+        }
+        if !state.endpoints.is_empty() {
+            note(self.sweep_later());
         }
         first.map_or(Ok(()), Err)
     }
 
-    fn disconnect_one(&self, container: &str, endpoint: &Endpoint) -> Result<(), NetError> {
+    fn disconnect_one(&self, container: &str, endpoint: &Endpoint, published: bool) -> Result<(), NetError> {
         let held = self.directory.lock()?;
         let Some(network) = self.directory.get(&endpoint.network)? else { return Ok(()) };
-        let mark = network.container_mark(container);
-        let rules = Firewall::open().and_then(|mut firewall| firewall.remove(|comment| comment == mark));
+        // The container may have been connected again since.
+        let leases = self.directory.leases(&network.name)?;
+        if !leases.iter().any(|lease| lease.address == endpoint.address && lease.container == container) {
+            return Ok(());
+        }
+        let rules = if published {
+            let mark = network.container_mark(container);
+            Firewall::open().and_then(|mut firewall| firewall.remove(|comment| comment == mark))
+        } else {
+            Ok(())
+        };
         self.directory.release(&network.name, endpoint.address, &held)?;
-        let idle = self.directory.leases(&network.name)?.is_empty();
-        rules.and(if idle { self.take_down(&network) } else { Ok(()) })
+        rules
     }
 
     /// Takes back what containers left for which `is_live` does not hold: addresses, rules, links, and the bridges that
@@ -303,14 +308,11 @@ impl Networks {
     ) -> Result<(), NetError> {
         let leases = self.directory.leases(&network.name)?;
         let (live, dead): (Vec<_>, Vec<_>) = leases.into_iter().partition(|lease| is_live(&lease.container));
-        let mut links = Links::here()?;
-        // With no lease at all, a bridge is what was left behind just before the end.
-        let forsaken = live.is_empty() && links.find(&network.device)?.is_some();
-        if dead.is_empty() && !forsaken {
+        // An idle bridge is the sweeper's, but a sweeper can be killed too.
+        let forsaken =
+            || Ok::<_, NetError>(self.directory.idle_for(&network.name)? >= FORSAKEN && self.is_up(network)?);
+        if dead.is_empty() && !(live.is_empty() && forsaken()?) {
             return Ok(());
-        }
-        for lease in &dead {
-            links.remove(&host_link(network, &lease.container))?;
         }
         if live.is_empty() {
             self.take_down(network)?;
@@ -318,12 +320,11 @@ impl Networks {
             let marks: Vec<_> = dead.iter().map(|lease| network.container_mark(&lease.container)).collect();
             Firewall::open()?.remove(|comment| marks.iter().any(|mark| mark == comment))?;
         }
-        // The lease goes last: it is by which the rest is found.
         for lease in dead {
             self.directory.release(&network.name, lease.address, held)?;
             cleaned.push(lease.container);
         }
-        Ok(())
+        self.remove_links(network, held)
     }
 }
 

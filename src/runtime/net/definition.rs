@@ -11,6 +11,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -170,6 +171,14 @@ impl Directory {
         let file = dir.join("network.json");
         fs::remove_file(&file).at("remove", &file)?;
         Ok(fs::remove_dir_all(&dir).at("remove", &dir)?)
+    }
+
+    /// For how long no address was taken or given back.
+    pub fn idle_for(&self, network: &str) -> Result<Duration, NetError> {
+        let leases = self.path.join(network).join("leases");
+        let changed = leases.metadata().and_then(|metadata| metadata.modified()).at("look at", &leases)?;
+        // A clock that was set back must not keep a bridge for ever.
+        Ok(changed.elapsed().unwrap_or(Duration::MAX))
     }
 
     fn lease_path(&self, network: &str, address: Ipv4Addr) -> PathBuf {

@@ -201,6 +201,26 @@ impl Links {
         .trying(format!("remove the link {name}"))
     }
 
+    /// Removes a link by its index; that it is gone already is fine.
+    pub fn remove_index(&mut self, index: u32) -> io::Result<()> {
+        match self.0.request(&Message::new(RTM_DELLINK, 0, &link_header(0, index, false))) {
+            Err(error) if error.raw_os_error() != Some(libc::ENODEV) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a link down: nothing passes it any more. That it is gone already is fine.
+    pub fn down(&mut self, name: &str) -> Result<(), NetError> {
+        let mut header = link_header(0, 0, false);
+        // Which flags change: this one, to nothing.
+        header[12..16].copy_from_slice(&UP.to_ne_bytes());
+        match self.0.request(&Message::new(RTM_SETLINK, 0, &header).text(IFLA_IFNAME, name)) {
+            Err(error) if error.raw_os_error() != Some(libc::ENODEV) => Err(error),
+            _ => Ok(()),
+        }
+        .trying(format!("take down the link {name}"))
+    }
+
     /// Gives a link an address; that it has it already is fine.
     pub fn add_address(&mut self, index: u32, address: Ipv4Addr, subnet: Subnet) -> Result<(), NetError> {
         let mut header = [AF_INET, subnet.prefix(), 0, 0, 0, 0, 0, 0];

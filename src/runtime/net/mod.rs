@@ -16,6 +16,7 @@ mod listen;
 mod mac;
 pub mod ports;
 mod subnet;
+mod sweep;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};

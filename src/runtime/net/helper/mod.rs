@@ -30,7 +30,7 @@ use super::error::{NetError, Trying};
 use super::firewall::redirect_resolver;
 use super::listen::Listener;
 use super::ports::{ContainerPort, Protocol};
-use super::{Helper, RESOLVER};
+use super::{Helper, Networks, RESOLVER};
 use crate::base::caps;
 use crate::sys::netlink::within;
 use crate::sys::nftables::Nftables;
@@ -66,7 +66,16 @@ pub(super) struct Service<'a> {
     pub netns: BorrowedFd<'a>,
 }
 
-/// What the helper reads from its standard input. Descriptors are given by number.
+/// What the process reads from its standard input.
+#[derive(Debug, Serialize, Deserialize)]
+enum Task {
+    /// Serve ports and names.
+    Serve(Settings),
+    /// Take down what is idle in the networks of a directory.
+    Sweep(PathBuf),
+}
+
+/// What a helper serves. Descriptors are given by number.
 #[derive(Debug, Serialize, Deserialize)]
 struct Settings {
     parent: RawFd,
@@ -94,27 +103,37 @@ impl Service<'_> {
         let mut fds = vec![settings.parent];
         fds.extend(settings.listeners.iter().map(|(fd, _)| *fd));
         fds.extend(settings.resolver.iter().flat_map(|(udp, tcp, _)| [*udp, *tcp]));
-        let text = serde_json::to_vec(&settings).map_err(io::Error::from).trying(action)?;
-        let mut command = Command::new(self.program);
-        process::hand_down(&mut command, fds);
-        let mut child = command
-            .arg0(ARG0)
-            .env_clear()
-            .current_dir("/")
-            // What a terminal sends to the monitor is not for it.
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .trying(action)?;
+        let pid = start(self.program, &Task::Serve(settings), fds).trying(action)?;
         drop(sockets);
-        let pid = child.id();
-        if let Some(mut input) = child.stdin.take() {
-            input.write_all(&text).trying(action)?;
-        }
         Ok(Helper { pid, started: started(pid).trying(action)? })
     }
+}
+
+/// Starts the process with its task and descriptors; gives its PID.
+fn start(program: &Path, task: &Task, fds: Vec<RawFd>) -> io::Result<u32> {
+    let text = serde_json::to_vec(task)?;
+    let mut command = Command::new(program);
+    process::hand_down(&mut command, fds);
+    let mut child = command
+        .arg0(ARG0)
+        .env_clear()
+        .current_dir("/")
+        // What a terminal sends to the monitor is not for it.
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(&text)?;
+    }
+    Ok(child.id())
+}
+
+/// Starts a process that takes down what is idle in the networks of a directory, and does not wait for it.
+pub(super) fn start_sweeper(program: &Path, networks: &Path) -> Result<(), NetError> {
+    let networks = std::path::absolute(networks).trying("start the sweeper of networks")?;
+    start(program, &Task::Sweep(networks), Vec::new()).trying("start the sweeper of networks").map(|_| ())
 }
 
 /// The resolver's sockets, made in the container's namespace. Port 53 of all addresses stays free for the container, as
@@ -177,7 +196,10 @@ fn inherited(number: RawFd) -> io::Result<OwnedFd> {
 
 fn run() -> io::Result<()> {
     let text = caps::read_all(&mut io::stdin().lock(), 64 << 20, "the helper's settings")?;
-    let settings: Settings = serde_json::from_slice(&text)?;
+    let settings = match serde_json::from_slice(&text)? {
+        Task::Serve(settings) => settings,
+        Task::Sweep(networks) => return Networks::new(&networks).sweep().map_err(io::Error::other),
+    };
     drop(text);
     let mut server = Server::new(settings)?;
     give_up_privileges()?;
