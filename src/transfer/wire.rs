@@ -4,7 +4,6 @@ use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::digest::ContentId;
 use crate::base::{Class, Digest, Fault, caps};
 use crate::image::{DiffId, ImageId};
 
@@ -28,8 +27,6 @@ pub enum Message {
     Offer(Offer),
     Have(Have),
     Hint(Hint),
-    Probe(Vec<[u8; 8]>),
-    Present(Vec<u8>),
     Stream(Stream),
     Resume(Resume),
     Data(Vec<u8>),
@@ -79,14 +76,10 @@ pub struct Offer {
 /// What the receiver has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Have {
-    /// Images that it has whole, names aside.
-    pub images: Vec<ImageId>,
-    /// Layers, of those offered and hinted.
+    /// Layers, of those offered or hinted.
     pub layers: Vec<DiffId>,
     /// Free room in its store, in bytes.
     pub free: u64,
-    /// Whether it has contents in layers that the sender did not name.
-    pub more: bool,
 }
 
 /// Layers that the sender has and could build upon.
@@ -169,13 +162,30 @@ pub enum WireError {
     Peer(PeerFailure),
 }
 
+/// The classes that cross the wire, by number: what is full, missing or refused there has the same way out as here.
+const CODES: [(Class, u8); 8] = [
+    (Class::NotFound, 3),
+    (Class::Conflict, 4),
+    (Class::Malformed, 5),
+    (Class::Integrity, 6),
+    (Class::Refused, 7),
+    (Class::NoSpace, 8),
+    (Class::Unsupported, 10),
+    (Class::Interrupted, 130),
+];
+
+/// The number of a class; 1 for those that mean nothing to a peer.
+pub(super) fn code_of(class: Class) -> u8 {
+    CODES.iter().find(|(known, _)| *known == class).map_or(1, |(_, code)| *code)
+}
+
 impl Fault for WireError {
     fn class(&self) -> Class {
         match self {
-            // What is full or missing there is not so here, but the user's way out is the same.
-            Self::Peer(PeerFailure { code: 3, .. }) => Class::NotFound,
-            Self::Peer(PeerFailure { code: 8, .. }) => Class::NoSpace,
-            Self::Peer(PeerFailure { code: 7, .. }) => Class::Refused,
+            Self::Peer(failure) => {
+                let known = CODES.iter().find(|(_, code)| *code == failure.code);
+                known.map_or(Class::System, |(class, _)| *class)
+            }
             _ => Class::Peer,
         }
     }
@@ -189,8 +199,6 @@ impl Message {
             Self::Offer(_) => (3, "Offer"),
             Self::Have(_) => (4, "Have"),
             Self::Hint(_) => (5, "Hint"),
-            Self::Probe(_) => (6, "Probe"),
-            Self::Present(_) => (7, "Present"),
             Self::Stream(_) => (8, "Stream"),
             Self::Resume(_) => (9, "Resume"),
             Self::Data(_) => (10, "Data"),
@@ -212,8 +220,7 @@ impl Message {
             Self::Offer(m) => serde_json::to_vec(m),
             Self::Have(m) => serde_json::to_vec(m),
             Self::Hint(m) => serde_json::to_vec(m),
-            Self::Probe(ids) => Ok(ids.concat()),
-            Self::Present(bytes) | Self::Data(bytes) => Ok(bytes.clone()),
+            Self::Data(bytes) => Ok(bytes.clone()),
             Self::Stream(m) => serde_json::to_vec(m),
             Self::Resume(m) => serde_json::to_vec(m),
             Self::End(m) => serde_json::to_vec(m),
@@ -240,9 +247,6 @@ impl Message {
             }
             4 => Self::Have(json(payload, "Have")?),
             5 => Self::Hint(json(payload, "Hint")?),
-            6 if payload.len().is_multiple_of(8) => Self::Probe(payload.as_chunks::<8>().0.to_vec()),
-            6 => return Err(WireError::Malformed("Probe")),
-            7 => Self::Present(payload.to_vec()),
             8 => Self::Stream(json(payload, "Stream")?),
             9 => Self::Resume(json(payload, "Resume")?),
             10 => Self::Data(payload.to_vec()),
@@ -253,8 +257,8 @@ impl Message {
         })
     }
 
-    /// Writes the message; the caller flushes.
-    pub fn write(&self, out: &mut dyn Write) -> Result<(), WireError> {
+    /// Writes the message and says how many bytes it took; the caller flushes.
+    pub fn write(&self, out: &mut dyn Write) -> Result<usize, WireError> {
         let payload = self.payload().map_err(io::Error::from)?;
         let length = payload.len() + 1;
         if length > MESSAGE_BYTES {
@@ -266,7 +270,7 @@ impl Message {
         head[4] = self.kind().0;
         out.write_all(&head)?;
         out.write_all(&payload)?;
-        Ok(())
+        Ok(length + 4)
     }
 
     /// Reads the next message. An `Error` message is returned as the error it is.
@@ -306,13 +310,6 @@ pub fn await_banner(from: &mut dyn Read) -> Result<(), WireError> {
     Ok(())
 }
 
-/// What is probed of a content's ID.
-pub fn probe_of(id: &ContentId) -> [u8; 8] {
-    let mut short = [0; 8];
-    short.copy_from_slice(&id.as_bytes()[..8]);
-    short
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -325,7 +322,6 @@ mod tests {
             Message::Offer(Offer {
                 images: vec![OfferedImage { names: vec!["a:1".into()], id: ImageId(id), layers: vec![DiffId(id)] }],
             }),
-            Message::Probe(vec![[1; 8], [2; 8]]),
             Message::Data(vec![0; 1000]),
             Message::End(End { length: 7, hash: "00".into() }),
         ];
