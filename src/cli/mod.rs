@@ -1,12 +1,15 @@
 //! The command line: parses flags, calls one of `ops`, renders. The only module that prints, reads the environment or
 //! knows exit codes. One file a command.
 
+mod agent;
 mod archive_options;
 mod completion;
 mod convert;
 mod copy;
 mod exit;
 mod hint;
+mod ask;
+mod fetch;
 mod history;
 mod images;
 mod import;
@@ -14,13 +17,16 @@ mod info;
 mod inspect;
 mod load;
 mod man;
+mod media;
 mod output;
 mod parse;
 mod progress;
+mod remote;
 mod render;
 mod repair;
 mod rmi;
 mod save;
+mod send;
 mod tag;
 mod trust;
 mod verify;
@@ -86,8 +92,11 @@ pub enum ProgressMode {
 #[derive(Debug, Subcommand)]
 enum Command {
     Completion(completion::CompletionArgs),
+    #[command(hide = true)]
+    Agent(agent::AgentArgs),
     Convert(convert::ConvertArgs),
     Copy(copy::CopyArgs),
+    Fetch(fetch::FetchArgs),
     History(history::HistoryArgs),
     Images(images::ImagesArgs),
     Import(import::ImportArgs),
@@ -98,6 +107,8 @@ enum Command {
     Repair(repair::RepairArgs),
     Rmi(rmi::RmiArgs),
     Save(save::SaveArgs),
+    Media(media::MediaArgs),
+    Send(send::SendArgs),
     Tag(tag::TagArgs),
     Verify(verify::VerifyArgs),
     Version(version::VersionArgs),
@@ -179,8 +190,10 @@ fn run(cli: Cli) -> Result<ExitCode, BoxFault> {
     let global = Global::resolve(&cli.global);
     match cli.command {
         Command::Completion(args) => completion::run(args, &global),
+        Command::Agent(args) => agent::run(args, &global),
         Command::Convert(args) => convert::run(args, &global),
         Command::Copy(args) => copy::run(args, &global),
+        Command::Fetch(args) => fetch::run(args, &global),
         Command::History(args) => history::run(args, &global),
         Command::Images(args) => images::run(args, &global),
         Command::Import(args) => import::run(args, &global),
@@ -191,6 +204,8 @@ fn run(cli: Cli) -> Result<ExitCode, BoxFault> {
         Command::Repair(args) => repair::run(args, &global),
         Command::Rmi(args) => rmi::run(args, &global),
         Command::Save(args) => save::run(args, &global),
+        Command::Media(args) => media::run(args, &global),
+        Command::Send(args) => send::run(args, &global),
         Command::Tag(args) => tag::run(args, &global),
         Command::Verify(args) => verify::run(args, &global),
         Command::Version(args) => version::run(args, &global),

@@ -10,3 +10,4 @@ pub mod open;
 pub mod save;
 pub mod repair;
 pub mod verify;
+pub mod send;

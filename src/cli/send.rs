@@ -1,0 +1,132 @@
+//! `ferry send`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+
+use super::render::human;
+use super::remote::RemoteArgs;
+use super::{Global, UsageError, exit, output, parse, threads};
+use crate::base::{AtPath, BoxFault};
+use crate::bundle::{BundleOptions, Level};
+use crate::ops::save;
+use crate::ops::send::{self, Shipment};
+use crate::transfer::send::{SendOptions, Sent};
+use crate::transfer::ssh_config::Destination;
+
+/// Send images to other hosts by ssh, only what they lack
+///
+/// The far side needs nothing but sshd: without a ferry there, this one is copied into the user's cache folder. A
+/// transfer that breaks off goes on where it stopped when it is started again.
+#[derive(Debug, Args)]
+#[command(override_usage = "ferry send [OPTIONS] IMAGE... [USER@]HOST[:PORT]\n       ferry send [OPTIONS] --host HOST [--host HOST]... IMAGE...")]
+pub struct SendArgs {
+    /// Images, by name, ID or digest; the last word is the host unless --host or --hosts names some
+    #[arg(value_name = "IMAGE", required = true)]
+    words: Vec<String>,
+    /// A host to send to; may be given several times
+    #[arg(long, value_name = "[USER@]HOST[:PORT]")]
+    host: Vec<Destination>,
+    /// Send to the hosts in this file, one a line; # begins a comment
+    #[arg(long, value_name = "FILE")]
+    hosts: Option<PathBuf>,
+    /// Hosts at once
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=256))]
+    parallel: u64,
+    /// How hard to compress: fast, default, max, or 1 to 22
+    #[arg(long, default_value = "fast", value_name = "LEVEL")]
+    level: Level,
+    /// At most this many bytes a second to each host
+    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    limit_rate: Option<u64>,
+    /// Leave out compressed layers' registry form; registry digests do not survive
+    #[arg(long)]
+    no_originals: bool,
+    /// Show what would be sent, and send nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print a JSON object for each host
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+/// Sends.
+pub fn run(mut args: SendArgs, global: &Global) -> Result<ExitCode, BoxFault> {
+    let mut hosts = std::mem::take(&mut args.host);
+    if let Some(file) = &args.hosts {
+        let text = std::fs::read_to_string(file).at("read", file)?;
+        for line in text.lines().map(|line| line.split('#').next().unwrap_or_default().trim()) {
+            if !line.is_empty() {
+                hosts.push(line.parse()?);
+            }
+        }
+    }
+    if hosts.is_empty() {
+        // The last word, as scp has it.
+        let host = args.words.pop().unwrap_or_default();
+        hosts.push(host.parse()?);
+    }
+    if args.words.is_empty() {
+        return Err(UsageError("no image is named: ferry send IMAGE... HOST".into()).into());
+    }
+    let ctx = &global.ctx;
+    let store = global.store()?;
+    let selected = save::select(&store, &args.words, None, ctx)?;
+    let (source, images) = save::source(&store, selected, ctx)?;
+    let options = SendOptions {
+        bundle: BundleOptions {
+            level: args.level,
+            threads: threads(),
+            memory: BundleOptions::MEMORY,
+            keep_originals: !args.no_originals,
+            spool_dir: std::env::temp_dir(),
+        },
+        hints: send::hints(&store, ctx)?,
+        rate: args.limit_rate,
+        dry_run: args.dry_run,
+    };
+    let (reach, agent) = (args.remote.reach()?, args.remote.agent()?);
+    let parallel = usize::try_from(args.parallel).unwrap_or(1);
+    let shipment = Shipment { source: &source, images: &images, reach: &reach, agent: &agent, options, parallel };
+    let one = hosts.len() == 1;
+    let results = send::send(&shipment, &hosts, ctx, &|host, result| {
+        if let Err(fault) = result
+            && !one
+        {
+            exit::tell(&**fault, Some(&host.to_string()));
+        }
+    });
+    let mut worst = None;
+    for (host, result) in hosts.iter().zip(results) {
+        match result {
+            Ok(sent) => output::line(told(host, &sent, &args))?,
+            Err(fault) if one => return Err(fault),
+            Err(fault) => {
+                if args.json {
+                    output::line(json!({"host": host.to_string(), "error": fault.to_string()}).to_string())?;
+                }
+                worst = worst.or(Some(fault));
+            }
+        }
+    }
+    Ok(worst.map_or(ExitCode::SUCCESS, |fault| ExitCode::from(exit::code(fault.class()))))
+}
+
+fn told(host: &Destination, sent: &Sent, args: &SendArgs) -> String {
+    let crossing = sent.stream - sent.resumed;
+    if args.json {
+        return json!({
+            "host": host.to_string(), "stream": sent.stream, "resumed": sent.resumed, "wire": sent.wire,
+            "layers": sent.layers, "layers_present": sent.layers_present, "loaded": sent.loaded,
+            "dry_run": args.dry_run,
+        })
+        .to_string();
+    }
+    let verb = if args.dry_run { "would send" } else { "sent" };
+    let layers = format!("{} of {} layers were there", sent.layers_present, sent.layers);
+    format!("{host}: {verb} {} ({crossing} bytes); {layers}", human::size(crossing, 3))
+}
