@@ -68,12 +68,20 @@ pub struct BundleReport {
 pub struct BundleSink<W> {
     out: W,
     options: BundleOptions,
+    present: Vec<DiffId>,
 }
 
 impl<W: Write> BundleSink<W> {
     /// Writes to `out`, forward only.
     pub fn new(out: W, options: BundleOptions) -> Self {
-        Self { out, options }
+        Self { out, options, present: Vec::new() }
+    }
+
+    /// Leaves out these layers: the reader has them. The bundle is then thin.
+    pub fn with_base_layers(mut self, layers: &[DiffId]) -> Self {
+        self.present = layers.to_vec();
+        self.present.sort_unstable();
+        self
     }
 
     /// Gives the writer back.
@@ -87,7 +95,7 @@ impl<W: Write> ImageSink for BundleSink<W> {
 
     fn take(&mut self, source: &dyn ImageSource, images: &[Image], ctx: &Ctx) -> Result<BundleReport, BoxFault> {
         let layers = distinct_layers(images);
-        let taken = take_apart(source, &layers, &self.options, ctx)?;
+        let taken = take_apart(source, &layers, &self.present, &self.options, ctx)?;
         let mut job =
             Job { source, layers, options: &self.options, ctx, catalog: Catalog::default(), spools: Vec::new() };
         let parts: Vec<Part> = taken.into_iter().enumerate().map(|(number, taken)| job.add(number, taken)).collect();
@@ -96,6 +104,14 @@ impl<W: Write> ImageSink for BundleSink<W> {
         drop(chunks);
         let mut stream = layout::StreamWriter::begin(&mut self.out)?;
         let mut index = Index { writer: writer_line(self.options.level), ..Index::default() };
+        if parts.iter().any(|part| matches!(part, Part::Base)) {
+            let mut identity = blake3::Hasher::new();
+            self.present.iter().for_each(|layer| {
+                identity.update(layer.0.as_bytes());
+            });
+            let identity = *identity.finalize().as_bytes();
+            index.bases.push(Base { kind: BaseKind::Inventory, identity, label: "what the receiver has".into() });
+        }
         job.put_frames(&plan, &mut stream, &mut index)?;
         job.number_contents(&plan, &mut index);
         let recipes_from = stream.position();
@@ -132,11 +148,14 @@ enum Taken {
     Split(SplitLayer, Option<Arc<dyn ReadAt>>),
     /// The blob, kept in the spool, and the size of its tar.
     Blob(Found, u64, Arc<dyn ReadAt>),
+    /// Nothing: the reader has it.
+    Base,
 }
 
 /// A layer once its contents have numbers.
 enum Part {
     Split { recipe: Recipe, numbers: Vec<u32> },
+    Base,
     Blob { content: u32, size: u64 },
 }
 
@@ -144,6 +163,7 @@ enum Part {
 fn take_apart(
     source: &dyn ImageSource,
     layers: &[Layer],
+    present: &[DiffId],
     options: &BundleOptions,
     ctx: &Ctx,
 ) -> Result<Vec<Taken>, BoxFault> {
@@ -152,7 +172,9 @@ fn take_apart(
     let mut visit = Vec::new();
     for (at, layer) in layers.iter().enumerate() {
         let mut collector = Collector::default();
-        if options.keep_originals && is_compressed(layer) {
+        if present.binary_search(&layer.diff_id).is_ok() {
+            lock(&taken)[at] = Some(Taken::Base);
+        } else if options.keep_originals && is_compressed(layer) {
             visit.push((layer.clone(), Form::Original));
         } else if source.has_contents(layer) && source.split_layer(layer, &mut collector)? {
             lock(&taken)[at] = Some(Taken::Split(collector.finish(), None));
@@ -292,6 +314,10 @@ impl Job<'_> {
                 self.spools.push(Some(spool));
                 Part::Blob { content: self.catalog.add(number, vec![found])[0], size }
             }
+            Taken::Base => {
+                self.spools.push(None);
+                Part::Base
+            }
         }
     }
 
@@ -416,6 +442,11 @@ impl Job<'_> {
                 Part::Blob { content, size } => {
                     let kind = LayerKind::Blob { content: *content };
                     index.layers.push(LayerRecord { diff_id: layer.diff_id, size: *size, kind, original });
+                    continue;
+                }
+                Part::Base => {
+                    let (size, kind) = (layer.size.unwrap_or(0), LayerKind::Base);
+                    index.layers.push(LayerRecord { diff_id: layer.diff_id, size, kind, original: None });
                     continue;
                 }
             };

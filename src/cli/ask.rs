@@ -19,7 +19,7 @@ impl Terminal {
         let answer = read_line(&terminal);
         if quiet.is_some() {
             // The user's Enter was not shown either.
-            let _ = writeln!(terminal);
+            let _ = writeln!(&terminal);
         }
         answer
     }

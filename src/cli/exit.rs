@@ -46,11 +46,20 @@ pub fn code(class: Class) -> u8 {
 
 /// Prints the error and gives its exit code.
 pub fn report(fault: &dyn Fault) -> ExitCode {
-    eprintln!("ferry: {}", one_line(&fault.to_string()));
+    tell(fault, None);
+    ExitCode::from(code(fault.class()))
+}
+
+/// Prints an error, of one of several objects of a command when `of` is given.
+pub fn tell(fault: &dyn Fault, of: Option<&str>) {
+    let text = one_line(&fault.to_string());
+    match of {
+        Some(object) if !text.starts_with(object) => eprintln!("ferry: {object}: {text}"),
+        _ => eprintln!("ferry: {text}"),
+    }
     if let Some(hint) = hint::of(fault) {
         eprintln!("hint: {hint}");
     }
-    ExitCode::from(code(fault.class()))
 }
 
 /// Names in messages come from images and peers: control characters would let them write to the terminal.

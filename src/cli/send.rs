@@ -6,12 +6,11 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::render::human;
 use super::remote::RemoteArgs;
+use super::render::human;
 use super::{Global, UsageError, exit, output, parse, threads};
 use crate::base::{AtPath, BoxFault};
 use crate::bundle::{BundleOptions, Level};
-use crate::ops::save;
 use crate::ops::send::{self, Shipment};
 use crate::transfer::send::{SendOptions, Sent};
 use crate::transfer::ssh_config::Destination;
@@ -21,7 +20,9 @@ use crate::transfer::ssh_config::Destination;
 /// The far side needs nothing but sshd: without a ferry there, this one is copied into the user's cache folder. A
 /// transfer that breaks off goes on where it stopped when it is started again.
 #[derive(Debug, Args)]
-#[command(override_usage = "ferry send [OPTIONS] IMAGE... [USER@]HOST[:PORT]\n       ferry send [OPTIONS] --host HOST [--host HOST]... IMAGE...")]
+#[command(
+    override_usage = "ferry send [OPTIONS] IMAGE... [USER@]HOST[:PORT]\n       ferry send [OPTIONS] --host HOST [--host HOST]... IMAGE..."
+)]
 pub struct SendArgs {
     /// Images, by name, ID or digest; the last word is the host unless --host or --hosts names some
     #[arg(value_name = "IMAGE", required = true)]
@@ -75,8 +76,7 @@ pub fn run(mut args: SendArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     }
     let ctx = &global.ctx;
     let store = global.store()?;
-    let selected = save::select(&store, &args.words, None, ctx)?;
-    let (source, images) = save::source(&store, selected, ctx)?;
+    let (source, images) = send::chosen(&store, &args.words, ctx)?;
     let options = SendOptions {
         bundle: BundleOptions {
             level: args.level,

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use crate::base::{BoxFault, Ctx};
 use crate::image::{DiffId, Image, ImageSource};
-use crate::store::Store;
+use crate::store::{Store, StoreSource};
 use crate::transfer::bootstrap::{AgentOptions, start_agent};
 use crate::transfer::connect::Reach;
 use crate::transfer::receive::{ReceiveOptions, Received, receive};
@@ -116,6 +116,15 @@ pub fn fetch(
     })
 }
 
+/// The images that `texts` mean, and the store as their source.
+pub fn chosen<'s>(store: &'s Store, texts: &[String], ctx: &Ctx) -> Result<(StoreSource<'s>, Vec<Image>), BoxFault> {
+    let selected = super::save::select(store, texts, None, ctx)?;
+    let (stored, names): (Vec<_>, Vec<_>) = selected.into_iter().unzip();
+    let source = store.source(&stored, ctx)?;
+    let images = source.images().iter().zip(names).map(|(image, names)| Image { names, ..image.clone() }).collect();
+    Ok((source, images))
+}
+
 /// The layers of a store's images that a stream may build upon, those of the newest images first.
 pub fn hints(store: &Store, ctx: &Ctx) -> Result<Vec<DiffId>, BoxFault> {
     let mut hints = Vec::new();
@@ -157,8 +166,7 @@ fn give(
     options: &SendOptions,
     ctx: &Ctx,
 ) -> Result<(), BoxFault> {
-    let selected = super::save::select(store, &list.images, None, ctx)?;
-    let (source, images) = super::save::source(store, selected, ctx)?;
+    let (source, images) = chosen(store, &list.images, ctx)?;
     let options = SendOptions { hints: hints(store, ctx)?, ..options.clone() };
     Sender::new(&source, &images, options).send(session, "the far side", ctx).map(|_| ())
 }

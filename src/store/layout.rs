@@ -128,6 +128,11 @@ impl Layout {
         self.ferry().join("commit.lock")
     }
 
+    /// Streams from other hosts that have not arrived whole.
+    pub fn transfers(&self) -> PathBuf {
+        self.ferry().join("transfers")
+    }
+
     /// Transactions under way.
     pub fn staging(&self) -> PathBuf {
         self.ferry().join("staging")

@@ -47,6 +47,18 @@ impl Store {
         self.packed(diff_id)?.open(path)
     }
 
+    /// The diff IDs of all layers here.
+    pub fn diff_ids(&self) -> Result<std::collections::BTreeSet<DiffId>, StoreError> {
+        let mut all = std::collections::BTreeSet::new();
+        for chain_id in layerdb::list(&self.layout)? {
+            // A layer that cannot be read is no layer to build upon.
+            if let Ok(Some(record)) = layerdb::read(&self.layout, chain_id) {
+                all.insert(record.diff_id);
+            }
+        }
+        Ok(all)
+    }
+
     /// Where a layer of this diff ID lies, on whatever base.
     pub fn find_layer(&self, diff_id: &DiffId) -> Result<Option<ChainId>, StoreError> {
         for chain_id in layerdb::list(&self.layout)? {

@@ -174,7 +174,7 @@ struct Partial {
 
 impl Partial {
     fn open(store: &Store, stream: &Stream) -> Result<Self, BoxFault> {
-        let folder = store.transfers();
+        let folder = store.layout().transfers();
         fs::create_dir_all(&folder).at("create", &folder)?;
         let path = folder.join(format!("{}.part", stream.plan.hex()));
         tidy(&folder, &path)?;
