@@ -2,7 +2,9 @@
 
 mod archive;
 mod bundle;
+mod cli;
 mod dependencies;
+mod interop;
 mod layer;
 mod layering;
 mod net;

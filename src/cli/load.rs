@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use super::render::human;
 use super::{Global, UsageError, output, parse, threads};
 use crate::archive::{Input, OpenOptions};
-use crate::base::{AtPath, BoxFault, Ctx};
+use crate::base::{AtPath, BoxFault};
 use crate::image::{Platform, Reference};
 use crate::layer::compression::DecodeLimits;
 use crate::ops::load::{self, LoadRequest};
@@ -100,7 +100,7 @@ pub fn run(args: LoadArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let open = OpenOptions { platform: args.platform, max_window: args.max_window, spool };
     let request = LoadRequest { input, open, options, name: args.tag };
     let report = load::load(&store, request, &ctx)?;
-    output::print(if report.committed.is_some() { done(&report) } else { plan(&report, &ctx) })?;
+    output::print(if report.committed.is_some() { done(&report) } else { plan(&report) })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -133,10 +133,10 @@ fn done(report: &LoadReport) -> String {
 }
 
 /// What a load would do.
-fn plan(report: &LoadReport, _: &Ctx) -> String {
+fn plan(report: &LoadReport) -> String {
     let plan = &report.plan;
     let mut text = format!(
-        "{} new layers, {} to be written; {} layers are there already\n",
+        "New layers: {}, {}\nLayers there already: {}\n",
         plan.layers.len(),
         human::size(plan.bytes(), 4),
         plan.present.len()

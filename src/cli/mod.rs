@@ -6,7 +6,9 @@ mod archive_options;
 mod completion;
 mod convert;
 mod copy;
+mod df;
 mod exit;
+mod fsck;
 mod hint;
 mod ask;
 mod fetch;
@@ -21,6 +23,7 @@ mod media;
 mod output;
 mod parse;
 mod progress;
+mod prune;
 mod remote;
 mod render;
 mod repair;
@@ -96,6 +99,8 @@ enum Command {
     Agent(agent::AgentArgs),
     Convert(convert::ConvertArgs),
     Copy(copy::CopyArgs),
+    Df(df::DfArgs),
+    Fsck(fsck::FsckArgs),
     Fetch(fetch::FetchArgs),
     History(history::HistoryArgs),
     Images(images::ImagesArgs),
@@ -104,6 +109,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Load(load::LoadArgs),
     Man(man::ManArgs),
+    Prune(prune::PruneArgs),
     Repair(repair::RepairArgs),
     Rmi(rmi::RmiArgs),
     Save(save::SaveArgs),
@@ -193,6 +199,8 @@ fn run(cli: Cli) -> Result<ExitCode, BoxFault> {
         Command::Agent(args) => agent::run(args, &global),
         Command::Convert(args) => convert::run(args, &global),
         Command::Copy(args) => copy::run(args, &global),
+        Command::Df(args) => df::run(args, &global),
+        Command::Fsck(args) => fsck::run(args, &global),
         Command::Fetch(args) => fetch::run(args, &global),
         Command::History(args) => history::run(args, &global),
         Command::Images(args) => images::run(args, &global),
@@ -201,6 +209,7 @@ fn run(cli: Cli) -> Result<ExitCode, BoxFault> {
         Command::Inspect(args) => inspect::run(args, &global),
         Command::Load(args) => load::run(args, &global),
         Command::Man(args) => man::run(args, &global),
+        Command::Prune(args) => prune::run(args, &global),
         Command::Repair(args) => repair::run(args, &global),
         Command::Rmi(args) => rmi::run(args, &global),
         Command::Save(args) => save::run(args, &global),

@@ -70,6 +70,19 @@ impl Selection {
     }
 }
 
+impl Selection {
+    /// Whether an image fits as far as the image alone can tell: by its labels and its age.
+    pub fn takes(&self, image: &StoredImage) -> bool {
+        let labels = image.config.fields().config.as_ref().map(|config| &config.labels);
+        let has_label = |(key, value): &(String, Option<String>)| {
+            let found = labels.and_then(|labels| labels.get(key));
+            found.is_some_and(|found| value.as_ref().is_none_or(|value| value == found))
+        };
+        let made = image.created();
+        self.labels.iter().all(has_label) && self.until.is_none_or(|until| made.is_none_or(|made| made < until))
+    }
+}
+
 /// A time, or how long ago.
 fn until(filter: &str, value: &str) -> Result<Timestamp, FilterError> {
     if let Ok(time) = value.parse::<Timestamp>() {
@@ -105,18 +118,12 @@ pub fn select(store: &Store, selection: &Selection, ctx: &Ctx) -> Result<Vec<Sto
         let made = image.created();
         let dangling = image.names.is_empty();
         let is_parent = parents.contains(&image.id());
-        let labels = image.config.fields().config.as_ref().map(|config| &config.labels);
-        let has_label = |(key, value): &(String, Option<String>)| {
-            let found = labels.and_then(|labels| labels.get(key));
-            found.is_some_and(|found| value.as_ref().is_none_or(|value| value == found))
-        };
         let hidden = dangling && is_parent && !selection.all;
         let keep = !hidden
             && selection.dangling.is_none_or(|wanted| wanted == (dangling && !is_parent))
-            && selection.labels.iter().all(has_label)
+            && selection.takes(&image)
             && before.iter().all(|time| made < *time)
-            && since.iter().all(|time| made > *time)
-            && selection.until.is_none_or(|until| made.is_none_or(|made| made < until));
+            && since.iter().all(|time| made > *time);
         if !keep {
             continue;
         }
