@@ -13,6 +13,7 @@ mod seal;
 mod ssh;
 mod static_binary;
 mod store;
+mod store_faults;
 mod store_peers;
 mod support;
 mod volumes;
