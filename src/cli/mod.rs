@@ -12,6 +12,8 @@ mod fsck;
 mod hint;
 mod ask;
 mod fetch;
+mod container;
+mod helper;
 mod history;
 mod images;
 mod import;
@@ -102,6 +104,19 @@ enum Command {
     Df(df::DfArgs),
     Fsck(fsck::FsckArgs),
     Fetch(fetch::FetchArgs),
+    Attach(container::attach::AttachArgs),
+    Create(container::create::CreateArgs),
+    Kill(container::kill::KillArgs),
+    Pause(container::pause::PauseArgs),
+    Rename(container::rename::RenameArgs),
+    Restart(container::restart::RestartArgs),
+    Rm(container::rm::RmArgs),
+    Run(Box<container::run::RunArgs>),
+    Start(container::start::StartArgs),
+    Stop(container::stop::StopArgs),
+    Unpause(container::pause::UnpauseArgs),
+    Update(container::update::UpdateArgs),
+    Wait(container::wait::WaitArgs),
     History(history::HistoryArgs),
     Images(images::ImagesArgs),
     Import(import::ImportArgs),
@@ -202,6 +217,19 @@ fn run(cli: Cli) -> Result<ExitCode, BoxFault> {
         Command::Df(args) => df::run(args, &global),
         Command::Fsck(args) => fsck::run(args, &global),
         Command::Fetch(args) => fetch::run(args, &global),
+        Command::Attach(args) => container::attach::run(args, &global),
+        Command::Create(args) => container::create::run(args, &global),
+        Command::Kill(args) => container::kill::run(args, &global),
+        Command::Pause(args) => container::pause::pause(args, &global),
+        Command::Rename(args) => container::rename::run(args, &global),
+        Command::Restart(args) => container::restart::run(args, &global),
+        Command::Rm(args) => container::rm::run(args, &global),
+        Command::Run(args) => container::run::run(*args, &global),
+        Command::Start(args) => container::start::run(args, &global),
+        Command::Stop(args) => container::stop::run(args, &global),
+        Command::Unpause(args) => container::pause::unpause(args, &global),
+        Command::Update(args) => container::update::run(args, &global),
+        Command::Wait(args) => container::wait::run(args, &global),
         Command::History(args) => history::run(args, &global),
         Command::Images(args) => images::run(args, &global),
         Command::Import(args) => import::run(args, &global),
@@ -224,6 +252,9 @@ fn run(cli: Cli) -> Result<ExitCode, BoxFault> {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     // ferry starts itself again for work beside a container; such a process reads no flags.
+    if let Some(code) = helper::run() {
+        return code;
+    }
     match std::env::args_os().next() {
         Some(name) if name == crate::runtime::net::helper::ARG0 => crate::runtime::net::helper::main().into(),
         _ => main_with(std::env::args_os()),

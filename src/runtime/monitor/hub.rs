@@ -62,6 +62,8 @@ pub struct Hub {
     clients: Vec<Client>,
     input: VecDeque<u8>,
     input_ended: bool,
+    /// Whether there is a process.
+    connected: bool,
     close_once: bool,
     log: Option<Logger>,
     /// The last size a client gave, for a terminal that is still to come.
@@ -83,7 +85,7 @@ impl Hub {
     /// `close_once`: standard input ends with the first client that sends it.
     pub fn new(log: Option<Logger>, close_once: bool) -> Self {
         let streams = Streams::default();
-        Self { streams, clients: Vec::new(), input: VecDeque::new(), input_ended: false, close_once, log, size: None }
+        Self { streams, clients: Vec::new(), input: VecDeque::new(), input_ended: false, connected: false, close_once, log, size: None }
     }
 
     /// Connects a new process.
@@ -92,10 +94,12 @@ impl Hub {
             rustix::io::ioctl_fionbio(file, true)?;
         }
         self.streams = streams;
-        self.input.clear();
+        self.connected = true;
         if let (Some(terminal), Some((rows, columns))) = (&self.streams.terminal, self.size) {
             let _ = terminal::resize(terminal, rows, columns);
         }
+        // What a client sent before there was anybody to read it.
+        self.feed();
         Ok(())
     }
 
@@ -232,6 +236,9 @@ impl Hub {
 
     /// Gives standard input what waits for it.
     fn feed(&mut self) {
+        if !self.connected {
+            return;
+        }
         let is_terminal = self.streams.terminal.is_some();
         let to = if is_terminal { &mut self.streams.terminal } else { &mut self.streams.stdin };
         let Some(file) = to else {
@@ -331,6 +338,8 @@ impl Hub {
             let _ = log.finish();
         }
         self.streams = Streams::default();
+        self.connected = false;
+        self.input.clear();
     }
 
     /// Sends what waits for clients, for `patience` at most.

@@ -1,0 +1,72 @@
+//! `ferry attach`.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::super::Global;
+use super::{containers, exit_code};
+use crate::base::BoxFault;
+use crate::runtime::client::{self, Outcome, Terminal};
+use crate::runtime::container::Status;
+use crate::runtime::monitor::protocol::Attach;
+use crate::runtime::{RuntimeError, container};
+
+/// Docker's keys.
+pub const DETACH_KEYS: &str = "ctrl-p,ctrl-q";
+
+/// Attach to a running container's input and output
+#[derive(Debug, Args)]
+pub struct AttachArgs {
+    /// The keys that detach from a terminal
+    #[arg(long, value_name = "KEYS", default_value = DETACH_KEYS)]
+    detach_keys: String,
+    /// Do not attach standard input
+    #[arg(long)]
+    no_stdin: bool,
+    /// Pass signals on to the program
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    sig_proxy: bool,
+    /// A name or an ID
+    #[arg(value_name = "CONTAINER")]
+    container: String,
+}
+
+/// Attaches; gives the program's exit code.
+pub fn run(args: AttachArgs, global: &Global) -> Result<ExitCode, BoxFault> {
+    let keys = client::parse_detach_keys(&args.detach_keys)?;
+    let dir = containers(global).find(&args.container)?;
+    let container: container::Container = dir.container()?;
+    dir.state()?.require(|status| status == Status::Running, "attach to", &container.name)?;
+    let stdin = container.config.open_stdin && !args.no_stdin;
+    let streams = Attach { stdin, stdout: true, stderr: true };
+    Ok(session(dir.connect()?, streams, container.config.tty, &keys, args.sig_proxy, false)?)
+}
+
+/// Passes this process's input and output on until the program ends or the user detaches.
+pub fn session(
+    stream: UnixStream,
+    streams: Attach,
+    tty: bool,
+    keys: &[u8],
+    pass_signals: bool,
+    begin: bool,
+) -> Result<ExitCode, RuntimeError> {
+    let stdin = io::stdin();
+    let terminal = Terminal {
+        stdin: streams.stdin.then(|| stdin.as_fd()),
+        tty,
+        // A raw terminal sends control characters, not signals; those that come otherwise are passed on all the same.
+        pass_signals,
+        detach_keys: keys.to_vec(),
+    };
+    let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
+    match client::attach(stream, &terminal, streams, begin, &mut out, &mut err)? {
+        Outcome::Exited(code) => Ok(exit_code(code)),
+        Outcome::Detached => Ok(ExitCode::SUCCESS),
+        Outcome::Failed(failure) => Err(RuntimeError::Start { code: failure.code, message: failure.message }),
+    }
+}

@@ -1,0 +1,58 @@
+//! Docker's commands for containers.
+
+pub mod attach;
+pub mod create;
+pub mod flags;
+pub mod kill;
+pub mod pause;
+pub mod rename;
+pub mod restart;
+pub mod rm;
+pub mod run;
+pub mod start;
+pub mod stop;
+pub mod update;
+pub mod wait;
+
+use std::process::ExitCode;
+
+use super::{Global, exit, output};
+use crate::base::BoxFault;
+use crate::runtime::container::{ContainerDir, Containers};
+use crate::runtime::{RuntimeError, lifecycle};
+
+/// The store's containers, those of lost monitors recovered.
+pub fn containers(global: &Global) -> Containers {
+    for failure in lifecycle::recover_all(&global.root, false) {
+        global.ctx.warn(failure.to_string());
+    }
+    Containers::new(&global.root)
+}
+
+/// Does something to each container, prints the names it worked for and reports the others.
+pub fn each(
+    global: &Global,
+    names: &[String],
+    act: impl Fn(&ContainerDir) -> Result<(), RuntimeError>,
+) -> Result<ExitCode, BoxFault> {
+    let containers = containers(global);
+    let mut code = ExitCode::SUCCESS;
+    for name in names {
+        match containers.find(name).and_then(|dir| act(&dir)) {
+            Ok(()) => output::line(name)?,
+            Err(error) => code = exit::report(&error),
+        }
+    }
+    Ok(code)
+}
+
+/// An exit code of a program as one of this process.
+pub fn exit_code(code: i32) -> ExitCode {
+    ExitCode::from((code & 0xff) as u8)
+}
+
+/// Docker's code for its own failures in `run`, `create`, `start` and `exec`.
+pub fn own_failure(fault: BoxFault) -> ExitCode {
+    let _ = exit::report(&*fault);
+    ExitCode::from(125)
+}

@@ -1,0 +1,69 @@
+//! `ferry run`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::super::{Global, output};
+use super::flags::ContainerFlags;
+use super::{attach, containers, create, own_failure};
+use crate::base::BoxFault;
+use crate::runtime::container::{Container, ContainerDir};
+use crate::runtime::monitor::protocol::Attach;
+use crate::runtime::{RuntimeError, client, lifecycle};
+
+/// Create and run a container
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Run in the background and print the ID
+    #[arg(short, long)]
+    detach: bool,
+    /// The keys that detach from a terminal
+    #[arg(long, value_name = "KEYS", default_value = attach::DETACH_KEYS)]
+    detach_keys: String,
+    /// Pass signals on to the program
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    sig_proxy: bool,
+    #[command(flatten)]
+    flags: ContainerFlags,
+}
+
+/// Runs; gives the program's exit code, or 125 to 127 where there is none.
+pub fn run(args: RunArgs, global: &Global) -> Result<ExitCode, BoxFault> {
+    let containers = containers(global);
+    if args.detach && !args.flags.attach.is_empty() {
+        return Ok(own_failure(RuntimeError::usage("conflicting options: -a and -d").into()));
+    }
+    let keys = match client::parse_detach_keys(&args.detach_keys) {
+        Ok(keys) => keys,
+        Err(error) => return Ok(own_failure(error.into())),
+    };
+    let container = match create::make(args.flags, args.detach, global) {
+        Ok(container) => container,
+        Err(fault) => return Ok(own_failure(fault)),
+    };
+    let dir = containers.dir(&container.id);
+    match start(&args.detach, &keys, args.sig_proxy, &container, &dir, global) {
+        Ok(code) => Ok(code),
+        Err(error) => Ok(super::start::failed(error)),
+    }
+}
+
+fn start(
+    detach: &bool,
+    keys: &[u8],
+    pass_signals: bool,
+    container: &Container,
+    dir: &ContainerDir,
+    global: &Global,
+) -> Result<ExitCode, RuntimeError> {
+    let stream = lifecycle::start_monitor(&global.root, dir)?;
+    if *detach {
+        client::begin(stream)?;
+        // The ID is what the caller came for; that it cannot be written is told as any other failure.
+        return Ok(output::line(&container.id).map_or_else(own_failure, |()| ExitCode::SUCCESS));
+    }
+    let config = &container.config;
+    let streams = Attach { stdin: config.attach_stdin, stdout: config.attach_stdout, stderr: config.attach_stderr };
+    attach::session(stream, streams, config.tty, keys, pass_signals, true)
+}
