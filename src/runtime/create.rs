@@ -201,6 +201,7 @@ fn check(container: &Container) -> Result<(), RuntimeError> {
     capability::resolve(&list(&host.cap_add), &list(&host.cap_drop), host.privileged)?;
     spec::security(&list(&host.security_opt))?;
     spec::resources(host)?;
+    super::network::request(container)?;
     let policy = &host.restart_policy;
     if !matches!(policy.name.as_str(), "" | "no" | "always" | "unless-stopped" | "on-failure") {
         return Err(RuntimeError::usage(format!("invalid restart policy {:?}", policy.name)));

@@ -10,7 +10,7 @@ use super::container::config::RestartPolicy;
 use super::container::{Container, ContainerDir, Containers, HostConfig, State, Status, name};
 use super::error::RuntimeError;
 use super::monitor::protocol::{Kill, Kind};
-use super::{events, remove, signals, spec, start};
+use super::{events, network, remove, signals, spec, start};
 
 /// How long the kernel may take to end a process that has been killed.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
@@ -48,6 +48,14 @@ pub fn recover_all(store_root: &Path, boot: bool) -> Vec<RuntimeError> {
         failures.push(error);
         Vec::new()
     });
+    let lost = |id: &String| {
+        let dir = containers.dir(id);
+        dir.recorded_state().is_ok_and(|state| state.status.is_live()) && !dir.monitor_lives()
+    };
+    if boot || ids.iter().any(lost) {
+        let cleaned = network::clean(store_root, |id| containers.dir(id).monitor_lives());
+        failures.extend(cleaned.err());
+    }
     for id in ids {
         let dir = containers.dir(&id);
         let back = || -> Result<(), RuntimeError> {

@@ -16,6 +16,7 @@ pub mod init;
 pub mod lifecycle;
 pub mod monitor;
 pub mod net;
+pub mod network;
 pub mod network_mode;
 pub mod overlay;
 pub mod remove;

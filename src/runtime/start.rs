@@ -32,9 +32,11 @@ pub struct Start<'a> {
     pub stdio: Stdio,
 }
 
-/// Starts the program. Called in the starter; the program is a child of the starter's parent. `tell` is called with
-/// the program's PID as soon as there is one.
-pub fn run(start: Start<'_>, tell: &mut dyn FnMut(Pid)) -> Result<(), RuntimeError> {
+/// Called with the program's PID as soon as there is one; comes back when its network is there.
+pub type Tell<'a> = dyn FnMut(Pid) -> Result<(), RuntimeError> + 'a;
+
+/// Starts the program. Called in the starter; the program is a child of the starter's parent.
+pub fn run(start: Start<'_>, tell: &mut Tell<'_>) -> Result<(), RuntimeError> {
     let Start { store_root, dir, container, stdio } = start;
     let host = &container.host_config;
     // From here on the starter has a mount namespace of its own: no mount of a container is ever seen on the host, and
@@ -101,7 +103,7 @@ fn builtin(
     root: &Path,
     container: &Container,
     stdio: Stdio,
-    tell: &mut dyn FnMut(Pid),
+    tell: &mut Tell<'_>,
 ) -> Result<(), RuntimeError> {
     let cgroup = cgroup(container);
     let grouped = cgroup.create()?;
@@ -116,7 +118,7 @@ fn builtin(
         }
     }
     let prepared = init::prepare(document, root, grouped.then_some(&cgroup), stdio)?;
-    tell(prepared.pid);
+    tell(prepared.pid)?;
     prepared.release()
 }
 
@@ -170,7 +172,7 @@ fn external(
     bundle: &Path,
     container: &Container,
     stdio: Stdio,
-    tell: &mut dyn FnMut(Pid),
+    tell: &mut Tell<'_>,
 ) -> Result<(), RuntimeError> {
     let own = own_pid_namespace(container);
     if own {
@@ -213,7 +215,7 @@ fn external(
     }
     let text = fs::read_to_string(&pid_file).at("read", &pid_file)?;
     let bad = || RuntimeError::Malformed(format!("{runtime} wrote no PID to {}", pid_file.display()));
-    tell(text.trim().parse().ok().and_then(Pid::from_raw).ok_or_else(bad)?);
+    tell(text.trim().parse().ok().and_then(Pid::from_raw).ok_or_else(bad)?)?;
     let output = Command::new(runtime).arg("--root").arg(&state).args(["start", &container.id]).output();
     let output = output.trying(format!("run the OCI runtime {runtime:?}"))?;
     if output.status.success() {

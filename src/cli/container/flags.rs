@@ -330,11 +330,6 @@ fn some(list: Vec<String>) -> Option<Vec<String>> {
 }
 
 impl ContainerFlags {
-    /// Whether standard input is wanted, and a terminal.
-    pub fn interactive(&self) -> (bool, bool) {
-        (self.interactive, self.tty)
-    }
-
     /// What the flags ask for.
     pub fn resolve(self, detached: bool) -> Result<Request, BoxFault> {
         let mut env = Vec::new();

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::super::error::RuntimeError;
+use super::super::net::NetworkState;
 
 /// Docker's states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -110,6 +111,9 @@ pub struct State {
     pub stopped_by_user: bool,
     /// Whether it ran when its monitor was lost.
     pub was_running: bool,
+    /// How it is connected, as long as it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkState>,
     /// The health check's result.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
@@ -157,5 +161,6 @@ impl State {
         }
         self.pid = 0;
         self.pid_start = 0;
+        self.network = None;
     }
 }

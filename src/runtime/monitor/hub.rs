@@ -85,7 +85,16 @@ impl Hub {
     /// `close_once`: standard input ends with the first client that sends it.
     pub fn new(log: Option<Logger>, close_once: bool) -> Self {
         let streams = Streams::default();
-        Self { streams, clients: Vec::new(), input: VecDeque::new(), input_ended: false, connected: false, close_once, log, size: None }
+        Self {
+            streams,
+            clients: Vec::new(),
+            input: VecDeque::new(),
+            input_ended: false,
+            connected: false,
+            close_once,
+            log,
+            size: None,
+        }
     }
 
     /// Connects a new process.

@@ -22,7 +22,7 @@ use super::container::{Container, ContainerDir, Containers, State, Status};
 use super::error::{RuntimeError, While};
 use super::init::Stdio;
 use super::start::{self, Start};
-use super::{events, remove, signals, terminal};
+use super::{events, network, remove, signals, terminal};
 use crate::base::AtPath;
 use crate::sys::process::{self as sys, CloneOptions, Fork, SignalFd};
 
@@ -223,13 +223,20 @@ impl Monitor {
             Stdio::Plain([stdin, stdout, stderr])
         };
         let (report, tell) = pipe()?;
+        let (wait, go) = pipe()?;
         let starter = match sys::fork().trying("start the container")? {
             Fork::Parent(pid) => pid,
             Fork::Child => {
-                drop((report, streams, socket));
+                drop((report, streams, socket, go));
                 let start = Start { store_root: &self.store_root, dir: &self.dir, container: &self.container, stdio };
                 let mut told = |pid: Pid| {
-                    let _ = rustix::io::write(&tell, format!("{}\n", pid.as_raw_nonzero()).as_bytes());
+                    rustix::io::write(&tell, format!("{}\n", pid.as_raw_nonzero()).as_bytes())
+                        .trying("tell the monitor")?;
+                    // Nothing comes when the monitor has failed to connect the network: it tells that itself.
+                    match rustix::io::read(&wait, &mut [0]).trying("wait for the network")? {
+                        0 => sys::exit(0),
+                        _ => Ok(()),
+                    }
                 };
                 if let Err(error) = start::run(start, &mut told) {
                     super::init::tell_error(tell, &error);
@@ -237,8 +244,8 @@ impl Monitor {
                 sys::exit(0);
             }
         };
-        drop(tell);
-        let result = self.finish_start(report, &mut streams, socket);
+        drop((tell, wait));
+        let result = self.finish_start(report, go, &mut streams, socket);
         let _ = sys::wait(starter, true);
         result
     }
@@ -246,21 +253,34 @@ impl Monitor {
     fn finish_start(
         &mut self,
         report: OwnedFd,
+        go: OwnedFd,
         streams: &mut Streams,
         socket: Option<UnixStream>,
     ) -> Result<(), RuntimeError> {
+        let mut report = io::BufReader::new(File::from(report));
         let mut text = String::new();
-        io::Read::read_to_string(&mut File::from(report), &mut text).trying("hear from the starter")?;
-        let (pid, error) = match text.split_once('\n') {
-            Some((pid, error)) => (pid.parse().ok().and_then(Pid::from_raw), error),
-            None => (None, text.as_str()),
-        };
-        if let Some((code, message)) = error.split_once(' ') {
-            if let Some(pid) = pid {
-                if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) {
-                    let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+        io::BufRead::read_line(&mut report, &mut text).trying("hear from the starter")?;
+        let pid = text.strip_suffix('\n').and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
+        let mut failed = None;
+        if let Some(pid) = pid {
+            text.clear();
+            match network::connect(&self.store_root, &self.dir, &self.container, pid) {
+                Ok(state) => {
+                    self.state.network = state;
+                    let _ = rustix::io::write(&go, b"g");
                 }
-                let _ = sys::wait(pid, true);
+                Err(error) => failed = Some(error),
+            }
+        }
+        drop(go);
+        io::Read::read_to_string(&mut report, &mut text).trying("hear from the starter")?;
+        if let (Some(error), Some(pid)) = (failed, pid) {
+            kill_and_collect(pid);
+            return Err(RuntimeError::Start { code: 125, message: error.to_string() });
+        }
+        if let Some((code, message)) = text.split_once(' ') {
+            if let Some(pid) = pid {
+                kill_and_collect(pid);
             }
             let code = code.parse().unwrap_or(125);
             return Err(RuntimeError::Start { code, message: message.to_owned() });
@@ -397,6 +417,8 @@ impl Monitor {
         let cgroup = start::cgroup(&self.container);
         self.state.oom_killed = cgroup.oom_kills() > 0;
         self.hub.drain();
+        network::disconnect(&self.store_root, &mut self.state);
+        network::disconnect(&self.store_root, &mut self.state);
         let _ = cgroup.destroy();
         self.state.exit_code = code;
         self.state.pid = 0;
@@ -446,6 +468,7 @@ impl Monitor {
             _ => 125,
         };
         self.hub.drain();
+        network::disconnect(&self.store_root, &mut self.state);
         let _ = start::cgroup(&self.container).destroy();
         // As docker: a container that never ran is still "created", with the code and the reason.
         self.state.status = if self.state.started_at.is_empty() { Status::Created } else { Status::Exited };
@@ -472,6 +495,14 @@ impl Monitor {
         self.hub.announce(&frame_of(Kind::Exit, &Exit { code }));
         self.hub.flush(Duration::from_secs(5));
     }
+}
+
+/// Ends a program that could not be started completely.
+fn kill_and_collect(pid: Pid) {
+    if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) {
+        let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+    }
+    let _ = sys::wait(pid, true);
 }
 
 /// A process's PID as the host's `/proc` counts it.

@@ -153,6 +153,10 @@ fn resolver_sockets() -> io::Result<(UdpSocket, TcpListener)> {
 
 /// When a process was started, in clock ticks since boot (proc_pid_stat(5), field 22).
 fn started(pid: u32) -> io::Result<u64> {
+    // A monitor counts PIDs in a namespace of its own, its `/proc` in the host's.
+    let own = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+    let pidfd = rustix::process::pidfd_open(own, PidfdFlags::empty())?;
+    let pid = crate::runtime::monitor::host_pid(&pidfd).ok_or(io::ErrorKind::NotFound)?;
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The second field, the name, may hold anything but ends with the last parenthesis.
     let after = stat.rsplit_once(')').map(|(_, after)| after).unwrap_or_default();

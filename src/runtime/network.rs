@@ -1,0 +1,99 @@
+//! Between a container and the networks: what it asks for, and the files that tell it what it got.
+
+use std::fs::{self, File};
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::container::{Container, ContainerDir, State};
+use super::error::{RuntimeError, While};
+use super::net::{
+    DnsRequest, NetworkRequest, NetworkState, Networks, PublishRequest, host_resolvers, hosts, ports, resolv_conf,
+};
+use super::{NetworkMode, monitor};
+use crate::base::AtPath;
+
+/// The networks of a store.
+pub fn networks(store_root: &Path) -> Networks {
+    Networks::new(&store_root.join("ferry/networks"))
+}
+
+/// What a container asks of the networks.
+pub fn request(container: &Container) -> Result<NetworkRequest, RuntimeError> {
+    let host = &container.host_config;
+    let bad = |error: &dyn std::fmt::Display| RuntimeError::usage(error.to_string());
+    let mut publish: Vec<PublishRequest> = Vec::new();
+    for (port, bindings) in &host.port_bindings {
+        for binding in bindings {
+            publish
+                .push(ports::parse_binding(port, &binding.host_ip, &binding.host_port).map_err(|error| bad(&error))?);
+        }
+    }
+    if host.publish_all_ports {
+        for port in container.config.exposed_ports.keys().filter(|port| !host.port_bindings.contains_key(*port)) {
+            publish.push(ports::parse_binding(port, "", "").map_err(|error| bad(&error))?);
+        }
+    }
+    let servers: Result<Vec<IpAddr>, _> = host.dns.iter().map(|server| server.parse::<IpAddr>()).collect();
+    let extra = host.extra_hosts.iter().flatten().filter_map(|extra| extra.split_once(':'));
+    Ok(NetworkRequest {
+        container: container.id.clone(),
+        name: container.name.clone(),
+        hostname: container.config.hostname.clone(),
+        mode: host.network_mode.clone(),
+        publish,
+        dns: DnsRequest {
+            servers: servers.map_err(|error| bad(&error))?,
+            search: host.dns_search.clone(),
+            options: host.dns_options.clone(),
+        },
+        extra_hosts: extra.map(|(name, address)| (name.to_owned(), address.to_owned())).collect(),
+        ..NetworkRequest::default()
+    })
+}
+
+/// Connects a container whose first process waits, and writes its hosts and resolv.conf. `None` for the networks that
+/// are not its own.
+pub fn connect(
+    store_root: &Path,
+    dir: &ContainerDir,
+    container: &Container,
+    pid: Pid,
+) -> Result<Option<NetworkState>, RuntimeError> {
+    let request = request(container)?;
+    if matches!(request.mode, NetworkMode::Container(_)) {
+        return Ok(None);
+    }
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).trying("find the container's network")?;
+    let seen = monitor::host_pid(&pidfd).unwrap_or(pid.as_raw_nonzero().get());
+    let path = format!("/proc/{seen}/ns/net");
+    let netns = File::open(&path).at("open", &path)?;
+    let state = networks(store_root).attach(netns.as_fd(), &request).map_err(|e| RuntimeError::Other(e.into()))?;
+    let host = fs::read_to_string("/etc/hosts").unwrap_or_default();
+    for (name, text) in
+        [("hosts", hosts(&request, &state, &host)), ("resolv.conf", resolv_conf(&request, &state, &host_resolvers()))]
+    {
+        let path = dir.file(name);
+        // In place: the container mounts this very file.
+        let written = fs::write(&path, text).at("write", &path);
+        if let Err(error) = written {
+            let _ = networks(store_root).detach(&state);
+            return Err(error.into());
+        }
+    }
+    Ok(Some(state))
+}
+
+/// Takes a container's connections down. What cannot be is taken by the next command.
+pub fn disconnect(store_root: &Path, state: &mut State) {
+    if let Some(network) = state.network.take() {
+        let _ = networks(store_root).detach(&network);
+    }
+}
+
+/// Takes down what containers left that are no more.
+pub fn clean(store_root: &Path, is_live: impl Fn(&str) -> bool) -> Result<(), RuntimeError> {
+    networks(store_root).cleanup(is_live).map(drop).map_err(|error| RuntimeError::Other(error.into()))
+}
