@@ -1,13 +1,14 @@
 //! Layers: what is unpacked is put together again bit for bit, whatever the tar holds.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use ferry::base::{BoxFault, Class, Ctx, Digest};
 use ferry::layer::assemble::{Assembler, Unpacked, prove};
+use ferry::layer::diff::{self, DiffOptions, Tree};
 use ferry::layer::{Applied, ApplyOptions, Target, apply};
 use ferry::sys::dir::Dir;
 
@@ -299,4 +300,73 @@ fn a_file_that_was_changed_on_disk_is_noticed() {
         fs::remove_file(case.diff(change)).unwrap();
         assert!(Assembler::new(case.unpacked(true)).read_to_end(&mut Vec::new()).is_err());
     }
+}
+
+fn diff_of(dir: &Path, tree: Tree, latest: Option<i64>) -> Vec<u8> {
+    let mut tar = Vec::new();
+    let root = Dir::open(dir).unwrap();
+    diff::write(&root, &mut tar, &DiffOptions { tree, latest }, &Ctx::silent()).unwrap();
+    tar
+}
+
+#[test]
+fn what_a_container_changed_becomes_a_layer_that_unpacks_to_the_same() {
+    let long = format!("d/{}", "n".repeat(180));
+    let script = format!(
+        "add('a', b'one', mtime=-5, uid=3000000)\nadd('d', type=D, mode=0o2755, mtime=7)\nadd('d/.wh..wh..opq')\n\
+         add('d/.wh.gone')\nadd('d/h', type=H, link='a')\nadd('d/s', type=S, link='../a', mtime=9)\n\
+         add('d/p', type=tarfile.FIFOTYPE, mtime=9)\n\
+         add('d/b', type=tarfile.BLKTYPE, devmajor=259, devminor=70000, mtime=9)\n\
+         add('{long}', b'x' * 700, pax={{'mtime': '7.25'}})\nadd('ü', b'u', mode=0o4711)"
+    );
+    let case = Case::new(&python_tar("PAX_FORMAT", &script), 1);
+    let root = Dir::open(case.diff("")).unwrap();
+    // CAP_NET_BIND_SERVICE, permitted and effective, as the kernel keeps it.
+    let capability = [&[1, 0, 0, 2, 0, 4, 0, 0][..], &[0; 12]].concat();
+    root.set_xattr("a", "security.capability".as_ref(), &capability).unwrap();
+    let upper = Tree::Upper { userxattr: false };
+    let tar = diff_of(&case.diff(""), upper, None);
+    assert_eq!(tar, diff_of(&case.diff(""), upper, None));
+    comes_back("diff", &tar);
+    let again = Case::new(&tar, 1);
+    assert_eq!(tar, diff_of(&again.diff(""), upper, None), "unpacked and packed again it is the same");
+    let a = fs::symlink_metadata(again.diff("a")).unwrap();
+    assert_eq!((a.mtime(), a.uid(), a.nlink(), a.len()), (-5, 3_000_000, 2, 3));
+    assert_eq!(fs::metadata(again.diff(&long)).unwrap().mtime_nsec(), 250_000_000);
+    assert_eq!(fs::metadata(again.diff("d")).unwrap().mode() & 0o7777, 0o2755);
+    let device = fs::symlink_metadata(again.diff("d/b")).unwrap();
+    assert!(device.file_type().is_block_device() && device.rdev() == rustix::fs::makedev(259, 70000));
+    let tree = Dir::open(again.diff("")).unwrap();
+    assert_eq!(tree.xattr("a", "security.capability".as_ref()).unwrap(), Some(capability));
+    assert_eq!(tree.xattr("d", "trusted.overlay.opaque".as_ref()).unwrap().as_deref(), Some(&b"y"[..]));
+    assert!(fs::symlink_metadata(again.diff("d/gone")).unwrap().file_type().is_char_device());
+    // GNU tar reads the same names.
+    let mut list = Command::new("tar").args(["-tf", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    list.stdin.take().unwrap().write_all(&tar).unwrap();
+    let listed = String::from_utf8(list.wait_with_output().unwrap().stdout).unwrap();
+    let expected = format!("a\nd/\nd/.wh..wh..opq\nd/b\nd/.wh.gone\nd/h\n{long}\nd/p\nd/s\n");
+    assert!(listed.starts_with(&expected), "{listed}");
+    // No time is later than asked for.
+    let clamped = Case::new(&diff_of(&case.diff(""), upper, Some(6)), 1);
+    assert_eq!(fs::symlink_metadata(clamped.diff("d/s")).unwrap().mtime(), 6);
+    assert_eq!(fs::symlink_metadata(clamped.diff("a")).unwrap().mtime(), -5);
+}
+
+#[test]
+fn marks_of_the_other_style_are_not_taken_for_changes() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    fs::create_dir(dir.path().join("d")).unwrap();
+    fs::write(dir.path().join("w"), b"").unwrap();
+    let root = Dir::open(dir.path()).unwrap();
+    root.set_xattr("d", "user.overlay.opaque".as_ref(), b"y").unwrap();
+    root.set_xattr("w", "user.overlay.whiteout".as_ref(), b"y").unwrap();
+    let names = |tree| {
+        let tar = diff_of(dir.path(), tree, None);
+        tar.chunks(512)
+            .map(|b| String::from_utf8_lossy(&b[..100]).trim_end_matches('\0').to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(names(Tree::Upper { userxattr: true }), ["d/", "d/.wh..wh..opq", ".wh.w", "", ""]);
+    assert_eq!(names(Tree::Upper { userxattr: false }), ["d/", "w", "", ""]);
+    assert_eq!(names(Tree::Whole), ["d/", "w", "", ""]);
 }

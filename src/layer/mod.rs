@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod assemble;
 pub mod compression;
+pub mod diff;
 pub mod error;
 pub mod split;
 pub mod tar;

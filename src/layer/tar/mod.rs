@@ -8,6 +8,7 @@ mod entry;
 mod header;
 mod pax;
 mod sparse;
+pub mod write;
 
 use std::io::{self, Read};
 

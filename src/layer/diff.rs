@@ -1,0 +1,270 @@
+//! The layer tar of a directory: what a container changed (the upper directory of its overlay mount), or all of a
+//! tree. The same tree gives the same bytes: entries are sorted, and nothing of the host is in them but what the files
+//! have. What is written and what is left out is docker's choice: of the extended attributes `security.capability`
+//! alone, no sockets.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use super::error::LayerError;
+use super::tar::{Entry, Kind, Time, write};
+use crate::base::{AtPath, BoxFault, Ctx, PathError};
+use crate::sys::dir::{self, Dir, Metadata};
+
+/// What the directory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tree {
+    /// The upper directory of an overlay mount: its marks become whiteouts. `userxattr` as the mount had it.
+    Upper {
+        /// The marks are `user.overlay.*`.
+        userxattr: bool,
+    },
+    /// A tree as it is.
+    Whole,
+}
+
+/// How it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiffOptions {
+    /// What the directory is.
+    pub tree: Tree,
+    /// Later times become this one, in seconds since 1970 (`SOURCE_DATE_EPOCH`).
+    pub latest: Option<i64>,
+}
+
+/// Only directories and what lies in them; a file that others change meanwhile is an error.
+const CAPABILITY: &str = "security.capability";
+
+/// Writes the tar of `root` to `out`.
+pub fn write(root: &Dir, out: &mut dyn Write, options: &DiffOptions, ctx: &Ctx) -> Result<(), BoxFault> {
+    let mut writer =
+        DiffWriter { root, out, options, ctx, links: HashMap::new(), buffer: vec![0; 256 << 10], sockets: 0 };
+    writer.tree()?;
+    write::end(writer.out).at("write the tar of", root.path())?;
+    if writer.sockets > 0 {
+        ctx.warn(format!("{} sockets are left out: a layer cannot hold them", writer.sockets));
+    }
+    Ok(())
+}
+
+struct DiffWriter<'a> {
+    root: &'a Dir,
+    out: &'a mut dyn Write,
+    options: &'a DiffOptions,
+    ctx: &'a Ctx,
+    /// The first name of each file that has several.
+    links: HashMap<(u64, u64), Vec<u8>>,
+    buffer: Vec<u8>,
+    sockets: u64,
+}
+
+/// A directory that is being gone through.
+struct Level {
+    path: PathBuf,
+    rest: std::vec::IntoIter<dir::DirEntry>,
+}
+
+impl DiffWriter<'_> {
+    fn tree(&mut self) -> Result<(), BoxFault> {
+        if self.is_opaque(self.root)? {
+            self.marker(b".wh..wh..opq".to_vec(), 0o755)?;
+        }
+        let mut stack = vec![Level { path: PathBuf::new(), rest: self.root.entries()?.into_iter() }];
+        let mut open: Option<(PathBuf, Dir)> = None;
+        while let Some(level) = stack.last_mut() {
+            self.ctx.check()?;
+            let Some(entry) = level.rest.next() else {
+                stack.pop();
+                continue;
+            };
+            // One descriptor however deep the tree is.
+            if open.as_ref().is_none_or(|(path, _)| *path != level.path) {
+                open = Some((level.path.clone(), self.root.open_dir_no_links(&level.path)?));
+            }
+            let Some((_, parent)) = &open else { continue };
+            let path = level.path.join(&entry.name);
+            let metadata = parent.stat(&entry.name)?;
+            if let Some(inside) = self.entry(parent, Path::new(&entry.name), &path, &metadata)? {
+                let rest = inside.entries()?.into_iter();
+                open = Some((path.clone(), inside));
+                stack.push(Level { path, rest });
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes one entry; gives a directory, to go on in.
+    fn entry(&mut self, parent: &Dir, name: &Path, path: &Path, metadata: &Metadata) -> Result<Option<Dir>, BoxFault> {
+        let raw = path.as_os_str().as_bytes();
+        if name.as_os_str().as_bytes().starts_with(b".wh.") {
+            let shown = String::from_utf8_lossy(raw).into_owned();
+            self.ctx.warn(format!("{shown:?} is left out: in a layer its name would hide another file"));
+            return Ok(None);
+        }
+        let mut entry = self.describe(raw, metadata);
+        let upper = matches!(self.options.tree, Tree::Upper { .. });
+        match dir::Kind::in_metadata(metadata) {
+            Some(dir::Kind::Directory) => {
+                let inside = parent.open_dir_no_links(name)?;
+                entry.kind = Kind::Directory;
+                entry.path.push(b'/');
+                let mode = entry.mode;
+                self.header(&entry)?;
+                if upper && self.is_opaque(&inside)? {
+                    self.marker([raw, b"/.wh..wh..opq"].concat(), mode & 0o777)?;
+                }
+                return Ok(Some(inside));
+            }
+            Some(dir::Kind::Regular) => {
+                let file = parent.open_file(name)?;
+                if upper && metadata.st_size == 0 && self.mark(&file, "whiteout", path)?.is_some() {
+                    self.whiteout(raw)?;
+                    return Ok(None);
+                }
+                if self.linked(metadata, &mut entry) {
+                    self.header(&entry)?;
+                } else {
+                    self.regular(file, path, entry)?;
+                }
+                return Ok(None);
+            }
+            Some(dir::Kind::CharDevice) if upper && metadata.st_rdev == 0 => {
+                self.whiteout(raw)?;
+                return Ok(None);
+            }
+            Some(dir::Kind::Symlink) => {
+                entry.kind = Kind::Symlink;
+                entry.link = parent.read_link(name)?.into_os_string().as_bytes().to_vec();
+            }
+            Some(dir::Kind::Fifo) => entry.kind = Kind::Fifo,
+            Some(kind @ (dir::Kind::CharDevice | dir::Kind::BlockDevice)) => {
+                let character = kind == dir::Kind::CharDevice;
+                entry.kind = if character { Kind::CharDevice } else { Kind::BlockDevice };
+                entry.device = (rustix::fs::major(metadata.st_rdev), rustix::fs::minor(metadata.st_rdev));
+            }
+            Some(dir::Kind::Socket) | None => {
+                self.sockets += 1;
+                return Ok(None);
+            }
+        }
+        self.linked(metadata, &mut entry);
+        self.header(&entry)?;
+        Ok(None)
+    }
+
+    fn describe(&self, path: &[u8], metadata: &Metadata) -> Entry {
+        let mut mtime = Time { seconds: metadata.st_mtime, nanoseconds: metadata.st_mtime_nsec as u32 };
+        if let Some(latest) = self.options.latest {
+            mtime = mtime.min(Time { seconds: latest, nanoseconds: 0 });
+        }
+        Entry {
+            kind: Kind::Regular,
+            path: path.to_vec(),
+            link: Vec::new(),
+            mode: metadata.st_mode & 0o7777,
+            uid: metadata.st_uid,
+            gid: metadata.st_gid,
+            mtime,
+            device: (0, 0),
+            xattrs: Vec::new(),
+            stored: 0,
+            sparse: None,
+        }
+    }
+
+    /// Makes the entry a link when its file has been written under another name.
+    fn linked(&mut self, metadata: &Metadata, entry: &mut Entry) -> bool {
+        if metadata.st_nlink < 2 {
+            return false;
+        }
+        match self.links.get(&(metadata.st_dev, metadata.st_ino)) {
+            Some(first) => {
+                entry.kind = Kind::HardLink;
+                entry.link.clone_from(first);
+                true
+            }
+            None => {
+                self.links.insert((metadata.st_dev, metadata.st_ino), entry.path.clone());
+                false
+            }
+        }
+    }
+
+    fn regular(&mut self, mut file: File, path: &Path, mut entry: Entry) -> Result<(), BoxFault> {
+        let full = || self.root.full(path);
+        entry.stored = file.metadata().at("read", full())?.len();
+        if let Some(mut value) = attribute(&file, CAPABILITY).at("read attributes of", full())? {
+            // Revision 3 names the root of a namespace, which means nothing elsewhere: docker writes revision 2.
+            if value.len() == 24 && value[3] == 3 {
+                value[3] = 2;
+                value.truncate(20);
+            }
+            entry.xattrs.push((CAPABILITY.as_bytes().to_vec(), value));
+        }
+        write::header(self.out, &entry).at("write the tar of", full())?;
+        let mut left = entry.stored;
+        while left > 0 {
+            let want = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
+            let n = file.read(&mut self.buffer[..want]).at("read", full())?;
+            if n == 0 {
+                return Err(LayerError::Changed(full()).into());
+            }
+            self.out.write_all(&self.buffer[..n]).at("write the tar of", full())?;
+            left -= n as u64;
+        }
+        Ok(write::pad(self.out, entry.stored).at("write the tar of", full())?)
+    }
+
+    fn header(&mut self, entry: &Entry) -> Result<(), PathError> {
+        write::header(self.out, entry).at("write the tar of", self.root.path())
+    }
+
+    /// An empty file whose name alone says something. It has the time 0: overlayfs keeps none for it.
+    fn marker(&mut self, path: Vec<u8>, mode: u32) -> Result<(), PathError> {
+        let entry = Entry {
+            kind: Kind::Regular,
+            path,
+            link: Vec::new(),
+            mode,
+            uid: 0,
+            gid: 0,
+            mtime: Time::default(),
+            device: (0, 0),
+            xattrs: Vec::new(),
+            stored: 0,
+            sparse: None,
+        };
+        self.header(&entry)
+    }
+
+    fn whiteout(&mut self, path: &[u8]) -> Result<(), PathError> {
+        let name = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+        self.marker([&path[..name], b".wh.", &path[name..]].concat(), 0o600)
+    }
+
+    /// One of overlayfs's own attributes.
+    fn mark(&self, file: impl std::os::fd::AsFd, mark: &str, path: &Path) -> Result<Option<Vec<u8>>, PathError> {
+        let Tree::Upper { userxattr } = self.options.tree else { return Ok(None) };
+        let name = format!("{}.overlay.{mark}", if userxattr { "user" } else { "trusted" });
+        attribute(file, &name).at("read attributes of", self.root.full(path))
+    }
+
+    fn is_opaque(&self, dir: &Dir) -> Result<bool, PathError> {
+        Ok(self.mark(dir, "opaque", Path::new(""))?.as_deref() == Some(b"y"))
+    }
+}
+
+/// An attribute of an open file; `None` where it has none of that name. Those asked for here are short.
+fn attribute(file: impl std::os::fd::AsFd, name: &str) -> std::io::Result<Option<Vec<u8>>> {
+    let mut value = [0_u8; 64];
+    match rustix::fs::fgetxattr(file, name, &mut value[..]) {
+        Ok(n) => Ok(Some(value[..n].to_vec())),
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
