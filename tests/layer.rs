@@ -361,7 +361,7 @@ fn marks_of_the_other_style_are_not_taken_for_changes() {
     root.set_xattr("d", "user.overlay.opaque".as_ref(), b"y").unwrap();
     root.set_xattr("w", "user.overlay.whiteout".as_ref(), b"y").unwrap();
     let names = |tree| {
-        let tar = diff_of(dir.path(), tree, None);
+        let tar = diff_of(dir.path(), tree, Some(0));
         tar.chunks(512)
             .map(|b| String::from_utf8_lossy(&b[..100]).trim_end_matches('\0').to_owned())
             .collect::<Vec<_>>()
