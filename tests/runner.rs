@@ -3,6 +3,7 @@
 mod archive;
 mod bundle;
 mod cli;
+mod carry;
 mod dependencies;
 mod interop;
 mod layer;

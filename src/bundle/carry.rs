@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::read::Bundle;
-use super::seal::{Encrypting, Identities, Policy, Recipients, SealError, SignedBy, Signer, Trust};
+use super::seal::{Encrypting, Identities, Policy, Recipients, SealError, SignedBy, Signer, Trust, WayIn};
 use super::source::BundleSource;
 use super::volume::{
     Budget, ParityShare, SetId, SetReader, SetWriter, VolumeError, VolumeSet, VolumeSize, WriteOptions, Written, check,
@@ -118,6 +118,17 @@ pub struct Gate {
     pub policy: Option<Policy>,
 }
 
+impl Gate {
+    /// Whether something that is no bundle may come in this way; `origin` is for messages.
+    pub fn admits(&self, way: WayIn, origin: &str) -> Result<(), SealError> {
+        match &self.policy {
+            Some(policy) => policy.permits(way),
+            None if self.required => Err(SealError::NotSigned(origin.to_owned())),
+            None => Ok(()),
+        }
+    }
+}
+
 /// What it takes to open a bundle.
 pub struct Access {
     /// Keys of encrypted bundles.
@@ -142,10 +153,9 @@ pub struct Opened {
     pub signed_by: Vec<SignedBy>,
 }
 
-/// Opens the bundle that `paths` name: a directory, any of its volumes, or several. Its signature is checked before a
-/// byte of its stream is used, and every block before a byte of it is.
-pub fn open(paths: &[PathBuf], access: &Access, ctx: &Ctx) -> Result<Opened, BoxFault> {
-    let set = VolumeSet::open(paths)?;
+/// Opens the bundle in a set of volumes. Its signature is checked before a byte of its stream is used, and every block
+/// before a byte of it is.
+pub fn open(set: VolumeSet, access: &Access, ctx: &Ctx) -> Result<Opened, BoxFault> {
     let origin = set.near().display().to_string();
     let signers = pass(&set, &access.gates, &origin)?;
     let encrypted = set.encrypted();

@@ -1,14 +1,20 @@
 //! What all commands that write an archive can be told about it.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use super::bundle_options::{BundleArgs, bundle_options};
 use super::{UsageError, threads};
 use crate::archive::write::{Format, WriteOptions, WriteReport};
-use crate::base::Ctx;
+use crate::base::{AtPath, BoxFault, Ctx};
+use crate::bundle::Level;
+use crate::bundle::carry::{self, Target};
+use crate::bundle::volume::{ENDING, fits_a_pipe};
+use crate::image::{Image, ImageSource};
 use crate::layer::compression::{Compression, EncodeOptions};
-use crate::ops::save::Packing;
+use crate::ops::save::{self, Output, Packing};
 
 /// How an archive is written.
 #[derive(Debug, Args)]
@@ -16,12 +22,13 @@ pub struct ArchiveOptions {
     /// Compress the archive [default: by the file name's ending: .gz, .tgz, .zst; otherwise none]
     #[arg(long, value_enum, value_name = "METHOD")]
     compress: Option<Compress>,
-    /// The level of compression, in the method's own scale [default: gzip 6, zstd 3]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    level: Option<i32>,
-    /// Which documents the archive has
-    #[arg(long, value_enum, default_value_t = OutputFormat::Hybrid, value_name = "FORMAT")]
-    output_format: OutputFormat,
+    /// The level of compression, in the method's own scale [default: gzip 6, zstd 3]; for bundles fast, default, max, or
+    /// 1 to 22
+    #[arg(long, value_name = "LEVEL", allow_negative_numbers = true)]
+    level: Option<String>,
+    /// What is written [default: bundle for names that end in .ferry, hybrid otherwise]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    output_format: Option<OutputFormat>,
     /// Uncompress the layers that some engine cannot read; their registry digests change
     #[arg(long)]
     compat: bool,
@@ -31,6 +38,8 @@ pub struct ArchiveOptions {
     /// Prove the digest of every layer while it is written
     #[arg(long)]
     verify: bool,
+    #[command(flatten)]
+    bundle: BundleArgs,
 }
 
 /// How an archive is compressed.
@@ -44,7 +53,7 @@ enum Compress {
     Zstd,
 }
 
-/// Which documents an archive has.
+/// What is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum OutputFormat {
     /// Both of the others in one
@@ -53,11 +62,72 @@ enum OutputFormat {
     Docker,
     /// OCI layout alone
     Oci,
+    /// ferry's own: every content once
+    Bundle,
 }
 
 impl ArchiveOptions {
+    /// Writes images to a file, or to standard output. With `prove` every layer's digest is, whatever the flags say.
+    pub fn write(
+        &self,
+        source: &dyn ImageSource,
+        images: &[Image],
+        to: Option<&Path>,
+        spool: PathBuf,
+        prove: bool,
+        ctx: &Ctx,
+    ) -> Result<(), BoxFault> {
+        let mut stdout = std::io::stdout();
+        if self.is_bundle(to) {
+            let carriage = self.bundle.carriage()?;
+            let level = self.level.as_deref().map(str::parse).transpose().map_err(usage)?;
+            let options = bundle_options(level, !self.no_originals, spool);
+            let device = |path: &&Path| path.metadata().is_ok_and(|meta| !meta.is_file());
+            let target = match to {
+                None => Target::Pipe(Box::new(stdout)),
+                Some(path) if device(&path) => {
+                    fits_a_pipe(carriage.volume_size, carriage.parity)?;
+                    Target::Pipe(Box::new(File::options().write(true).open(path).at("open", path)?))
+                }
+                Some(path) => Target::Path(path),
+            };
+            carry::write(source, images, target, carriage, options, ctx)?;
+            return Ok(());
+        }
+        let packing = self.packing(to)?;
+        let mut options = self.write_options(spool);
+        options.prove |= prove;
+        let output = to.map_or(Output::Stream(&mut stdout), Output::File);
+        let report = save::save(source, images, output, packing, options, ctx)?;
+        self.warn_of_changes(&report, ctx);
+        Ok(())
+    }
+
+    /// Fails when the options make no sense together; before anything is opened.
+    pub fn check(&self, to: Option<&Path>) -> Result<(), UsageError> {
+        if self.is_bundle(to) {
+            if self.compress.is_some() || self.compat || self.verify {
+                let text =
+                    "--compress, --compat and --verify are for archives: a bundle is compressed and proven anyway";
+                return Err(UsageError(text.into()));
+            }
+            return self.level.as_deref().map_or(Ok(()), |level| level.parse::<Level>().map(drop).map_err(usage));
+        }
+        if self.bundle.asked() {
+            let text = "volumes, parity, signatures and encryption are for bundles: name the file .ferry, or give \
+                        --output-format bundle";
+            return Err(UsageError(text.into()));
+        }
+        self.packing(to).map(drop)
+    }
+
+    fn is_bundle(&self, to: Option<&Path>) -> bool {
+        let named = || to.is_some_and(|path| path.as_os_str().as_encoded_bytes().ends_with(ENDING.as_bytes()));
+        self.output_format.map_or_else(named, |format| format == OutputFormat::Bundle)
+    }
+
     /// The compression asked for, or the one that the file's name asks for.
-    pub fn packing(&self, path: Option<&Path>) -> Result<Packing, UsageError> {
+    fn packing(&self, path: Option<&Path>) -> Result<Packing, UsageError> {
         let compression = match (self.compress, path) {
             (Some(Compress::None), _) | (None, None) => Compression::None,
             (Some(Compress::Gzip), _) => Compression::Gzip,
@@ -69,20 +139,22 @@ impl ArchiveOptions {
             Compression::Zstd => -7..=22,
             _ => i32::MIN..=i32::MAX,
         };
-        if let Some(level) = self.level.filter(|level| !levels.contains(level)) {
+        let level = self.level.as_deref().map(str::parse::<i32>).transpose();
+        let level = level.map_err(|_| UsageError("--level is a number".into()))?;
+        if let Some(level) = level.filter(|level| !levels.contains(level)) {
             let text = format!("level {level} is not one of {} to {}", levels.start(), levels.end());
             return Err(UsageError(text));
         }
-        Ok(Packing { compression, options: EncodeOptions { level: self.level, threads: threads() } })
+        Ok(Packing { compression, options: EncodeOptions { level, threads: threads() } })
     }
 
     /// The rest; layers of unknown size are kept in `spool`.
-    pub fn write_options(&self, spool: PathBuf) -> WriteOptions {
+    fn write_options(&self, spool: PathBuf) -> WriteOptions {
         WriteOptions {
             format: match self.output_format {
-                OutputFormat::Hybrid => Format::Hybrid,
-                OutputFormat::Docker => Format::Docker,
-                OutputFormat::Oci => Format::Oci,
+                Some(OutputFormat::Docker) => Format::Docker,
+                Some(OutputFormat::Oci) => Format::Oci,
+                Some(OutputFormat::Hybrid | OutputFormat::Bundle) | None => Format::Hybrid,
             },
             compat: self.compat,
             no_originals: self.no_originals,
@@ -92,7 +164,7 @@ impl ArchiveOptions {
     }
 
     /// Says which digests are others now.
-    pub fn warn_of_changes(&self, report: &WriteReport, ctx: &Ctx) {
+    fn warn_of_changes(&self, report: &WriteReport, ctx: &Ctx) {
         for (old, new) in &report.changed {
             ctx.warn(format!("manifest {old} becomes {new}: not all of its layers are written as it names them"));
         }
@@ -110,4 +182,8 @@ fn by_ending(path: &Path) -> Result<Compression, UsageError> {
         }
         _ => Ok(Compression::None),
     }
+}
+
+fn usage(error: impl std::fmt::Display) -> UsageError {
+    UsageError(error.to_string())
 }

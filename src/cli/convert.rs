@@ -6,17 +6,17 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::archive_options::ArchiveOptions;
+use super::trust::AccessArgs;
 use super::{Global, parse};
 use crate::archive::{Input, OpenOptions};
 use crate::base::BoxFault;
 use crate::image::Platform;
 use crate::ops::open;
-use crate::ops::save::{self, Output};
 
 /// Write the images of one archive as another, without a store
 #[derive(Debug, Args)]
 pub struct ConvertArgs {
-    /// An archive or OCI layout directory
+    /// An archive, an OCI layout directory, or a bundle
     #[arg(value_name = "FROM")]
     from: PathBuf,
     /// The file to write
@@ -33,18 +33,22 @@ pub struct ConvertArgs {
     /// Where layers are unpacked whose size must be known first [default: the directory for temporary files]
     #[arg(long, value_name = "DIR")]
     spool_dir: Option<PathBuf>,
+    /// Mend a damaged bundle while it is read, as far as its parity goes
+    #[arg(long)]
+    repair: bool,
+    #[command(flatten)]
+    access: AccessArgs,
 }
 
 /// Converts.
 pub fn run(args: ConvertArgs, global: &Global) -> Result<ExitCode, BoxFault> {
-    let packing = args.archive.packing(Some(&args.to))?;
+    args.archive.check(Some(&args.to))?;
     let spool = args.spool_dir.unwrap_or_else(std::env::temp_dir);
     let open = OpenOptions { platform: args.platform, max_window: args.max_window, spool: spool.clone() };
-    let source = open::open(Input::Path(args.from), &open, &global.ctx)?;
-    let mut options = args.archive.write_options(spool);
+    // Policies rule what comes into a store; nothing does here.
+    let access = args.access.access(false, args.repair, spool.clone())?;
+    let source = open::open(Input::Path(args.from), &open, &access, &global.ctx)?;
     // Nothing has proven what an archive holds.
-    options.prove = true;
-    let report = save::save(&*source, source.images(), Output::File(&args.to), packing, options, &global.ctx)?;
-    args.archive.warn_of_changes(&report, &global.ctx);
+    args.archive.write(&*source, source.images(), Some(&args.to), spool, true, &global.ctx)?;
     Ok(ExitCode::SUCCESS)
 }

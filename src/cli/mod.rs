@@ -4,6 +4,7 @@
 mod agent;
 mod archive_options;
 mod completion;
+mod bundle_options;
 mod convert;
 mod copy;
 mod df;

@@ -57,14 +57,16 @@ impl AccessArgs {
         Ok(policies)
     }
 
-    /// What it takes to open bundles by these options and the policies.
-    pub fn access(&self, repair: bool, scratch: PathBuf) -> Result<Access, BoxFault> {
+    /// What it takes to open bundles by these options; with `policies` also by the policies, which rule what comes into a
+    /// store.
+    pub fn access(&self, policies: bool, repair: bool, scratch: PathBuf) -> Result<Access, BoxFault> {
         let mut gates = Vec::new();
         if let Some(path) = &self.allowed_signers {
             let trust = trust(path, self.revoked_keys.as_deref())?;
             gates.push(Gate { trust, required: self.require_signature, policy: None });
         }
-        for policy in self.policies()? {
+        let policies = if policies { self.policies()? } else { Vec::new() };
+        for policy in policies {
             let Some(path) = policy.allowed_signers() else { continue };
             let trust = trust(path, policy.revoked_keys())?;
             gates.push(Gate { trust, required: policy.requires_signature(), policy: Some(policy) });
@@ -97,6 +99,15 @@ pub fn passphrase() -> Passphrase {
         Ok(passphrase) => Some(passphrase),
         Err(_) => ask(&format!("Passphrase of {what}: ")),
     })
+}
+
+/// The passphrase for something new: from a terminal it is asked for twice, and must be the same.
+pub fn new_passphrase(what: &str) -> Option<String> {
+    if let Ok(passphrase) = std::env::var("FERRY_PASSPHRASE") {
+        return Some(passphrase);
+    }
+    let first = ask(&format!("Passphrase for {what}: "))?;
+    ask("Once more: ").filter(|second| *second == first)
 }
 
 /// Asks on the terminal, without showing what is typed; nothing where there is no terminal.

@@ -46,7 +46,7 @@ enum Format {
 
 /// Verifies.
 pub fn run(args: VerifyArgs, global: &Global) -> Result<ExitCode, BoxFault> {
-    let access = args.access.access(false, std::env::temp_dir())?;
+    let access = args.access.access(true, false, std::env::temp_dir())?;
     let verified = verify::verify(&args.paths, &access, args.deep, &global.ctx)?;
     if let Some(directory) = &args.export_signature {
         std::fs::create_dir_all(directory).at("create", directory)?;

@@ -1,7 +1,15 @@
 //! Opening whatever holds images.
 
+use std::fs::File;
+use std::io::{Cursor, Read, Seek, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
 use crate::archive::{self, Input, OpenOptions};
-use crate::base::{BoxFault, Class, Ctx, Fault};
+use crate::base::{AtPath, BoxFault, Class, Ctx, Fault};
+use crate::bundle::carry::{self, Access};
+use crate::bundle::seal::WayIn;
+use crate::bundle::volume::{ENDING, VolumeSet};
 use crate::image::{ImageSource, Reference};
 
 /// An input that does not fit what was asked.
@@ -25,7 +33,106 @@ impl Fault for OpenError {
     }
 }
 
-/// Opens an input, recognising what it is by its content.
-pub fn open(input: Input, options: &OpenOptions, ctx: &Ctx) -> Result<Box<dyn ImageSource>, BoxFault> {
-    Ok(archive::open(input, options, ctx)?)
+/// Opens an input, recognising what it is by its content. What comes in through `access` is as its gates have it: a
+/// bundle signed as they ask, anything else only where they admit it.
+pub fn open(input: Input, options: &OpenOptions, access: &Access, ctx: &Ctx) -> Result<Box<dyn ImageSource>, BoxFault> {
+    let origin = match &input {
+        Input::Path(path) => path.display().to_string(),
+        Input::File(_, origin) | Input::Stream(_, origin) => origin.clone(),
+    };
+    match recognise(input, &options.spool, ctx)? {
+        Recognised::Bundle(set) => Ok(Box::new(carry::open(*set, access, ctx)?.source)),
+        Recognised::Other(input) => {
+            access.gates.iter().try_for_each(|gate| gate.admits(WayIn::Archive, &origin))?;
+            Ok(archive::open(input, options, ctx)?)
+        }
+    }
+}
+
+enum Recognised {
+    Bundle(Box<VolumeSet>),
+    Other(Input),
+}
+
+/// Tells bundles from everything else.
+fn recognise(input: Input, spool: &Path, ctx: &Ctx) -> Result<Recognised, BoxFault> {
+    let bundle = |set: VolumeSet| Recognised::Bundle(Box::new(set));
+    match input {
+        Input::Path(path) => {
+            let meta = path.metadata();
+            let is_bundle = match &meta {
+                Ok(meta) if meta.is_dir() => holds_volumes(&path),
+                Ok(meta) if meta.is_file() => named_bundle(&path) || begins_as_volume(&path),
+                Ok(_) => false,
+                // The name of a set of numbered volumes need not be a file's.
+                Err(_) => named_bundle(&path),
+            };
+            if is_bundle {
+                return Ok(bundle(VolumeSet::open(&[path])?));
+            }
+            if meta.is_ok_and(|meta| meta.is_file() || meta.is_dir()) {
+                return Ok(Recognised::Other(Input::Path(path)));
+            }
+            let file = File::open(&path).at("open", &path)?;
+            recognise(Input::File(file, path.display().to_string()), spool, ctx)
+        }
+        Input::File(mut file, origin) => {
+            let place = Path::new(&origin);
+            let in_place = file.metadata().at("look at", place)?.is_file();
+            if !in_place || file.stream_position().at("look at", place)? != 0 {
+                return recognise(Input::Stream(Box::new(file), origin), spool, ctx);
+            }
+            let mut start = [0; START];
+            if file.read_exact_at(&mut start, 0).is_ok() && VolumeSet::recognises(&start) {
+                return Ok(bundle(VolumeSet::of_file(file, PathBuf::from(origin))?));
+            }
+            Ok(Recognised::Other(Input::File(file, origin)))
+        }
+        Input::Stream(mut stream, origin) => {
+            let mut start = Vec::new();
+            (&mut *stream).take(START as u64).read_to_end(&mut start).at("read", &origin)?;
+            if !VolumeSet::recognises(&start) {
+                return Ok(Recognised::Other(Input::Stream(Box::new(Cursor::new(start).chain(stream)), origin)));
+            }
+            // What cannot be read anywhere cannot be checked first: it is kept whole before a byte of it counts.
+            let mut file = tempfile::tempfile_in(spool).at("create a file in", spool)?;
+            let task = ctx.begin("Reading", origin.as_str(), None);
+            let mut buffer = vec![0; 1 << 20];
+            file.write_all(&start).at("write a file in", spool)?;
+            loop {
+                let n = stream.read(&mut buffer).at("read", &origin)?;
+                if n == 0 {
+                    break;
+                }
+                file.write_all(&buffer[..n]).at("write a file in", spool)?;
+                task.advance(n as u64)?;
+            }
+            task.complete();
+            Ok(bundle(VolumeSet::of_file(file, PathBuf::from(origin))?))
+        }
+    }
+}
+
+/// Bytes that tell a volume.
+const START: usize = 64;
+
+fn named_bundle(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(ENDING.as_bytes())
+}
+
+fn begins_as_volume(path: &Path) -> bool {
+    let mut start = [0; START];
+    File::open(path).and_then(|file| file.read_exact_at(&mut start, 0)).is_ok() && VolumeSet::recognises(&start)
+}
+
+/// Whether a directory holds volumes rather than an OCI layout.
+fn holds_volumes(directory: &Path) -> bool {
+    if ["oci-layout", "index.json", "manifest.json"].iter().any(|name| directory.join(name).exists()) {
+        return false;
+    }
+    let Ok(entries) = directory.read_dir() else { return false };
+    entries.flatten().map(|entry| entry.path()).any(|path| {
+        path.is_file()
+            && (begins_as_volume(&path) || named_bundle(path.with_extension("").as_path()) || named_bundle(&path))
+    })
 }

@@ -58,7 +58,7 @@ pub fn verify(paths: &[PathBuf], access: &Access, deep: bool, ctx: &Ctx) -> Resu
 
 /// Reads every layer and compares it with its diff ID and with the digest of the blob it came as.
 fn prove(paths: &[PathBuf], access: &Access, ctx: &Ctx) -> Result<(usize, usize), BoxFault> {
-    let opened = carry::open(paths, access, ctx)?;
+    let opened = carry::open(VolumeSet::open(paths)?, access, ctx)?;
     let source = &opened.source;
     let mut seen: BTreeSet<(DiffId, Option<Digest>)> = BTreeSet::new();
     let mut wanted: Vec<(Layer, Form)> = Vec::new();

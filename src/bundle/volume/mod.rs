@@ -31,4 +31,4 @@ pub use record::Root;
 pub use repair::{Restored, repair, restore};
 pub use set::VolumeSet;
 pub use size::{ENDING, Names, ParityShare, VolumeSize};
-pub use writer::{SetWriter, SignWith, WriteOptions, Written};
+pub use writer::{SetWriter, SignWith, WriteOptions, Written, fits_a_pipe};

@@ -67,6 +67,13 @@ impl VolumeSet {
         Self::choose(candidates, near)
     }
 
+    /// The one volume in an open file, without a look at what lies beside it; `origin` is for messages.
+    pub fn of_file(file: File, origin: PathBuf) -> Result<Self, VolumeError> {
+        let len = file.metadata().at("read", &origin)?.len();
+        let candidate = identify(Volume { path: origin.clone(), file, len }, true)?;
+        Self::choose(candidate.into_iter().collect(), origin)
+    }
+
     /// Whether the beginning of a file is that of a volume.
     pub fn recognises(start: &[u8]) -> bool {
         !matches!(Head::parse(start), HeadParse::None)

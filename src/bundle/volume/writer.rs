@@ -84,13 +84,7 @@ pub struct SetWriter<'a> {
 impl<'a> SetWriter<'a> {
     /// Writes one volume to something that only goes forward.
     pub fn to_pipe(out: Box<dyn Write + Send + 'a>, options: WriteOptions) -> Result<Self, VolumeError> {
-        let refused = |what: &str| Err(VolumeError::Unsuitable(format!("{what} cannot be written to a pipe")));
-        if options.parity.is_some() {
-            return refused("parity is computed over finished volumes and");
-        }
-        if options.volume_size.is_some() {
-            return refused("volumes");
-        }
+        fits_a_pipe(options.volume_size, options.parity)?;
         Self::new(Out::Pipe(out), options)
     }
 
@@ -332,6 +326,16 @@ fn flags(options: &WriteOptions) -> u8 {
     let aligned = if options.parity.is_some() { flag::ALIGNED } else { 0 };
     let encrypted = if options.encrypted { flag::ENCRYPTED } else { 0 };
     aligned | encrypted
+}
+
+/// Fails when what is asked for needs files: to be called before a pipe is opened, which waits for its reader.
+pub fn fits_a_pipe(size: Option<VolumeSize>, parity: Option<ParityShare>) -> Result<(), VolumeError> {
+    let refused = |what: &str| Err(VolumeError::Unsuitable(format!("{what} cannot be written to a pipe")));
+    match (parity, size) {
+        (Some(_), _) => refused("parity is computed over finished volumes and"),
+        (None, Some(_)) => refused("volumes"),
+        (None, None) => Ok(()),
+    }
 }
 
 fn too_many() -> VolumeError {

@@ -1,0 +1,98 @@
+//! What all commands that write a bundle can be told about it.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::{UsageError, threads, trust};
+use crate::base::BoxFault;
+use crate::bundle::carry::Carriage;
+use crate::bundle::seal::{Recipients, Signer};
+use crate::bundle::volume::{Budget, ParityShare, VolumeSize};
+use crate::bundle::{BundleOptions, Level};
+
+/// How a bundle is carried.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Bundle options")]
+pub struct BundleArgs {
+    /// Write a bundle as numbered volumes of at most this size: fat32, cd, dvd, bd, or bytes with k, m, g, t
+    #[arg(long, value_name = "SIZE")]
+    volume_size: Option<VolumeSize>,
+    /// Add parity: this share of the data, anywhere in it, may be lost and comes back with `ferry repair`
+    #[arg(long, value_name = "PERCENT")]
+    parity: Option<ParityShare>,
+    /// Go on where an interrupted write of the same bundle ended; what is there is compared, not written again
+    #[arg(long)]
+    resume: bool,
+    /// Sign with this ssh-ed25519 key; with a public key the ssh agent signs
+    #[arg(long, value_name = "KEY")]
+    sign: Option<PathBuf>,
+    /// Encrypt to age1…, to "ssh-ed25519 …", or to all recipients in a file
+    #[arg(long, value_name = "RECIPIENT", conflicts_with = "passphrase")]
+    encrypt_to: Vec<String>,
+    /// Encrypt with a passphrase, from FERRY_PASSPHRASE or the terminal
+    #[arg(long)]
+    passphrase: bool,
+}
+
+impl BundleArgs {
+    /// Whether something is asked for that only bundles have.
+    pub fn asked(&self) -> bool {
+        self.volume_size.is_some()
+            || self.parity.is_some()
+            || self.resume
+            || self.sign.is_some()
+            || !self.encrypt_to.is_empty()
+            || self.passphrase
+    }
+
+    /// What the bundle is carried in; reads keys, asks for passphrases.
+    pub fn carriage(&self) -> Result<Carriage, BoxFault> {
+        let signer = self.sign.as_deref().map(signer).transpose()?;
+        let recipients = if self.passphrase {
+            let passphrase = trust::new_passphrase("the bundle");
+            let none = || UsageError("no passphrase, or two different ones".into());
+            Some(Recipients::passphrase(passphrase.ok_or_else(none)?))
+        } else if self.encrypt_to.is_empty() {
+            None
+        } else {
+            Some(recipients(&self.encrypt_to)?)
+        };
+        let Self { volume_size, parity, resume, .. } = *self;
+        Ok(Carriage { volume_size, parity, resume, recipients, signer, budget: Budget::default() })
+    }
+}
+
+/// How its objects are written.
+pub fn bundle_options(level: Option<Level>, keep_originals: bool, spool_dir: PathBuf) -> BundleOptions {
+    BundleOptions {
+        level: level.unwrap_or_default(),
+        threads: threads(),
+        memory: BundleOptions::MEMORY,
+        keep_originals,
+        spool_dir,
+    }
+}
+
+fn signer(path: &Path) -> Result<Signer, BoxFault> {
+    let socket = std::env::var_os("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty()).map(PathBuf::from);
+    Ok(Signer::new(path, &trust::read(path)?, Some(&trust::passphrase()), socket)?)
+}
+
+/// Each is a recipient, or a file with one a line.
+fn recipients(given: &[String]) -> Result<Recipients, BoxFault> {
+    let mut texts = Vec::new();
+    for text in given {
+        if text.starts_with("age1") || text.starts_with("ssh-") {
+            texts.push(text.clone());
+            continue;
+        }
+        let content = String::from_utf8_lossy(&trust::read(Path::new(text))?).into_owned();
+        let lines = content.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        texts.extend(lines.map(str::to_owned));
+    }
+    if texts.is_empty() {
+        return Err(UsageError("the files that --encrypt-to names hold no recipient".into()).into());
+    }
+    Ok(Recipients::parse(texts.iter().map(String::as_str))?)
+}
