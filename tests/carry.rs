@@ -221,3 +221,57 @@ fn signed_and_encrypted_bundles_are_let_in_by_key_policy_and_name_alone() {
     let both = bench.ferry(&["convert", "--resume", "--encrypt-to", recipient.trim(), "in.tar", "r.ferry"]);
     assert!(both.code == 2 && both.error.contains("cannot be resumed"), "{}", both.error);
 }
+
+#[test]
+fn images_leave_one_store_as_a_bundle_and_enter_another() {
+    let bench = Bench::new(2);
+    fs::write(
+        bench.path("policy.json"),
+        r#"{"require-signature": true, "allowed-signers": "allowed", "images": {"a": ["x/*"]}}"#,
+    )
+    .unwrap();
+    bench.good(&["--root", "one", "load", "-q", "-i", "in.tar"]);
+    bench.good(&[
+        "--root",
+        "one",
+        "save",
+        "--volume-size",
+        "1m",
+        "--parity",
+        "40%",
+        "-o",
+        "b.ferry",
+        "registry.example.com/app/web:1",
+    ]);
+    fs::remove_file(bench.path("b.002.ferry")).unwrap();
+    let refused = bench.ferry(&["--root", "two", "load", "-q", "-i", "b.ferry"]);
+    assert_eq!(refused.code, 3, "{}", refused.error);
+    let images = |root: &str| bench.good(&["--root", root, "images", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"]);
+    assert_eq!(images("two"), "");
+    let out = bench.good(&["--root", "two", "load", "-q", "--repair", "-i", "b.001.ferry"]);
+    assert!(out.contains("Loaded image: registry.example.com/app/web:1"), "{out}");
+    assert_eq!(images("two"), images("one"));
+
+    // Under a policy: signed by the right key, for the right names, or not at all.
+    let machine = Machine::start(Release::Debian12);
+    machine.sh("ssh-keygen -q -t ed25519 -N '' -f key; echo \"a $(cut -d' ' -f1,2 key.pub)\" >allowed");
+    for name in ["key", "allowed"] {
+        fs::copy(machine.dir().join(name), bench.path(name)).unwrap();
+    }
+    let load = |from: &str| bench.ferry(&["--root", "three", "load", "-q", "--policy", "policy.json", "-i", from]);
+    bench.good(&["--root", "one", "save", "--sign", "key", "-o", "s.ferry", "registry.example.com/app/web:1"]);
+    for (from, reason) in [
+        ("in.tar", "does not permit loading archives"),
+        ("b.ferry", "is not signed"),
+        ("s.ferry", "a may not sign registry.example.com/app/web:1"),
+    ] {
+        let refused = load(from);
+        assert!(refused.code == 7 && refused.error.contains(reason), "{from}: {}", refused.error);
+    }
+    assert_eq!(images("three"), "");
+    let policy =
+        r#"{"require-signature": true, "allowed-signers": "allowed", "images": {"a": ["registry.example.com/*"]}}"#;
+    fs::write(bench.path("policy.json"), policy).unwrap();
+    assert_eq!(load("s.ferry").code, 0);
+    assert_eq!(images("three"), images("one"));
+}

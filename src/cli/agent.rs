@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{Global, threads};
+use super::{Global, threads, trust};
 use crate::base::BoxFault;
+use crate::bundle::seal::WayIn;
 use crate::bundle::{BundleOptions, Level};
 use crate::ops::send;
 use crate::store::LoadOptions;
@@ -22,6 +23,7 @@ pub struct AgentArgs {
 
 /// Answers.
 pub fn run(args: AgentArgs, global: &Global) -> Result<ExitCode, BoxFault> {
+    trust::permits(WayIn::Receive)?;
     let store = global.store_to_write()?;
     let load = LoadOptions { threads: threads(), ..LoadOptions::default() };
     let receiving = ReceiveOptions { load, reveal: !args.reveal_nothing };

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::remote::RemoteArgs;
-use super::{Global, output, threads};
+use super::{Global, output, threads, trust};
 use crate::base::BoxFault;
+use crate::bundle::seal::WayIn;
 use crate::ops::send;
 use crate::store::LoadOptions;
 use crate::transfer::receive::ReceiveOptions;
@@ -27,6 +28,7 @@ pub struct FetchArgs {
 
 /// Fetches.
 pub fn run(args: FetchArgs, global: &Global) -> Result<ExitCode, BoxFault> {
+    trust::permits(WayIn::Pull)?;
     let store = global.store_to_write()?;
     let options = ReceiveOptions { load: LoadOptions { threads: threads(), ..LoadOptions::default() }, reveal: true };
     let (reach, agent) = (args.remote.reach()?, args.remote.agent()?);

@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use clap::Args;
 use jiff::Timestamp;
 
-use super::{Global, output, parse};
+use super::{Global, output, parse, trust};
 use crate::base::{AtPath, BoxFault};
+use crate::bundle::seal::WayIn;
 use crate::image::{Platform, Reference};
 use crate::layer::compression::DecodeLimits;
 use crate::ops::import::{self, ImportRequest};
@@ -39,6 +40,7 @@ pub struct ImportArgs {
 
 /// Imports and prints the image's ID.
 pub fn run(args: ImportArgs, global: &Global) -> Result<ExitCode, BoxFault> {
+    trust::permits(WayIn::Import)?;
     let input = if args.file == "-" {
         let stdin = std::io::stdin().as_fd().try_clone_to_owned().at("open", "standard input")?;
         File::from(stdin)

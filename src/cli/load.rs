@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use super::render::human;
+use super::trust::AccessArgs;
 use super::{Global, UsageError, output, parse, threads};
 use crate::archive::{Input, OpenOptions};
 use crate::base::{AtPath, BoxFault};
@@ -20,10 +21,11 @@ use crate::store::{Conflict, LoadOptions, LoadReport};
 /// Load images from an archive
 ///
 /// Takes what docker save, podman save, skopeo, ctr and crane write, OCI layouts as archive or directory, plain or
-/// compressed with gzip, bzip2, xz or zstd. All images of it are loaded, or none.
+/// compressed with gzip, bzip2, xz or zstd, and bundles, by any of their volumes or their directory. All images of it
+/// are loaded, or none.
 #[derive(Debug, Args)]
 pub struct LoadArgs {
-    /// Read this file or OCI layout directory instead of standard input
+    /// Read this file or directory instead of standard input
     #[arg(short, long, value_name = "FILE")]
     input: Option<PathBuf>,
     /// Do not show progress
@@ -50,6 +52,11 @@ pub struct LoadArgs {
     /// Where standard input is kept while it is read, when it is a pipe [default: the store's directory]
     #[arg(long, value_name = "DIR")]
     spool_dir: Option<PathBuf>,
+    /// Mend a damaged bundle while it is read, as far as its parity goes
+    #[arg(long)]
+    repair: bool,
+    #[command(flatten)]
+    access: AccessArgs,
 }
 
 /// What to do with a name that another image has.
@@ -76,11 +83,13 @@ pub fn run(args: LoadArgs, global: &Global) -> Result<ExitCode, BoxFault> {
             Input::File(File::from(stdin), "standard input".into())
         }
     };
+    let access = &args.access;
     let store = if args.dry_run { global.store()? } else { global.store_to_write()? };
     let spool = args.spool_dir.unwrap_or_else(|| match global.root.is_dir() {
         true => global.root.clone(),
         false => std::env::temp_dir(),
     });
+    let access = access.access(true, args.repair, spool.clone())?;
     let mut limits = DecodeLimits::default();
     if let Some(window) = args.max_window {
         limits.window_log = window;
@@ -98,7 +107,7 @@ pub fn run(args: LoadArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         limits,
     };
     let open = OpenOptions { platform: args.platform, max_window: args.max_window, spool };
-    let request = LoadRequest { input, open, options, name: args.tag };
+    let request = LoadRequest { input, open, access, options, name: args.tag };
     let report = load::load(&store, request, &ctx)?;
     output::print(if report.committed.is_some() { done(&report) } else { plan(&report) })?;
     Ok(ExitCode::SUCCESS)

@@ -10,9 +10,12 @@ use super::archive_options::ArchiveOptions;
 use super::{Global, UsageError};
 use crate::base::BoxFault;
 use crate::image::{Image, ImageSource, Platform};
-use crate::ops::save::{self, Output};
+use crate::ops::save;
 
-/// Save images as one archive
+/// Save images as one archive, or as a bundle
+///
+/// A file name that ends in .ferry makes a bundle: every content once, in volumes, with parity, signed and encrypted as
+/// the bundle options say.
 ///
 /// The archive is docker-archive and OCI layout in one: docker, podman, skopeo, containerd and ferry load it with all
 /// names. The same images give the same bytes.
@@ -33,7 +36,7 @@ pub struct SaveArgs {
 
 /// Saves.
 pub fn run(args: SaveArgs, global: &Global) -> Result<ExitCode, BoxFault> {
-    let packing = args.archive.packing(args.output.as_deref())?;
+    args.archive.check(args.output.as_deref())?;
     if args.output.is_none() && std::io::stdout().is_terminal() {
         let text = "cowardly refusing to save to a terminal. Use the -o flag or redirect";
         return Err(UsageError(text.into()).into());
@@ -44,13 +47,6 @@ pub fn run(args: SaveArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let source = store.source(&stored, &global.ctx)?;
     let images: Vec<Image> =
         source.images().iter().cloned().zip(names).map(|(image, names)| Image { names, ..image }).collect();
-    let options = args.archive.write_options(global.root.clone());
-    let mut stdout = std::io::stdout();
-    let output = match &args.output {
-        Some(path) => Output::File(path),
-        None => Output::Stream(&mut stdout),
-    };
-    let report = save::save(&source, &images, output, packing, options, &global.ctx)?;
-    args.archive.warn_of_changes(&report, &global.ctx);
+    args.archive.write(&source, &images, args.output.as_deref(), global.root.clone(), false, &global.ctx)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,19 +1,19 @@
 //! Options about signatures and encryption, and the files, the agent and the terminal behind them.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use rustix::termios::{self, LocalModes, OptionalActions};
 
+use super::ask::Terminal;
 use crate::base::caps::read_all;
 use crate::base::{AtPath, BoxFault, PathError};
 use crate::bundle::BundleOptions;
 use crate::bundle::carry::{Access, Gate};
-use crate::bundle::seal::{AllowedSigners, Identities, Passphrase, Policy, RevokedKeys, Trust};
+use crate::bundle::seal::{AllowedSigners, Identities, Passphrase, Policy, RevokedKeys, Trust, WayIn};
 use crate::bundle::volume::Budget;
+use crate::transfer::ssh::Prompter;
 
 /// The policy of the whole system.
 const SYSTEM_POLICY: &str = "/etc/ferry/policy.json";
@@ -110,18 +110,14 @@ pub fn new_passphrase(what: &str) -> Option<String> {
     ask("Once more: ").filter(|second| *second == first)
 }
 
-/// Asks on the terminal, without showing what is typed; nothing where there is no terminal.
 fn ask(question: &str) -> Option<String> {
-    let mut terminal = File::options().read(true).write(true).open("/dev/tty").ok()?;
-    let before = termios::tcgetattr(&terminal).ok()?;
-    let mut silent = before.clone();
-    silent.local_modes.remove(LocalModes::ECHO);
-    terminal.write_all(question.as_bytes()).ok()?;
-    termios::tcsetattr(&terminal, OptionalActions::Flush, &silent).ok()?;
-    let mut line = String::new();
-    let read = BufReader::new(&terminal).read_line(&mut line);
-    // Whatever was typed, the terminal shows again what comes next.
-    let restored = termios::tcsetattr(&terminal, OptionalActions::Flush, &before);
-    terminal.write_all(b"\n").ok()?;
-    (read.is_ok() && restored.is_ok() && !line.is_empty()).then(|| line.trim_end_matches(['\r', '\n']).to_owned())
+    Terminal.secret(question)
+}
+
+/// Fails when the system's policy closes a way in.
+pub fn permits(way: WayIn) -> Result<(), BoxFault> {
+    for policy in AccessArgs::default().policies()? {
+        policy.permits(way)?;
+    }
+    Ok(())
 }

@@ -1,8 +1,9 @@
-//! `ferry load`: from an archive into the store.
+//! `ferry load`: from an archive or a bundle into the store.
 
 use super::open::{self, OpenError};
 use crate::archive::{Input, OpenOptions};
 use crate::base::{BoxFault, Ctx};
+use crate::bundle::carry::Access;
 use crate::image::{Image, ImageSink, Reference};
 use crate::store::{LoadOptions, LoadReport, Store};
 
@@ -12,6 +13,8 @@ pub struct LoadRequest {
     pub input: Input,
     /// How it is read.
     pub open: OpenOptions,
+    /// What opens it, and what it must be to come in.
+    pub access: Access,
     /// How it is taken in.
     pub options: LoadOptions,
     /// A name to give to the one image there is.
@@ -20,7 +23,7 @@ pub struct LoadRequest {
 
 /// Loads all images of an archive, or none.
 pub fn load(store: &Store, request: LoadRequest, ctx: &Ctx) -> Result<LoadReport, BoxFault> {
-    let source = open::open(request.input, &request.open, ctx)?;
+    let source = open::open(request.input, &request.open, &request.access, ctx)?;
     let mut images: Vec<Image> = source.images().to_vec();
     if let Some(name) = request.name {
         let [image] = &mut images[..] else {
