@@ -238,7 +238,7 @@ fn images_leave_one_store_as_a_bundle_and_enter_another() {
         "--volume-size",
         "1m",
         "--parity",
-        "40%",
+        "60%",
         "-o",
         "b.ferry",
         "registry.example.com/app/web:1",
