@@ -133,3 +133,25 @@ fn a_disk_too_small_is_one_clear_error_and_nothing_is_left() {
         assert!(lines[1] != "code 0" && lines[2].ends_with("repositories.json"), "{text}");
     }
 }
+
+#[test]
+fn a_store_on_two_file_systems_is_refused_before_anything_is_written() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mut memory = Memory::default();
+    memory.image(&["one"], &[many_files(1, 2)], false);
+    let tar = dir.path().join("one.tar");
+    archive(&memory, &tar);
+    let root = dir.path().join("store");
+    Store::open_or_create(&root, Options::default()).unwrap();
+    let script = format!(
+        "mount -t tmpfs none {root}/overlay2 && mkdir {root}/overlay2/l && {ferry} --root {root} load -i {tar} 2>&1; \
+         find {root} -type f",
+        root = root.display(),
+        ferry = ferry().display(),
+        tar = tar.display(),
+    );
+    let output = Command::new("unshare").args(["-m", "sh", "-c", &script]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("are on different file systems"), "{text}");
+    assert!(!text.contains("/staging/"), "{text}");
+}

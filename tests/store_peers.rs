@@ -170,3 +170,84 @@ fn stores_of_other_kinds_are_refused_with_the_way_out() {
     assert!(matches!(error, StoreError::ContainerdStore(_)), "{error}");
     assert!(error.to_string().contains("docker save"), "{error}");
 }
+
+#[test]
+fn dockerd_rebuilds_strange_layers_from_what_ferry_stored() {
+    // Each prints a tar of what the script laid out in the directory `x`.
+    let table = [
+        (
+            "every kind of file",
+            "mknod x/c c 1 3; mknod x/b b 7 0; mkfifo x/p; ln -s nowhere x/l; echo a >x/a; ln x/a x/z; \
+          chmod 4755 x/a; mkdir -m 1777 x/t; chown 3000000:4000000 x/a; tar -C x --format=pax -cf - .",
+        ),
+        (
+            "whiteouts and opaque directories",
+            "mkdir x/d; touch x/.wh.gone x/d/.wh..wh..opq x/d/.wh.also; echo n >x/d/new; \
+          tar -C x -cf - .",
+        ),
+        (
+            "the same path twice",
+            "echo one >x/a; tar -C x -cf t.tar ./a; echo second >x/a; tar -C x -rf t.tar ./a; \
+          ln x/a x/b; tar -C x -rf t.tar ./b ./a; cat t.tar",
+        ),
+        (
+            "a file that becomes a directory",
+            "echo one >x/a; tar -C x -cf t.tar ./a; rm x/a; mkdir x/a; echo in >x/a/f; \
+          tar -C x -rf t.tar ./a; cat t.tar",
+        ),
+        (
+            "sparse files of GNU tar",
+            "truncate -s 1M x/s; printf end >>x/s; printf start | dd of=x/s conv=notrunc status=none; \
+          tar -C x --sparse --format=gnu -cf - .",
+        ),
+        ("sparse files of PAX 1.0", "truncate -s 1M x/s; printf end >>x/s; tar -C x --sparse --format=pax -cf - ."),
+        (
+            "long names",
+            "d=x/$(printf 'n%.0s' $(seq 120)); mkdir -p $d/$d/$d; echo a >$d/$d/$d/f; \
+          tar -C x --format=gnu -cf - . ; rm -r $d",
+        ),
+        ("names that are not text", "echo a >\"x/$(printf '\\377\\200')\"; echo b >\"x/<&>\"; tar -C x -cf - ."),
+        (
+            "attributes and capabilities",
+            "cp /bin/busybox x/b; setcap cap_net_raw+ep x/b; setfattr -n user.a -v v x/b; \
+          tar -C x --xattrs --xattrs-include='*' --format=pax -cf - .",
+        ),
+        (
+            "times before 1970 and with nanoseconds",
+            "touch -d '1950-01-02 03:04:05.123456789' x/a; touch -d '2001-01-01 00:00:00.5' x/b; \
+          tar -C x --format=pax -cf - .",
+        ),
+        ("bytes after the end", "echo a >x/a; tar -C x -cf - .; printf 'more bytes'; head -c 3000 /dev/zero"),
+        (
+            "absolute and dotted names",
+            "mkdir x/d; echo a >x/d/a; tar -C x --transform 's,^./d/a,/d/../d/./a,' -Pcf - ./d/a",
+        ),
+        ("nothing at all", "tar -cf - -T /dev/null"),
+    ];
+    for release in RELEASES {
+        let machine = Machine::start(release);
+        let root = machine.dir().join("store");
+        let store = Store::open_or_create(&root, Options::default()).unwrap();
+        let mut memory = Memory::default();
+        let mut expected: BTreeMap<Digest, &str> = BTreeMap::new();
+        for (at, (what, script)) in table.iter().enumerate() {
+            machine.sh(&format!("rm -rf x; mkdir x; {{ {script}; }} >strange.tar"));
+            let tar = fs::read(machine.dir().join("strange.tar")).unwrap();
+            expected.insert(Digest::of(&tar), what);
+            memory.image(&[&format!("strange:{at}")], &[tar], false);
+        }
+        if let Err(error) = memory.load(&store, |_| {}) {
+            panic!("{error}");
+        }
+        assert_eq!(store.fsck(Depth::Contents, &Ctx::silent()).unwrap(), []);
+        let docker = machine.dockerd_on(&root);
+        let names: Vec<String> = (0..table.len()).map(|at| format!("strange:{at}")).collect();
+        let mut arguments = vec!["save", "-o", "saved.tar"];
+        arguments.extend(names.iter().map(String::as_str));
+        docker.run(arguments);
+        let saved = layers_in(&machine, "saved.tar");
+        for (digest, what) in &expected {
+            assert!(saved.contains_key(digest), "dockerd rebuilds another tar of {what}");
+        }
+    }
+}

@@ -136,6 +136,14 @@ pub enum StoreError {
         /// The driver's name.
         driver: String,
     },
+    /// Parts of the store are on file systems of their own, between which nothing can be renamed.
+    #[error("{} and {} are on different file systems; a store must be on one", .one.display(), .other.display())]
+    Divided {
+        /// A directory.
+        one: PathBuf,
+        /// Another.
+        other: PathBuf,
+    },
     /// A directory that is not a store.
     #[error("{} is neither empty nor a store: {reason}", .root.display())]
     NotAStore {
@@ -203,7 +211,9 @@ impl Fault for StoreError {
             Self::Damaged { .. } | Self::WrongDiffId { .. } | Self::WrongBlob { .. } => Class::Integrity,
             Self::NoRoom { .. } => Class::NoSpace,
             Self::DaemonRuns { .. } | Self::NotAStore { .. } => Class::Refused,
-            Self::ContainerdStore(_) | Self::Driver { .. } | Self::Version { .. } => Class::Unsupported,
+            Self::ContainerdStore(_) | Self::Driver { .. } | Self::Version { .. } | Self::Divided { .. } => {
+                Class::Unsupported
+            }
             Self::BadName(_) => Class::Usage,
             Self::TooManyLayers { .. } | Self::Contradiction { .. } => Class::Malformed,
         }

@@ -156,6 +156,19 @@ impl Store {
         Ok(before)
     }
 
+    /// Fails when what is unpacked could not be renamed to its place.
+    fn check_undivided(&self) -> Result<(), StoreError> {
+        use std::os::unix::fs::MetadataExt;
+        let one = self.layout.staging();
+        let device = |path: &Path| path.metadata().map(|metadata| metadata.dev()).at("look at", path);
+        for other in [self.layout.overlay(), self.layout.layerdb(), self.layout.configs()] {
+            if device(&one)? != device(&other)? {
+                return Err(StoreError::Divided { one, other });
+            }
+        }
+        Ok(())
+    }
+
     /// Fails when fewer than `needed` bytes are free for a load.
     fn check_room(&self, needed: u64) -> Result<(), StoreError> {
         let path = self.layout.staging();

@@ -68,6 +68,7 @@ impl Store {
     /// Begins a transaction. Layers that are in the store stay there while it lives.
     pub fn begin(&self, ctx: &Ctx) -> Result<Transaction<'_>, StoreError> {
         let out = self.prepare()?;
+        self.check_undivided()?;
         let using = self.using(ctx)?;
         let _writing = self.writer(ctx)?;
         let id = CacheId::random().at("read", "/dev/urandom")?;
