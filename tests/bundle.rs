@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use ferry::base::{BoxFault, Class, Ctx, Digest, ReadAt};
-use ferry::bundle::{Bundle, BundleOptions, BundleSink, BundleSource, Level};
+use ferry::bundle::index::ShortId;
+use ferry::bundle::{BaseContents, Bundle, BundleOptions, BundleSink, BundleSource, KnownBase, Level};
 use ferry::image::{DiffId, Extent, Form, Image, ImageConfig, ImageSink, ImageSource, Layer, Manifest, SplitContent};
 
 /// Images in memory.
@@ -250,5 +251,93 @@ fn a_damaged_bundle_is_refused_wherever_the_damage_is() {
     for length in [0, 1, 15, 16, 79, 80, good.len() / 2, good.len() - 1] {
         survives(good[..length].to_vec(), &source.tars, "cut short");
         assert!(open(good[..length].to_vec()).is_err());
+    }
+}
+
+/// A bundle against another: what it needs, and what it costs.
+fn thin(base: &Arc<BundleSource>, source: &Memory, threads: usize) -> Vec<u8> {
+    let known = KnownBase::of_bundle(base.clone(), threads, &Ctx::silent()).unwrap_or_else(|fault| panic!("{fault}"));
+    let mut sink = BundleSink::new(Vec::new(), options(Level::FAST, threads)).against(vec![known]);
+    sink.take(source, source.images(), &Ctx::silent()).unwrap_or_else(|fault| panic!("{fault}"));
+    sink.into_inner()
+}
+
+#[test]
+fn a_thin_bundle_costs_what_changed_and_reads_only_where_its_base_is() {
+    let mut changed = Vec::new();
+    let mut big = noise(1, 3 << 20);
+    big.splice(1_000_000..1_000_000, *b"some bytes more");
+    let mut small = noise(5, 300_000);
+    entry(&mut changed, "usr/big", b'0', 300, &big);
+    entry(&mut changed, "usr/same", b'0', 300, &small);
+    small[1000] ^= 1;
+    entry(&mut changed, "usr/lib", b'0', 300, &small);
+    let mut older = tars();
+    let mut lib = Vec::new();
+    entry(&mut lib, "usr/lib", b'0', 100, &noise(5, 300_000));
+    older.push(lib);
+    let old = memory(older.clone(), true);
+    let base = open(write(&old, options(Level::FAST, 2))).unwrap_or_else(|fault| panic!("{fault}"));
+    let base = Arc::new(base);
+    let new = memory(vec![changed, older[0].clone()], true);
+    let bytes = thin(&base, &new, 1);
+    assert!(bytes.len() < 8_000, "{} bytes", bytes.len());
+    assert!(thin(&base, &new, 2) == bytes, "the same on two threads");
+    let alone = open(bytes.clone()).unwrap_or_else(|fault| panic!("{fault}"));
+    assert!(alone.bundle().index().is_thin());
+    // Without its base nothing comes out.
+    let layer = new.images[0].layers[0].clone();
+    let ctx = Ctx::silent();
+    assert!(
+        alone
+            .visit_layers(&[(layer.clone(), Form::Tar)], 1, &ctx, &|_, tar| {
+                std::io::copy(tar, &mut std::io::sink())
+                    .map_err(|source| ferry::bundle::BundleError::Io { action: "read".into(), source })?;
+                Ok(())
+            })
+            .is_err()
+    );
+    let whole = alone.with_base(base.clone()).unwrap_or_else(|fault| panic!("{fault}"));
+    let mut tar = Vec::new();
+    whole.open_layer(&layer, Form::Tar).unwrap_or_else(|fault| panic!("{fault}")).read_to_end(&mut tar).unwrap();
+    assert!(tar == new.tars[&layer.diff_id]);
+    // A base that lacks something is named before anything is read.
+    let poor = Arc::new(
+        open(write(&memory(vec![older[2].clone(), older[3].clone()], true), options(Level::FAST, 1)))
+            .unwrap_or_else(|fault| panic!("{fault}")),
+    );
+    let fault = open(bytes.clone()).unwrap_or_else(|fault| panic!("{fault}")).with_base(poor).map(drop).unwrap_err();
+    assert!(fault.to_string().contains("test.ferry"), "{fault}");
+    // One that has the right name and other bytes is found out.
+    let fault_of = |base: Lying| {
+        let source = open(bytes.clone()).unwrap_or_else(|fault| panic!("{fault}")).with_base(Arc::new(base)).unwrap();
+        let mut tar = Vec::new();
+        source
+            .open_layer(&layer, Form::Tar)
+            .unwrap_or_else(|fault| panic!("{fault}"))
+            .read_to_end(&mut tar)
+            .unwrap_err()
+    };
+    assert_eq!(fault_of(Lying(base)).kind(), std::io::ErrorKind::InvalidData);
+}
+
+/// A base whose contents have a flipped bit each.
+struct Lying(Arc<BundleSource>);
+
+impl BaseContents for Lying {
+    fn has_layer(&self, diff_id: &DiffId) -> bool {
+        self.0.has_layer(diff_id)
+    }
+
+    fn size_of(&self, id: &ShortId) -> Option<u64> {
+        self.0.size_of(id)
+    }
+
+    fn read_at(&self, id: &ShortId, offset: u64, buf: &mut [u8]) -> Result<(), BoxFault> {
+        self.0.read_at(id, offset, buf)?;
+        if let Some(byte) = buf.first_mut() {
+            *byte ^= 1;
+        }
+        Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! The native format: every content once, over all images, in few bytes; see `docs/format/bundle.md`.
 
+pub mod base;
 pub mod carry;
 mod catalog;
 mod codec;
@@ -8,6 +9,7 @@ pub mod error;
 mod frame;
 pub mod index;
 mod index_code;
+pub mod inventory;
 mod layout;
 pub mod level;
 mod plan;
@@ -18,7 +20,9 @@ pub mod source;
 pub mod volume;
 pub mod write;
 
+pub use base::{BaseContents, KnownBase};
 pub use error::BundleError;
+pub use inventory::Inventory;
 pub use layout::is_bundle;
 pub use level::Level;
 pub use read::{Bundle, open_file};

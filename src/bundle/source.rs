@@ -1,7 +1,7 @@
 //! A bundle as a source of images. Frames are decompressed once, in the order of the stream, into a nameless file;
 //! layers are then put together from it in parallel.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
@@ -9,8 +9,9 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use super::base::{BaseContents, shortened};
 use super::error::{BundleError, Doing};
-use super::index::{FRAME_BYTES, LayerKind, LayerRecord};
+use super::index::{FRAME_BYTES, ID_LENGTH, LayerKind, LayerRecord, ShortId};
 use super::read::Bundle;
 use super::recipe::{Piece, RecipeReader};
 use super::write::{in_parallel, lock};
@@ -28,6 +29,12 @@ pub struct BundleSource {
     recipes: Mutex<HashMap<u32, Arc<Vec<u8>>>>,
     /// How many frames may be in memory at once.
     frames_at_once: usize,
+    /// What a thin bundle is read with.
+    base: Option<Arc<dyn BaseContents>>,
+    /// Base contents that were checked against their IDs.
+    proven: Mutex<HashSet<u32>>,
+    /// The bundle's contents by ID, for those that are read with this bundle as their base.
+    by_id: OnceLock<HashMap<ShortId, u32>>,
 }
 
 /// The objects of the frames that were decompressed, at the offsets they have one after another.
@@ -56,7 +63,87 @@ impl BundleSource {
         let spool = Spool { dir: spool_dir, file: OnceLock::new(), begins, filled };
         // A frame at work is in memory as it is stored and as it is.
         let frames_at_once = (memory / (2 * FRAME_BYTES)).max(1) as usize;
-        Ok(Self { bundle, images, numbers, spool, recipes: Mutex::default(), frames_at_once })
+        Ok(Self {
+            bundle,
+            images,
+            numbers,
+            spool,
+            recipes: Mutex::default(),
+            frames_at_once,
+            base: None,
+            proven: Mutex::default(),
+            by_id: OnceLock::new(),
+        })
+    }
+
+    /// Reads a thin bundle with what is here. Fails when a layer or content that the bundle needs is not, naming its
+    /// bases; contents are checked against their IDs when they are used.
+    pub fn with_base(mut self, base: Arc<dyn BaseContents>) -> Result<Self, BundleError> {
+        let index = self.bundle.index();
+        let missing = |missing: String, count| {
+            let bases: Vec<&str> = index.bases.iter().map(|base| base.label.as_str()).collect();
+            BundleError::BaseMissing { missing, count, bases: bases.join(", ") }
+        };
+        let layers = index.layers.iter().filter(|layer| layer.kind == LayerKind::Base);
+        let absent: Vec<_> = layers.filter(|layer| !base.has_layer(&layer.diff_id)).collect();
+        if let Some(first) = absent.first() {
+            let more = if absent.len() == 1 { String::new() } else { format!(" and {} more layers", absent.len() - 1) };
+            return Err(missing(format!("layer {}{more}", first.diff_id), absent.len()));
+        }
+        let contents = index.base_contents.ids.iter().zip(&index.base_contents.sizes);
+        let absent = contents.filter(|(id, size)| base.size_of(&shortened(**id)) != Some(**size)).count();
+        if absent > 0 {
+            let all = index.base_contents.ids.len();
+            return Err(missing(format!("{absent} of {all} contents"), absent));
+        }
+        self.base = Some(base);
+        Ok(self)
+    }
+
+    /// The layers that the bundle itself holds, base layers and layers made of base contents left out unless there is
+    /// a base to read them with.
+    pub(crate) fn own_layers(&self) -> Vec<Layer> {
+        let index = self.bundle.index();
+        let whole = index.base_contents.ids.is_empty() || self.base.is_some();
+        index.layers.iter().filter(|record| whole && record.kind != LayerKind::Base).map(layer).collect()
+    }
+
+    /// The base, which a thin bundle must have been given.
+    fn base(&self) -> Result<&dyn BaseContents, BundleError> {
+        self.base.as_deref().ok_or_else(|| {
+            let index = self.bundle.index();
+            let bases: Vec<&str> = index.bases.iter().map(|base| base.label.as_str()).collect();
+            BundleError::BaseMissing { missing: "what".into(), count: 1, bases: bases.join(", ") }
+        })
+    }
+
+    /// Reads a part of a base content, which is checked as a whole when it is used first.
+    fn read_base(&self, content: u32, offset: u64, buf: &mut [u8]) -> Result<(), BundleError> {
+        let index = self.bundle.index();
+        let (id, size) = (index.content_id(content), index.content_size(content));
+        let base = self.base()?;
+        let failed = |fault: BoxFault| BundleError::Io {
+            action: format!("read base content {}", hex::encode(&id.0[..8])),
+            source: io::Error::other(fault.to_string()),
+        };
+        let short = shortened(id);
+        if !lock(&self.proven).contains(&content) {
+            let mut hasher = blake3::Hasher::new();
+            let mut buffer = vec![0; size.min(1 << 20) as usize];
+            let mut at = 0;
+            while at < size {
+                let n = (size - at).min(buffer.len() as u64) as usize;
+                base.read_at(&short, at, &mut buffer[..n]).map_err(failed)?;
+                hasher.update(&buffer[..n]);
+                at += n as u64;
+            }
+            let kept = index.contents.id_length;
+            if hasher.finalize().as_bytes()[..kept] != id.0[..kept] {
+                return Err(BundleError::Damaged { place: format!("base content {}", hex::encode(&id.0[..kept])) });
+            }
+            lock(&self.proven).insert(content);
+        }
+        base.read_at(&short, offset, buf).map_err(failed)
     }
 
     /// The bundle itself.
@@ -80,7 +167,8 @@ impl BundleSource {
                 let bytes = &recipe[offset as usize..(offset + length) as usize];
                 let mut reader = RecipeReader::new(bytes, layer.size).map_err(broken)?;
                 while let Some(piece) = reader.next(bytes, &sizes).map_err(broken)? {
-                    if let Piece::Content { number } = piece {
+                    let Piece::Content { number } = piece else { continue };
+                    if (number as usize) < index.contents.ids.len() {
                         index.contents.objects_of(number).iter().for_each(|object| {
                             frames.insert(self.bundle.place(*object).0);
                         });
@@ -89,10 +177,14 @@ impl BundleSource {
                 Ok(())
             }
             LayerKind::Blob { content } => {
-                frames.extend(index.contents.objects_of(content).iter().map(|object| self.bundle.place(*object).0));
+                if (content as usize) < index.contents.ids.len() {
+                    frames.extend(index.contents.objects_of(content).iter().map(|object| self.bundle.place(*object).0));
+                }
                 Ok(())
             }
-            LayerKind::Base => Err(BundleError::Absent { what: format!("layer {}", layer.diff_id) }),
+            LayerKind::Base => {
+                Err(BundleError::Absent { what: format!("layer {} itself, only its base", layer.diff_id) })
+            }
         }
     }
 
@@ -122,7 +214,13 @@ impl BundleSource {
     fn fill(&self, frame: u32) -> Result<(), BundleError> {
         let mut filled = lock(&self.spool.filled[frame as usize]);
         if !*filled {
-            let raw = self.bundle.frame(frame, &[])?;
+            let mut prefix = Vec::new();
+            for part in &self.bundle.index().frames[frame as usize].prefix {
+                let from = prefix.len();
+                prefix.resize(from + part.length as usize, 0);
+                self.read_base(part.content, part.offset, &mut prefix[from..])?;
+            }
+            let raw = self.bundle.frame(frame, &prefix)?;
             let file = self.spool_file()?;
             file.write_all_at(&raw, self.spool.begins[frame as usize]).doing(|| "write the spool file".into())?;
             *filled = true;
@@ -132,8 +230,9 @@ impl BundleSource {
 
     /// All bytes of a content.
     pub(crate) fn open_content(&self, content: u32) -> impl Read + Send + '_ {
-        let objects = self.bundle.index().contents.objects_of(content).iter().rev().copied().collect();
-        ContentReader { source: self, objects, given: 0 }
+        let mut reader = ContentReader::new(self);
+        reader.give(content);
+        reader
     }
 
     fn open(&self, layer: &Layer, form: Form) -> Result<Box<dyn Read + Send + '_>, BundleError> {
@@ -257,7 +356,7 @@ impl<'a> LayerReader<'a> {
     ) -> Result<Self, BundleError> {
         let reader = RecipeReader::new(&recipe[range.clone()], layer.size)
             .map_err(|what| BundleError::malformed(format!("recipe of layer {}", layer.diff_id), what))?;
-        let content = ContentReader { source, objects: Vec::new(), given: 0 };
+        let content = ContentReader::new(source);
         let diff_id = layer.diff_id;
         Ok(Self { source, diff_id, recipe, range, reader, ready: Vec::new(), used: 0, zeros: 0, content })
     }
@@ -282,7 +381,7 @@ impl<'a> LayerReader<'a> {
                     break;
                 }
                 Some(Piece::Content { number }) => {
-                    self.content.objects.extend(index.contents.objects_of(number).iter().rev());
+                    self.content.give(number);
                     break;
                 }
             }
@@ -306,7 +405,7 @@ impl Read for LayerReader<'_> {
                 room[..n].fill(0);
                 self.zeros -= n as u64;
                 got += n;
-            } else if !self.content.objects.is_empty() {
+            } else if !self.content.is_done() {
                 got += self.content.read(room)?;
             } else if !self.advance().map_err(BundleError::into_io)? {
                 break;
@@ -319,23 +418,49 @@ impl Read for LayerReader<'_> {
 /// One content, object by object.
 struct ContentReader<'a> {
     source: &'a BundleSource,
-    /// What is left, in reverse.
+    /// Objects that are left, in reverse.
     objects: Vec<u32>,
-    /// How much of the next one is given, in bytes.
-    given: u32,
+    /// Or a base content, and its size.
+    base: Option<(u32, u64)>,
+    /// How much of the next object, or of the base content, is given, in bytes.
+    given: u64,
 }
 
-impl ContentReader<'_> {
-    fn read_some(&mut self, buf: &mut [u8]) -> Result<usize, BundleError> {
-        let Some(object) = self.objects.last().copied() else { return Ok(0) };
-        let (frame, offset, size) = self.source.bundle.place(object);
-        if self.given == 0 {
-            self.source.fill(frame)?;
+impl<'a> ContentReader<'a> {
+    fn new(source: &'a BundleSource) -> Self {
+        Self { source, objects: Vec::new(), base: None, given: 0 }
+    }
+
+    /// This content is next.
+    fn give(&mut self, content: u32) {
+        let index = self.source.bundle.index();
+        self.given = 0;
+        if (content as usize) < index.contents.ids.len() {
+            self.objects.extend(index.contents.objects_of(content).iter().rev());
+        } else {
+            self.base = Some((content, index.content_size(content))).filter(|(_, size)| *size > 0);
         }
-        let n = buf.len().min((size - self.given) as usize);
-        let at = self.source.spool.begins[frame as usize] + u64::from(offset) + u64::from(self.given);
-        self.source.spool_file()?.read_exact_at(&mut buf[..n], at).doing(|| "read the spool file".into())?;
-        self.given += n as u32;
+    }
+
+    fn is_done(&self) -> bool {
+        self.objects.is_empty() && self.base.is_none()
+    }
+
+    fn read_some(&mut self, buf: &mut [u8]) -> Result<usize, BundleError> {
+        if let Some((content, size)) = self.base {
+            let n = (size - self.given).min(buf.len() as u64) as usize;
+            self.source.read_base(content, self.given, &mut buf[..n])?;
+            self.given += n as u64;
+            if self.given == size {
+                self.base = None;
+            }
+            return Ok(n);
+        }
+        let Some(object) = self.objects.last().copied() else { return Ok(0) };
+        let size = u64::from(self.source.bundle.place(object).2);
+        let n = (size - self.given).min(buf.len() as u64) as usize;
+        self.source.read_object(object, self.given, &mut buf[..n])?;
+        self.given += n as u64;
         if self.given == size {
             self.objects.pop();
             self.given = 0;
@@ -347,5 +472,48 @@ impl ContentReader<'_> {
 impl Read for ContentReader<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.read_some(buf).map_err(BundleError::into_io)
+    }
+}
+
+/// A bundle as the base of a thin one.
+impl BaseContents for BundleSource {
+    fn has_layer(&self, diff_id: &DiffId) -> bool {
+        self.numbers.contains_key(diff_id)
+    }
+
+    fn size_of(&self, id: &ShortId) -> Option<u64> {
+        self.by_id().get(id).map(|content| self.bundle.index().content_size(*content))
+    }
+
+    fn read_at(&self, id: &ShortId, offset: u64, buf: &mut [u8]) -> Result<(), BoxFault> {
+        let absent = || BundleError::Absent { what: format!("content {}", hex::encode(&id.0[..ID_LENGTH])) };
+        let content = *self.by_id().get(id).ok_or_else(absent)?;
+        let (mut at, mut got) = (0, 0);
+        for object in self.bundle.index().contents.objects_of(content) {
+            let size = u64::from(self.bundle.place(*object).2);
+            let wanted = offset + got as u64;
+            if wanted < at + size && got < buf.len() {
+                let n = (at + size - wanted).min((buf.len() - got) as u64) as usize;
+                self.read_object(*object, wanted - at, &mut buf[got..got + n])?;
+                got += n;
+            }
+            at += size;
+        }
+        if got == buf.len() { Ok(()) } else { Err(absent().into()) }
+    }
+}
+
+impl BundleSource {
+    fn by_id(&self) -> &HashMap<ShortId, u32> {
+        let ids = || self.bundle.index().contents.ids.iter().map(|id| shortened(*id));
+        self.by_id.get_or_init(|| ids().zip(0..).collect())
+    }
+
+    /// Reads a part of an object, whose frame is decompressed if it is not yet.
+    fn read_object(&self, object: u32, from: u64, buf: &mut [u8]) -> Result<(), BundleError> {
+        let (frame, offset, _) = self.bundle.place(object);
+        self.fill(frame)?;
+        let at = self.spool.begins[frame as usize] + u64::from(offset) + from;
+        self.spool_file()?.read_exact_at(buf, at).doing(|| "read the spool file".into())
     }
 }

@@ -1,18 +1,19 @@
 //! Writes a bundle: takes the layers apart, plans, compresses frames in parallel, writes them in order.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::base::{BaseContents, KnownBase, Version};
 use super::catalog::{Catalog, Collector, Entry, Found, SplitLayer};
 use super::error::{BundleError, Doing};
 use super::index::*;
 use super::layout;
 use super::level::Level;
-use super::plan::{self, Chunk, Plan};
+use super::plan::{self, Against, Alignment, Chunk, Object, Plan};
 use super::recipe::{Piece, Recipe, RecipeReader};
 use super::{cut, frame};
 use crate::base::digest::HashingReader;
@@ -68,19 +69,31 @@ pub struct BundleReport {
 pub struct BundleSink<W> {
     out: W,
     options: BundleOptions,
-    present: Vec<DiffId>,
+    bases: Vec<KnownBase>,
 }
 
 impl<W: Write> BundleSink<W> {
     /// Writes to `out`, forward only.
     pub fn new(out: W, options: BundleOptions) -> Self {
-        Self { out, options, present: Vec::new() }
+        Self { out, options, bases: Vec::new() }
+    }
+
+    /// Leaves out what `bases` have: the bundle is thin, and can be read only where they are.
+    pub fn against(mut self, bases: Vec<KnownBase>) -> Self {
+        self.bases = bases;
+        self
     }
 
     /// Leaves out these layers: the reader has them. The bundle is then thin.
     pub fn with_base_layers(mut self, layers: &[DiffId]) -> Self {
-        self.present = layers.to_vec();
-        self.present.sort_unstable();
+        let layers: BTreeSet<DiffId> = layers.iter().copied().collect();
+        let mut identity = blake3::Hasher::new();
+        layers.iter().for_each(|layer| {
+            identity.update(layer.0.as_bytes());
+        });
+        let identity = *identity.finalize().as_bytes();
+        let base = Base { kind: BaseKind::Inventory, identity, label: "what the receiver has".into() };
+        self.bases.push(KnownBase::of_ids(base, layers.into_iter().collect(), []));
         self
     }
 
@@ -95,27 +108,32 @@ impl<W: Write> ImageSink for BundleSink<W> {
 
     fn take(&mut self, source: &dyn ImageSource, images: &[Image], ctx: &Ctx) -> Result<BundleReport, BoxFault> {
         let layers = distinct_layers(images);
-        let taken = take_apart(source, &layers, &self.present, &self.options, ctx)?;
-        let mut job =
-            Job { source, layers, options: &self.options, ctx, catalog: Catalog::default(), spools: Vec::new() };
+        let bases = &self.bases[..];
+        let taken = take_apart(source, &layers, bases, &self.options, ctx)?;
+        let catalog = Catalog::default();
+        let mut job = Job { source, layers, bases, options: &self.options, ctx, catalog, spools: Vec::new() };
         let parts: Vec<Part> = taken.into_iter().enumerate().map(|(number, taken)| job.add(number, taken)).collect();
         let chunks = job.chunk_large()?;
-        let plan = Plan::new(&job.catalog, &chunks, &|_| false, self.options.level.frame_bytes());
-        drop(chunks);
+        let aligned = job.align(&chunks)?;
+        let plan = Plan::new(
+            &job.catalog,
+            &chunks,
+            &|content| job.in_base(content),
+            &|object| job.against(object, &aligned),
+            if bases.is_empty() { self.options.level.frame_bytes() } else { plan::PREFIX as usize },
+        );
+        drop((chunks, aligned));
         let mut stream = layout::StreamWriter::begin(&mut self.out)?;
         let mut index = Index { writer: writer_line(self.options.level), ..Index::default() };
-        if parts.iter().any(|part| matches!(part, Part::Base)) {
-            let mut identity = blake3::Hasher::new();
-            self.present.iter().for_each(|layer| {
-                identity.update(layer.0.as_bytes());
-            });
-            let identity = *identity.finalize().as_bytes();
-            index.bases.push(Base { kind: BaseKind::Inventory, identity, label: "what the receiver has".into() });
+        index.bases = bases.iter().map(|known| known.base.clone()).collect();
+        let numbers = job.number_contents(&plan, &mut index);
+        if index.base_contents.ids.is_empty() && !parts.iter().any(|part| matches!(part, Part::Base)) {
+            // Nothing was left out: nobody needs them.
+            index.bases.clear();
         }
-        job.put_frames(&plan, &mut stream, &mut index)?;
-        job.number_contents(&plan, &mut index);
+        job.put_frames(&plan, &numbers, &mut stream, &mut index)?;
         let recipes_from = stream.position();
-        job.put_recipes(&parts, &mut stream, &mut index)?;
+        job.put_recipes(&parts, &numbers, &mut stream, &mut index)?;
         let recipe_bytes = stream.position() - recipes_from;
         put_images(images, &mut index);
         let index_from = stream.position();
@@ -148,22 +166,30 @@ enum Taken {
     Split(SplitLayer, Option<Arc<dyn ReadAt>>),
     /// The blob, kept in the spool, and the size of its tar.
     Blob(Found, u64, Arc<dyn ReadAt>),
-    /// Nothing: the reader has it.
+    /// A base has it.
     Base,
 }
 
 /// A layer once its contents have numbers.
 enum Part {
     Split { recipe: Recipe, numbers: Vec<u32> },
-    Base,
     Blob { content: u32, size: u64 },
+    Base,
+}
+
+/// The final numbers of contents.
+struct Numbers {
+    /// Of the catalog's.
+    catalog: Vec<u32>,
+    /// Of the bases'.
+    base: HashMap<ShortId, u32>,
 }
 
 /// The first pass: every layer once, as parallel as the source allows.
 fn take_apart(
     source: &dyn ImageSource,
     layers: &[Layer],
-    present: &[DiffId],
+    bases: &[KnownBase],
     options: &BundleOptions,
     ctx: &Ctx,
 ) -> Result<Vec<Taken>, BoxFault> {
@@ -172,7 +198,7 @@ fn take_apart(
     let mut visit = Vec::new();
     for (at, layer) in layers.iter().enumerate() {
         let mut collector = Collector::default();
-        if present.binary_search(&layer.diff_id).is_ok() {
+        if bases.iter().any(|known| known.layers.contains(&layer.diff_id)) {
             lock(&taken)[at] = Some(Taken::Base);
         } else if options.keep_originals && is_compressed(layer) {
             visit.push((layer.clone(), Form::Original));
@@ -294,6 +320,7 @@ impl<R: Read> Read for Tee<'_, R> {
 struct Job<'a> {
     source: &'a dyn ImageSource,
     layers: Vec<Layer>,
+    bases: &'a [KnownBase],
     options: &'a BundleOptions,
     ctx: &'a Ctx,
     catalog: Catalog,
@@ -331,6 +358,66 @@ impl Job<'_> {
         extent.ok_or_else(|| BundleError::Absent { what: describe(found, layer) }.into())
     }
 
+    fn short_id(&self, content: u32) -> ShortId {
+        ShortId::of(&self.catalog.entries[content as usize].found.id, ID_LENGTH)
+    }
+
+    /// Whether a base has a content.
+    fn in_base(&self, content: u32) -> bool {
+        !self.bases.is_empty() && {
+            let id = self.short_id(content);
+            self.bases.iter().any(|known| known.ids.contains(&id))
+        }
+    }
+
+    /// The version of a content's path in a base whose contents are at hand.
+    fn version(&self, content: u32) -> Option<(Version, &dyn BaseContents)> {
+        let found = &self.catalog.entries[content as usize].found;
+        let path = plan::sort_path(&found.path);
+        let version = |known: &'_ KnownBase| known.version(path, found.size);
+        self.bases.iter().rev().find_map(|known| Some((version(known)?, &**known.contents.as_ref()?)))
+    }
+
+    /// What an object is compressed against: the version of its path that a base has.
+    fn against(&self, object: &Object, aligned: &HashMap<u32, Alignment>) -> Option<Against> {
+        if let Some(alignment) = aligned.get(&object.content) {
+            return alignment.range(object.offset, object.size);
+        }
+        let (version, _) = self.version(object.content)?;
+        (version.size < 2 * plan::WHOLE).then_some(Against { version, from: 0, to: version.size })
+    }
+
+    /// Finds where the chunks of large contents lie in their base versions.
+    fn align(&self, chunks: &HashMap<u32, Vec<Chunk>>) -> Result<HashMap<u32, Alignment>, BoxFault> {
+        let mut large: Vec<u32> = chunks.keys().copied().collect();
+        large.retain(|content| self.version(*content).is_some());
+        let done = Mutex::new(HashMap::new());
+        in_parallel(self.options.threads, large.len(), &|at| {
+            let content = large[at];
+            if let Some((version, base)) = self.version(content) {
+                let alignment = Alignment::new(&chunks[&content], base, version)
+                    .doing(|| format!("read the base version of {}", self.describe(content)))?;
+                lock(&done).insert(content, alignment);
+            }
+            Ok(())
+        })?;
+        Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The bytes a frame is compressed against.
+    fn read_prefix(&self, prefix: &[Against]) -> Result<Vec<u8>, BoxFault> {
+        let mut bytes = Vec::new();
+        for part in prefix {
+            let from = bytes.len();
+            bytes.resize(from + (part.to - part.from) as usize, 0);
+            let holder = self.bases.iter().filter_map(|known| known.contents.as_ref());
+            let holder = holder.into_iter().find(|contents| contents.size_of(&part.version.id).is_some());
+            let absent = || BundleError::Absent { what: "base version of a content".into() };
+            holder.ok_or_else(absent)?.read_at(&part.version.id, part.from, &mut bytes[from..])?;
+        }
+        Ok(bytes)
+    }
+
     fn describe(&self, content: u32) -> String {
         let Entry { found, layer } = &self.catalog.entries[content as usize];
         describe(found, &self.layers[*layer as usize])
@@ -338,9 +425,9 @@ impl Job<'_> {
 
     /// Cuts every large content into chunks, in parallel; each is also checked against its ID.
     fn chunk_large(&self) -> Result<HashMap<u32, Vec<Chunk>>, BoxFault> {
-        let large: Vec<u32> = (0..self.catalog.entries.len() as u32)
-            .filter(|content| self.catalog.entries[*content as usize].found.size >= plan::WHOLE)
-            .collect();
+        let is_large = |content: &u32| self.catalog.entries[*content as usize].found.size >= plan::WHOLE;
+        let all = 0..self.catalog.entries.len() as u32;
+        let large: Vec<u32> = all.filter(|content| is_large(content) && !self.in_base(*content)).collect();
         let done = Mutex::new(HashMap::new());
         in_parallel(self.options.threads, large.len(), &|at| {
             self.ctx.check()?;
@@ -383,6 +470,7 @@ impl Job<'_> {
     fn put_frames<W: Write>(
         &self,
         plan: &Plan,
+        numbers: &Numbers,
         stream: &mut layout::StreamWriter<W>,
         index: &mut Index,
     ) -> Result<(), BoxFault> {
@@ -394,34 +482,62 @@ impl Job<'_> {
         let compress = |at: usize| -> Result<Vec<u8>, BoxFault> {
             let mut raw = Vec::with_capacity(level.frame_bytes());
             self.read_frame(plan, &plan.frames[at], &mut raw)?;
-            let stored = frame::compress(level, &raw, &[]).doing(|| format!("compress frame {at}"))?;
+            let prefix = self.read_prefix(&plan.prefixes[at])?;
+            let stored = frame::compress(level, &raw, &prefix).doing(|| format!("compress frame {at}"))?;
             task.advance(raw.len() as u64)?;
             Ok(stored)
         };
         in_order(workers as usize, plan.frames.len(), &compress, &mut |at, stored| {
             let check = stream.put(&stored)?;
             let objects = plan.frames[at].len() as u32;
-            index.frames.push(FrameRecord { stored: stored.len() as u64, check, objects, prefix: Vec::new() });
+            let part = |part: &Against| PrefixPart {
+                content: numbers.base[&part.version.id],
+                offset: part.from,
+                length: (part.to - part.from) as u32,
+            };
+            let prefix = plan.prefixes[at].iter().map(part).collect();
+            index.frames.push(FrameRecord { stored: stored.len() as u64, check, objects, prefix });
             Ok(())
         })?;
         task.complete();
         Ok(())
     }
 
-    /// Contents keep the numbers of the catalog.
-    fn number_contents(&self, plan: &Plan, index: &mut Index) {
+    /// Numbers the contents of the bundle in the order of the catalog, and behind them those of the bases that recipes
+    /// or frames refer to.
+    fn number_contents(&self, plan: &Plan, index: &mut Index) -> Numbers {
+        let mut catalog = vec![0; self.catalog.entries.len()];
         let contents = &mut index.contents;
-        for (entry, objects) in self.catalog.entries.iter().zip(&plan.contents) {
-            contents.ids.push(ShortId::of(&entry.found.id, contents.id_length));
+        for (content, objects) in plan.contents.iter().enumerate().filter(|(_, objects)| !objects.is_empty()) {
+            catalog[content] = contents.ids.len() as u32;
+            contents.ids.push(ShortId::of(&self.catalog.entries[content].found.id, contents.id_length));
             contents.objects.extend_from_slice(objects);
             contents.starts.push(contents.objects.len() as u32);
         }
+        let own = contents.ids.len() as u32;
+        let mut base = HashMap::new();
+        let list = &mut index.base_contents;
+        let mut add = |id: ShortId, size: u64| {
+            *base.entry(id).or_insert_with(|| {
+                list.ids.push(id);
+                list.sizes.push(size);
+                own + list.ids.len() as u32 - 1
+            })
+        };
+        for (content, _) in plan.contents.iter().enumerate().filter(|(_, objects)| objects.is_empty()) {
+            catalog[content] = add(self.short_id(content as u32), self.catalog.entries[content].found.size);
+        }
+        for part in plan.prefixes.iter().flatten() {
+            add(part.version.id, part.version.size);
+        }
+        Numbers { catalog, base }
     }
 
     /// Writes the recipes, each proven first, and the table of layers.
     fn put_recipes<W: Write>(
         &self,
         parts: &[Part],
+        numbers: &Numbers,
         stream: &mut layout::StreamWriter<W>,
         index: &mut Index,
     ) -> Result<(), BoxFault> {
@@ -437,22 +553,22 @@ impl Job<'_> {
         };
         for (layer, part) in self.layers.iter().zip(parts) {
             let original = layer.original.as_ref().map(|o| (o.media_type.clone(), o.digest, o.size));
-            let (recipe, numbers) = match part {
+            let (recipe, local) = match part {
                 Part::Split { recipe, numbers } => (recipe, numbers),
-                Part::Blob { content, size } => {
-                    let kind = LayerKind::Blob { content: *content };
-                    index.layers.push(LayerRecord { diff_id: layer.diff_id, size: *size, kind, original });
-                    continue;
-                }
                 Part::Base => {
                     let (size, kind) = (layer.size.unwrap_or(0), LayerKind::Base);
                     index.layers.push(LayerRecord { diff_id: layer.diff_id, size, kind, original: None });
                     continue;
                 }
+                Part::Blob { content, size } => {
+                    let kind = LayerKind::Blob { content: numbers.catalog[*content as usize] };
+                    index.layers.push(LayerRecord { diff_id: layer.diff_id, size: *size, kind, original });
+                    continue;
+                }
             };
             let mut one = Vec::new();
-            recipe.put(&mut one, &|local| numbers[local as usize]);
-            self.prove(&one, recipe, layer)?;
+            recipe.put(&mut one, &|content| numbers.catalog[local[content as usize] as usize]);
+            self.prove(&one, recipe, index, layer)?;
             if !raw.is_empty() && raw.len() + one.len() > RECIPE_FRAME {
                 flush(&mut raw, index)?;
             }
@@ -475,8 +591,8 @@ impl Job<'_> {
     }
 
     /// Reads a recipe back: it must give the same segments again.
-    fn prove(&self, bytes: &[u8], recipe: &Recipe, layer: &Layer) -> Result<(), BoxFault> {
-        let sizes = |content: u32| self.catalog.entries.get(content as usize).map(|entry| entry.found.size);
+    fn prove(&self, bytes: &[u8], recipe: &Recipe, index: &Index, layer: &Layer) -> Result<(), BoxFault> {
+        let sizes = |content| (content < index.content_count()).then(|| index.content_size(content));
         let wrong = |what| BundleError::malformed(format!("recipe of layer {}", layer.diff_id), what);
         let mut reader = RecipeReader::new(bytes, recipe.size).map_err(wrong)?;
         let mut hasher = blake3::Hasher::new();

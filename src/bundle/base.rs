@@ -1,0 +1,128 @@
+//! What the far side has: the bases that a thin bundle is written against and read with.
+
+use std::collections::{HashMap, HashSet};
+use std::io::Read;
+use std::sync::Arc;
+
+use super::catalog::Collector;
+use super::cut;
+use super::index::{Base, BaseKind, ID_LENGTH, ShortId};
+use super::plan::sort_path;
+use super::source::BundleSource;
+use crate::base::{BoxFault, Ctx};
+use crate::image::{DiffId, Form, ImageSource};
+
+/// Contents that can be read by their IDs, of which [`ID_LENGTH`] bytes count.
+pub trait BaseContents: Send + Sync {
+    /// Whether the layer as a whole is there.
+    fn has_layer(&self, diff_id: &DiffId) -> bool;
+
+    /// The size of a content in bytes; `None` when it is not there.
+    fn size_of(&self, id: &ShortId) -> Option<u64>;
+
+    /// Fills `buf` from `offset` on. The bytes are *unverified*: whoever needs them hashes the whole content.
+    fn read_at(&self, id: &ShortId, offset: u64, buf: &mut [u8]) -> Result<(), BoxFault>;
+}
+
+/// A version of a file that the far side has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Version {
+    pub id: ShortId,
+    /// In bytes.
+    pub size: u64,
+}
+
+/// The versions of each path, oldest first.
+type Versions = HashMap<Box<[u8]>, Vec<Version>>;
+
+/// A base to write against.
+pub struct KnownBase {
+    /// What the bundle calls it.
+    pub base: Base,
+    pub(crate) layers: HashSet<DiffId>,
+    pub(crate) ids: HashSet<ShortId>,
+    /// By path; what changed files are stored as the difference to.
+    pub(crate) versions: Versions,
+    pub(crate) contents: Option<Arc<dyn BaseContents>>,
+}
+
+impl KnownBase {
+    /// A base of which only IDs are known: what it has is left out, what changed is stored whole.
+    pub fn of_ids(base: Base, layers: HashSet<DiffId>, ids: impl IntoIterator<Item = ShortId>) -> Self {
+        let ids = ids.into_iter().map(shortened).collect();
+        Self { base, layers, ids, versions: Versions::new(), contents: None }
+    }
+
+    /// An older bundle. Its layers are read once for the paths of its files.
+    pub fn of_bundle(source: Arc<BundleSource>, threads: usize, ctx: &Ctx) -> Result<Self, BoxFault> {
+        let index = source.bundle().index();
+        let label = source.origin().rsplit('/').next().unwrap_or_default().to_owned();
+        let base = Base { kind: BaseKind::Bundle, identity: *source.bundle().identity(), label };
+        let layers = index.layers.iter().map(|layer| layer.diff_id).collect();
+        let ids = index.contents.ids.iter().chain(&index.base_contents.ids).copied();
+        let mut known = Self::of_ids(base, layers, ids);
+        known.versions = versions(&source, threads, ctx)?;
+        known.contents = Some(source);
+        Ok(known)
+    }
+}
+
+impl KnownBase {
+    /// The version of a path that a content of `size` bytes is most likely a change of: the one of the nearest size,
+    /// the newest of those.
+    pub(crate) fn version(&self, path: &[u8], size: u64) -> Option<Version> {
+        self.versions.get(path)?.iter().rev().min_by_key(|version| version.size.abs_diff(size)).copied()
+    }
+}
+
+/// IDs of bundles that keep more bytes of them are cut to what is compared.
+pub(crate) fn shortened(mut id: ShortId) -> ShortId {
+    id.0[ID_LENGTH..].fill(0);
+    id
+}
+
+/// The versions of each path of a bundle's layers, as far as they are in the bundle itself.
+fn versions(source: &BundleSource, threads: usize, ctx: &Ctx) -> Result<Versions, BoxFault> {
+    let layers = source.own_layers();
+    let found = std::sync::Mutex::new(vec![Vec::new(); layers.len()]);
+    let place: HashMap<DiffId, usize> = layers.iter().enumerate().map(|(at, layer)| (layer.diff_id, at)).collect();
+    let wanted: Vec<_> = layers.into_iter().map(|layer| (layer, Form::Tar)).collect();
+    source.visit_layers(&wanted, threads, ctx, &|layer, tar| {
+        let mut collector = Collector::default();
+        cut::split(&mut (tar as &mut dyn Read), &mut collector)?;
+        if let Some(at) = place.get(&layer.diff_id) {
+            super::write::lock(&found)[*at] = collector.finish().found;
+        }
+        Ok(())
+    })?;
+    let found = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut versions = Versions::new();
+    for found in found.into_iter().flatten() {
+        let version = Version { id: ShortId::of(&found.id, ID_LENGTH), size: found.size };
+        // A bundle that is thin itself can only give what it holds.
+        if source.size_of(&version.id).is_some() {
+            let of_path = versions.entry(Box::from(sort_path(&found.path))).or_default();
+            if !of_path.contains(&version) {
+                of_path.push(version);
+            }
+        }
+    }
+    Ok(versions)
+}
+
+/// Reads a base content from begin to end.
+pub(crate) struct BaseReader<'a> {
+    pub contents: &'a dyn BaseContents,
+    pub version: Version,
+    pub at: u64,
+}
+
+impl Read for BaseReader<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let n = (self.version.size - self.at).min(buf.len() as u64) as usize;
+        let read = self.contents.read_at(&self.version.id, self.at, &mut buf[..n]);
+        read.map_err(|fault| std::io::Error::other(fault.to_string()))?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}
