@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::io::{Cursor, Read};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use ferry::base::{BoxFault, Class, Ctx, Digest, ReadAt};
@@ -144,7 +143,7 @@ fn write(source: &Memory, options: BundleOptions) -> Vec<u8> {
 
 fn open(bytes: Vec<u8>) -> Result<BundleSource, BoxFault> {
     let bundle = Bundle::open(Arc::new(bytes), "test.ferry")?;
-    Ok(BundleSource::new(bundle, PathBuf::from(std::env::temp_dir()), BundleOptions::MEMORY)?)
+    Ok(BundleSource::new(bundle, std::env::temp_dir(), BundleOptions::MEMORY)?)
 }
 
 /// All layers of a source, as they come.

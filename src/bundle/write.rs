@@ -172,7 +172,7 @@ enum Taken {
 
 /// A layer once its contents have numbers.
 enum Part {
-    Split { recipe: Recipe, numbers: Vec<u32> },
+    Split { recipe: Box<Recipe>, numbers: Vec<u32> },
     Blob { content: u32, size: u64 },
     Base,
 }
@@ -335,7 +335,7 @@ impl Job<'_> {
         match taken {
             Taken::Split(SplitLayer { recipe, found }, spool) => {
                 self.spools.push(spool);
-                Part::Split { recipe, numbers: self.catalog.add(number, found) }
+                Part::Split { recipe: Box::new(recipe), numbers: self.catalog.add(number, found) }
             }
             Taken::Blob(found, size, spool) => {
                 self.spools.push(Some(spool));
