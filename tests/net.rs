@@ -14,8 +14,8 @@ use ferry::runtime::net::ports::parse_publish;
 use ferry::runtime::net::{NetError, NetworkRequest, NetworkSettings, NetworkState, Networks};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::support::ferry;
 use crate::support::peers::{Machine, RELEASES, Release};
-use crate::support::{ferry, wait_until};
 
 const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 /// An address outside that only the default route leads to.
@@ -141,9 +141,10 @@ impl Host {
         self.host.run(|| self.networks.detach(state)).unwrap();
     }
 
-    /// Waits until the sweeper has left no more than `traces`.
-    fn wait_for(&self, traces: &str) {
-        wait_until("the sweeper", || self.traces() == traces);
+    /// Sweeps; nothing more than `traces` is left.
+    fn swept_to(&self, traces: &str) {
+        self.host.run(|| self.networks.sweep()).unwrap();
+        assert_eq!(self.traces(), traces);
     }
 
     /// Everything that networks could leave in the host.
@@ -255,7 +256,7 @@ fn everything_is_taken_down_with_the_last_container() {
     host.detach(&of_b);
     assert_ne!(host.traces(), between);
     host.detach(&of_a);
-    host.wait_for(&before);
+    host.swept_to(&before);
     host.detach(&of_a);
     assert_eq!(host.traces(), before);
 }
@@ -345,7 +346,8 @@ fn containers_pass_the_filter_of_a_host_that_dockerd_closed() {
         );
         host.machine.sh(&format!("iptables -C DOCKER-USER -o ferry0 -m comment --comment '{mark}' -j ACCEPT"));
         host.detach(&of_web);
-        wait_until("the sweeper", || save() == before);
+        host.host.run(|| host.networks.sweep()).unwrap();
+        assert_eq!(save(), before);
     }
 }
 

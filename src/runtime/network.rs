@@ -50,6 +50,7 @@ pub fn request(container: &Container) -> Result<NetworkRequest, RuntimeError> {
             options: host.dns_options.clone(),
         },
         extra_hosts: extra.map(|(name, address)| (name.to_owned(), address.to_owned())).collect(),
+        isolated: super::cgroup::in_user_namespace(),
         ..NetworkRequest::default()
     })
 }

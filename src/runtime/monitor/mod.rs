@@ -79,7 +79,16 @@ fn daemonise(store_root: &Path, dir: ContainerDir, control: UnixStream) -> Resul
         Err(source) => return Err((control, RuntimeError::System { action: "talk to the command".into(), source })),
     };
     match Monitor::new(store_root, dir, container, control) {
-        Ok(mut monitor) => Ok(monitor.live()),
+        Ok(mut monitor) => {
+            let bridged = monitor.container.host_config.network_mode.bridge().is_some();
+            let code = monitor.live();
+            // Its lock is free and everybody has been told: the container can be started again meanwhile.
+            drop(monitor);
+            if bridged {
+                let _ = network::networks(store_root).sweep();
+            }
+            Ok(code)
+        }
         Err(error) => {
             fail(&mut early, &error);
             Ok(1)
@@ -417,7 +426,6 @@ impl Monitor {
         let cgroup = start::cgroup(&self.container);
         self.state.oom_killed = cgroup.oom_kills() > 0;
         self.hub.drain();
-        network::disconnect(&self.store_root, &mut self.state);
         network::disconnect(&self.store_root, &mut self.state);
         let _ = cgroup.destroy();
         self.state.exit_code = code;

@@ -62,14 +62,49 @@ impl Networks {
             }
             NetworkMode::Default | NetworkMode::Bridge(_) => {}
         }
-        match self.connect_all(netns, request, &mut state) {
+        let connected = match request.isolated {
+            true => self.connect_loopback(netns, request, &mut state),
+            false => self.connect_all(netns, request, &mut state),
+        };
+        match connected {
             Ok(()) => Ok(state),
             Err(error) => {
                 // What went wrong first is what the user must know.
                 let _ = self.detach(&state);
+                for endpoint in &state.endpoints {
+                    let _ = Links::here().and_then(|mut links| links.remove(&endpoint.host_link));
+                }
                 Err(error)
             }
         }
+    }
+
+    /// Without privileges over the host's network a container has its loopback, and its published ports a proxy.
+    fn connect_loopback(
+        &self,
+        netns: BorrowedFd<'_>,
+        request: &NetworkRequest,
+        state: &mut NetworkState,
+    ) -> Result<(), NetError> {
+        Links::of(netns)?.loopback()?;
+        if let NetworkMode::Bridge(name) = &request.mode {
+            return Err(NetError::Usage(format!(
+                "network {name} needs a bridge, which only root can make: without root there is the default network"
+            )));
+        }
+        state.notices.push(
+            "without root a container has no way out of its network; its published ports are served by a proxy"
+                .to_owned(),
+        );
+        let listeners = listen(&request.publish)?;
+        state.ports = listeners.iter().map(|listener| listener.port).collect();
+        state.ports.sort();
+        if !listeners.is_empty() {
+            let (program, target) = (&self.program, Ipv4Addr::LOCALHOST);
+            let service = Service { program, listeners, target, resolver: None, netns, enter: true };
+            state.helpers.push(service.start()?);
+        }
+        Ok(())
     }
 
     fn connect_all(
@@ -104,7 +139,8 @@ impl Networks {
         });
         if let (Some(endpoint), true) = (state.endpoints.first(), resolver.is_some() || !listeners.is_empty()) {
             let target = endpoint.address;
-            let service = Service { program: &self.program, listeners, target, resolver, netns };
+            let program = &self.program;
+            let service = Service { program, listeners, target, resolver, netns, enter: false };
             state.resolver = service.resolver.is_some();
             state.helpers.push(service.start()?);
         }
@@ -238,7 +274,7 @@ impl Networks {
     }
 
     /// Takes back all that [`Networks::attach`] did. Nothing passes any more when it returns, and addresses and ports are
-    /// free; links, and bridges without a container, are gone soon after. Goes on past failures and gives the first;
+    /// free; links, and bridges without a container, are left to [`Networks::sweep`]. Goes on past failures and gives the first;
     /// doing it twice is fine.
     pub fn detach(&self, state: &NetworkState) -> Result<(), NetError> {
         let mut first = None;
@@ -253,9 +289,6 @@ impl Networks {
         for endpoint in &state.endpoints {
             note(Links::here().and_then(|mut links| links.down(&endpoint.host_link)));
             note(self.disconnect_one(&state.container, endpoint, !state.ports.is_empty()));
-        }
-        if !state.endpoints.is_empty() {
-            note(self.sweep_later());
         }
         first.map_or(Ok(()), Err)
     }
@@ -287,9 +320,21 @@ impl Networks {
         if !self.directory.path().exists() {
             return Ok(cleaned);
         }
+        let networks = self.directory.list()?;
+        // The lock is worth taking only when something may be left.
+        let mut suspect = false;
+        for network in &networks {
+            let leases = self.directory.leases(&network.name)?;
+            suspect |= leases.iter().any(|lease| !is_live(&lease.container));
+            suspect |=
+                leases.is_empty() && self.directory.idle_for(&network.name)? >= FORSAKEN && self.is_up(network)?;
+        }
+        if !suspect {
+            return Ok(cleaned);
+        }
         let held = self.directory.lock()?;
         let mut first = None;
-        for network in self.directory.list()? {
+        for network in networks {
             if let Err(error) = self.cleanup_one(&network, &is_live, &held, &mut cleaned) {
                 first.get_or_insert(error);
             }

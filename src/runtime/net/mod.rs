@@ -80,6 +80,8 @@ pub struct NetworkRequest {
     pub publish: Vec<PublishRequest>,
     /// How names are resolved.
     pub dns: DnsRequest,
+    /// Whether the host's network is not ferry's to change: without root there are only loopbacks and proxies.
+    pub isolated: bool,
     /// `--add-host`: names and addresses. The address `host-gateway` is the gateway's.
     pub extra_hosts: Vec<(String, String)>,
 }

@@ -1,8 +1,9 @@
 //! Taking down what nobody uses any more, in the background.
 //!
 //! Removing a link takes the kernel tens of milliseconds, for which nobody should wait whose container has ended; and a
-//! bridge that goes with its last container would be made again for the next. So [`Networks::detach`] leaves both to a
-//! sweeper: a process of this binary that removes links at once and bridges after a while without a container.
+//! bridge that goes with its last container would be made again for the next. So [`Networks::detach`] leaves both to
+//! whoever calls [`Networks::sweep`]: a monitor, after all else is done. Links go at once, bridges after a while without a
+//! container.
 
 use std::collections::HashSet;
 use std::fs::OpenOptions;
@@ -11,7 +12,6 @@ use std::time::Duration;
 use super::Networks;
 use super::definition::{Held, Network, short};
 use super::error::{NetError, Trying};
-use super::helper;
 use super::link::Links;
 use crate::base::error::AtPath;
 use crate::sys::lock::{FileLock, LockKind};
@@ -24,13 +24,12 @@ pub(super) const FORSAKEN: Duration = Duration::from_secs(6);
 const ROUNDS: usize = 200;
 
 impl Networks {
-    /// Starts a sweeper, unless one is at work.
-    pub(super) fn sweep_later(&self) -> Result<(), NetError> {
-        helper::start_sweeper(&self.program, self.directory.path())
-    }
-
-    /// The sweeper's work. Ends when nothing idle is left.
-    pub(super) fn sweep(&self) -> Result<(), NetError> {
+    /// Takes down what is idle, and waits for what soon will be: seconds. Does nothing where another process is at it.
+    /// For a process that has nothing else to do any more.
+    pub fn sweep(&self) -> Result<(), NetError> {
+        if !self.directory.path().exists() {
+            return Ok(());
+        }
         let path = self.directory.path().join(".sweep");
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).at("open", &path)?;
         let Ok(_lock) = FileLock::attempt(file, LockKind::Exclusive).at("lock", &path)? else { return Ok(()) };

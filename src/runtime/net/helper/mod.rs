@@ -13,13 +13,14 @@ mod udp;
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
 
 use self::poll::{Interest, Poll, Token};
@@ -30,7 +31,7 @@ use super::error::{NetError, Trying};
 use super::firewall::redirect_resolver;
 use super::listen::Listener;
 use super::ports::{ContainerPort, Protocol};
-use super::{Helper, Networks, RESOLVER};
+use super::{Helper, RESOLVER};
 use crate::base::caps;
 use crate::sys::netlink::within;
 use crate::sys::nftables::Nftables;
@@ -64,21 +65,16 @@ pub(super) struct Service<'a> {
     pub resolver: Option<Resolver>,
     /// The container's network namespace, where its resolver listens.
     pub netns: BorrowedFd<'a>,
+    /// Whether published ports are reached from inside it only.
+    pub enter: bool,
 }
 
-/// What the process reads from its standard input.
-#[derive(Debug, Serialize, Deserialize)]
-enum Task {
-    /// Serve ports and names.
-    Serve(Settings),
-    /// Take down what is idle in the networks of a directory.
-    Sweep(PathBuf),
-}
-
-/// What a helper serves. Descriptors are given by number.
+/// What the helper reads from its standard input. Descriptors are given by number.
 #[derive(Debug, Serialize, Deserialize)]
 struct Settings {
     parent: RawFd,
+    /// The namespace in which the target is reached, when it is not the host's.
+    netns: Option<RawFd>,
     target: Ipv4Addr,
     listeners: Vec<(RawFd, ContainerPort)>,
     resolver: Option<(RawFd, RawFd, Resolver)>,
@@ -89,8 +85,14 @@ impl Service<'_> {
     pub fn start(self) -> Result<Helper, NetError> {
         let action = "start the helper for ports and names";
         let parent = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).trying(action)?;
-        let mut settings =
-            Settings { parent: parent.as_raw_fd(), target: self.target, listeners: Vec::new(), resolver: None };
+        let mut settings = Settings {
+            parent: parent.as_raw_fd(),
+            netns: None,
+            target: self.target,
+            listeners: Vec::new(),
+            resolver: None,
+        };
+        settings.netns = self.enter.then_some(self.netns.as_raw_fd());
         for listener in &self.listeners {
             settings.listeners.push((listener.socket.as_raw_fd(), listener.port.container));
         }
@@ -101,17 +103,21 @@ impl Service<'_> {
             settings.resolver = Some((udp.as_raw_fd(), tcp.as_raw_fd(), resolver));
         }
         let mut fds = vec![settings.parent];
+        fds.extend(settings.netns);
         fds.extend(settings.listeners.iter().map(|(fd, _)| *fd));
         fds.extend(settings.resolver.iter().flat_map(|(udp, tcp, _)| [*udp, *tcp]));
-        let pid = start(self.program, &Task::Serve(settings), fds).trying(action)?;
+        let pid = start(self.program, &settings, fds).trying(action)?;
         drop(sockets);
-        Ok(Helper { pid, started: started(pid).trying(action)? })
+        let number =
+            i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData).trying(action)?;
+        let pidfd = rustix::process::pidfd_open(number, PidfdFlags::empty()).trying(action)?;
+        Ok(Helper { pid, started: started(&pidfd).trying(action)? })
     }
 }
 
-/// Starts the process with its task and descriptors; gives its PID.
-fn start(program: &Path, task: &Task, fds: Vec<RawFd>) -> io::Result<u32> {
-    let text = serde_json::to_vec(task)?;
+/// Starts the process with its settings and descriptors; gives its PID.
+fn start(program: &Path, settings: &Settings, fds: Vec<RawFd>) -> io::Result<u32> {
+    let text = serde_json::to_vec(settings)?;
     let mut command = Command::new(program);
     process::hand_down(&mut command, fds);
     let mut child = command
@@ -130,12 +136,6 @@ fn start(program: &Path, task: &Task, fds: Vec<RawFd>) -> io::Result<u32> {
     Ok(child.id())
 }
 
-/// Starts a process that takes down what is idle in the networks of a directory, and does not wait for it.
-pub(super) fn start_sweeper(program: &Path, networks: &Path) -> Result<(), NetError> {
-    let networks = std::path::absolute(networks).trying("start the sweeper of networks")?;
-    start(program, &Task::Sweep(networks), Vec::new()).trying("start the sweeper of networks").map(|_| ())
-}
-
 /// The resolver's sockets, made in the container's namespace. Port 53 of all addresses stays free for the container, as
 /// docker has it: packets are led to another port, or where nftables is missing, come to port 53 of the one address.
 fn resolver_sockets() -> io::Result<(UdpSocket, TcpListener)> {
@@ -151,16 +151,16 @@ fn resolver_sockets() -> io::Result<(UdpSocket, TcpListener)> {
     }
 }
 
-/// When a process was started, in clock ticks since boot (proc_pid_stat(5), field 22).
-fn started(pid: u32) -> io::Result<u64> {
-    // A monitor counts PIDs in a namespace of its own, its `/proc` in the host's.
-    let own = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
-    let pidfd = rustix::process::pidfd_open(own, PidfdFlags::empty())?;
-    let pid = crate::runtime::monitor::host_pid(&pidfd).ok_or(io::ErrorKind::NotFound)?;
+/// When a process was started, in clock ticks since boot (proc_pid_stat(5), field 22). Found by its descriptor: `/proc` may
+/// count processes in another PID namespace than this process does.
+fn started(pidfd: &OwnedFd) -> io::Result<u64> {
+    let bad = || io::Error::from(io::ErrorKind::InvalidData);
+    let info = std::fs::read_to_string(format!("/proc/thread-self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")).ok_or_else(bad)?.trim();
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The second field, the name, may hold anything but ends with the last parenthesis.
     let after = stat.rsplit_once(')').map(|(_, after)| after).unwrap_or_default();
-    after.split_whitespace().nth(19).and_then(|field| field.parse().ok()).ok_or(io::ErrorKind::InvalidData.into())
+    after.split_whitespace().nth(19).and_then(|field| field.parse().ok()).ok_or_else(bad)
 }
 
 impl Helper {
@@ -170,7 +170,7 @@ impl Helper {
         let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
         let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
         // Looked at after the descriptor is there: the number may be another process's by now.
-        if started(self.pid).ok() != Some(self.started) {
+        if started(&pidfd).ok() != Some(self.started) {
             return Ok(());
         }
         match rustix::process::pidfd_send_signal(&pidfd, Signal::KILL) {
@@ -200,12 +200,13 @@ fn inherited(number: RawFd) -> io::Result<OwnedFd> {
 
 fn run() -> io::Result<()> {
     let text = caps::read_all(&mut io::stdin().lock(), 64 << 20, "the helper's settings")?;
-    let settings = match serde_json::from_slice(&text)? {
-        Task::Serve(settings) => settings,
-        Task::Sweep(networks) => return Networks::new(&networks).sweep().map_err(io::Error::other),
-    };
+    let settings: Settings = serde_json::from_slice(&text)?;
     drop(text);
+    let netns = settings.netns.map(inherited).transpose()?;
     let mut server = Server::new(settings)?;
+    if let Some(netns) = netns {
+        move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))?;
+    }
     give_up_privileges()?;
     server.serve()
 }
