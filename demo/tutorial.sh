@@ -15,7 +15,9 @@ say() { printf '\n%s== %s%s\n' "$bold" "$*" "$plain"; }
 on() { # SIDE COMMAND...    shows a command as it would be typed, and runs it on that side's store
   local side=$1
   shift
-  printf '%s%s$ ferry %s%s\n' "$bold" "$side" "$*" "$plain"
+  local word line=
+  for word in "$@"; do case $word in *[!a-zA-Z0-9._/:=-]*) line+=" '$word'" ;; *) line+=" $word" ;; esac; done
+  printf '%s%s$ ferry%s%s\n' "$bold" "$side" "$line" "$plain"
   FERRY_ROOT=$dir/$side "$ferry" "$@"
 }
 

@@ -14,7 +14,7 @@ fn examples() -> Vec<String> {
         if line.starts_with("```") {
             inside = !inside;
         } else if inside {
-            lines.push(line.split(" #").next().unwrap_or_default().trim().to_owned());
+            lines.push(line.split('#').next().unwrap_or_default().trim().to_owned());
         }
     }
     lines
@@ -45,7 +45,8 @@ fn every_command_the_readme_shows_exists_with_its_options() {
 #[test]
 fn every_make_target_the_readme_shows_exists() {
     let makefile = std::fs::read_to_string(checkout().join("Makefile")).unwrap();
-    let targets: BTreeSet<&str> = makefile.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name).collect();
+    let targets: BTreeSet<&str> =
+        makefile.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name).collect();
     for line in examples() {
         if let Some(target) = line.strip_prefix("make ").and_then(|rest| rest.split_whitespace().next()) {
             assert!(targets.contains(target), "`{line}`: the Makefile has no target {target}");

@@ -12,6 +12,7 @@ mod net;
 mod peers;
 mod seal;
 mod ssh;
+mod readme;
 mod static_binary;
 mod store;
 mod store_faults;
