@@ -215,7 +215,7 @@ fn names_that_are_taken_move_stay_or_stop_the_load() {
     let place = loaded();
     let (_, two) = ids();
     let other = TestImage::new("amd64", &[layer("etc/new", b"new")], &["two:2"]);
-    place.write("new.tar", &images::podman(&[other.clone()]));
+    place.write("new.tar", &images::podman(std::slice::from_ref(&other)));
     let plan = place.run(&["load", "--dry-run", "-i", "new.tar"]);
     assert!(plan.starts_with("New layers: 1, 2.56kB\nLayers there already: 0\n"), "{plan}");
     assert!(plan.contains(&format!("Name two:2 = {} (moves from {two})\n", other.id())), "{plan}");
@@ -243,7 +243,7 @@ fn names_that_are_taken_move_stay_or_stop_the_load() {
 fn an_image_without_a_name_is_loaded_by_id_and_can_be_given_one() {
     let place = Place::new();
     let image = TestImage::new("amd64", &[layer("etc/x", b"x")], &[]);
-    place.write("nameless.tar", &images::podman(&[image.clone()]));
+    place.write("nameless.tar", &images::podman(std::slice::from_ref(&image)));
     assert_eq!(place.run(&["load", "-i", "nameless.tar"]), format!("Loaded image ID: {}\n", image.id()));
     assert_eq!(place.run(&["load", "-i", "nameless.tar", "--tag", "found"]), "Loaded image: found:latest\n");
     place.write("pair.tar", &images::podman(&pair()));
@@ -299,7 +299,7 @@ fn bad_input_gives_one_line_and_leaves_the_store_as_it_was() {
     let one_layer = |tar: Vec<u8>| images::docker_25(&[TestImage::new("amd64", &[tar], &["bad:1"])]);
     let mut flipped = good.layers[0].clone();
     flipped[1030] ^= 1;
-    let whole = images::containerd(&[good.clone()]);
+    let whole = images::containerd(std::slice::from_ref(&good));
     let mut bad_blob = whole.clone();
     let at = whole.windows(2).position(|bytes| bytes == [0x1f, 0x8b]).unwrap() + 30;
     bad_blob[at] ^= 1;

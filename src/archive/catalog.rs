@@ -82,7 +82,7 @@ fn pick_platform(
     let chosen: Vec<Found> = images.into_iter().filter(|image| image.config.platform().satisfies(wanted)).collect();
     if chosen.is_empty() && !present.is_empty() && container.find("index.json")?.is_none() {
         let origin = container.origin().to_owned();
-        return Err(ArchiveError::Platform { origin, wanted: wanted.clone(), of: String::new(), present });
+        return Err(ArchiveError::Platform { origin, wanted: Box::new(wanted.clone()), of: String::new(), present });
     }
     Ok(chosen)
 }

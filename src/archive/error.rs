@@ -152,7 +152,7 @@ pub enum ArchiveError {
         /// The archive.
         origin: String,
         /// The platform.
-        wanted: Platform,
+        wanted: Box<Platform>,
         /// " of NAME", or nothing.
         of: String,
         /// The platforms there are.

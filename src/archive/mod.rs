@@ -64,7 +64,7 @@ pub fn open(input: Input, options: &OpenOptions, ctx: &Ctx) -> Result<Box<dyn Im
     let file = seekable(file, &origin, options, ctx)?;
     let container: Box<dyn container::Container> = match recognise(&file, &origin)? {
         Compression::None => Box::new(plain::PlainTar::open(origin, file)?),
-        compression => Box::new(packed::PackedTar::open(origin, file, compression, limits.clone(), ctx)?),
+        compression => Box::new(packed::PackedTar::open(origin, file, compression, limits, ctx)?),
     };
     Ok(Box::new(source::ArchiveSource::new(container, options, limits, ctx)?))
 }

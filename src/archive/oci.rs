@@ -117,7 +117,7 @@ impl Group {
         let chosen = match &options.platform {
             Some(wanted) => match best(&present, wanted) {
                 Some(chosen) => chosen,
-                None => return Err(ArchiveError::Platform { origin, wanted: wanted.clone(), of, present }),
+                None => return Err(ArchiveError::Platform { origin, wanted: Box::new(wanted.clone()), of, present }),
             },
             None if present.len() == 1 => 0,
             None => match best(&present, &host) {
@@ -153,8 +153,7 @@ impl Reader<'_> {
         candidates: &mut Vec<Found>,
     ) -> Result<(), ArchiveError> {
         let annotated = |key: &&str| descriptor.annotations.as_ref().is_some_and(|all| all.contains_key(*key));
-        if SUBJECT.iter().any(|key| annotated(&key)) || descriptor.platform.as_ref().is_some_and(|p| p.os == "unknown")
-        {
+        if SUBJECT.iter().any(annotated) || descriptor.platform.as_ref().is_some_and(|p| p.os == "unknown") {
             return Ok(());
         }
         self.documents += 1;

@@ -201,14 +201,17 @@ pub fn crane(images: &[TestImage]) -> Vec<u8> {
     tar.file("manifest.json", &manifest_json(&items)).finish()
 }
 
-/// The blobs of an OCI layout and its index entries; `pack` compresses layers and gives their media type's suffix.
+/// The blobs of an OCI layout, its index entries, and what `manifest.json` says of its images.
 pub struct Layout {
     pub blobs: Vec<Vec<u8>>,
     pub entries: Vec<Value>,
     pub items: Vec<Value>,
 }
 
-pub fn layout(images: &[TestImage], pack: &dyn Fn(&[u8]) -> (Vec<u8>, &'static str)) -> Layout {
+/// Compresses a layer and says how its media type ends.
+type Pack = dyn Fn(&[u8]) -> (Vec<u8>, &'static str);
+
+pub fn layout(images: &[TestImage], pack: &Pack) -> Layout {
     let mut layout = Layout { blobs: Vec::new(), entries: Vec::new(), items: Vec::new() };
     let path = |bytes: &[u8]| format!("blobs/sha256/{}", Digest::of(bytes).hex());
     for image in images {
