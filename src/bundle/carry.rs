@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::base::{BaseContents, KnownBase};
 use super::read::Bundle;
 use super::seal::{Encrypting, Identities, Policy, Recipients, SealError, SignedBy, Signer, Trust, WayIn};
 use super::source::BundleSource;
@@ -30,6 +31,8 @@ pub struct Carriage {
     pub signer: Option<Signer>,
     /// What the parity may take.
     pub budget: Budget,
+    /// What it leaves out because the far side has it.
+    pub bases: Vec<KnownBase>,
 }
 
 /// Where a bundle goes.
@@ -49,9 +52,9 @@ pub fn write(
     options: BundleOptions,
     ctx: &Ctx,
 ) -> Result<(BundleReport, Written), BoxFault> {
-    let Carriage { volume_size, parity, resume, recipients, signer, budget } = carriage;
+    let Carriage { volume_size, parity, resume, recipients, signer, budget, bases } = carriage;
     let encrypted = recipients.is_some();
-    let set = if encrypted { random_id()? } else { set_id(images, &options, volume_size, parity) };
+    let set = if encrypted { random_id()? } else { set_id(images, &options, volume_size, parity, &bases) };
     let volume = WriteOptions { set, encrypted, volume_size, parity, resume, budget };
     let writer = match target {
         Target::Path(path) => SetWriter::to_path(path, volume)?,
@@ -64,12 +67,12 @@ pub fn write(
     let written = |error| SealError::Encrypt(format!("the bundle cannot be written: {error}"));
     match recipients {
         None => {
-            let (report, writer) = sink(writer, source, images, options, ctx)?;
+            let (report, writer) = sink(writer, source, images, (options, bases), ctx)?;
             Ok((report, writer.finish(Some(&sign), ctx)?))
         }
         Some(recipients) => {
             let sealing: Encrypting<_> = recipients.encrypt(writer)?;
-            let (report, sealing) = sink(sealing, source, images, options, ctx)?;
+            let (report, sealing) = sink(sealing, source, images, (options, bases), ctx)?;
             let writer = sealing.finish().map_err(written)?;
             Ok((report, writer.finish(Some(&sign), ctx)?))
         }
@@ -80,17 +83,26 @@ fn sink<W: Write>(
     out: W,
     source: &dyn ImageSource,
     images: &[Image],
-    options: BundleOptions,
+    (options, bases): (BundleOptions, Vec<KnownBase>),
     ctx: &Ctx,
 ) -> Result<(BundleReport, W), BoxFault> {
-    let mut sink = BundleSink::new(out, options);
+    let mut sink = BundleSink::new(out, options).against(bases);
     let report = sink.take(source, images, ctx)?;
     Ok((report, sink.into_inner()))
 }
 
 /// Follows from what goes in and how, so that an interrupted set can be written again and compared.
-fn set_id(images: &[Image], options: &BundleOptions, size: Option<VolumeSize>, parity: Option<ParityShare>) -> SetId {
+fn set_id(
+    images: &[Image],
+    options: &BundleOptions,
+    size: Option<VolumeSize>,
+    parity: Option<ParityShare>,
+    bases: &[KnownBase],
+) -> SetId {
     let mut input = format!("{:?} {} {size:?} {parity:?}\n", options.level, options.keep_originals);
+    for known in bases {
+        input += &format!("base {}\n", hex::encode(known.base.identity));
+    }
     for image in images {
         input += &format!("{}\n", image.config.id());
         for name in &image.names {
@@ -143,6 +155,8 @@ pub struct Access {
     pub memory: u64,
     /// What mending may take.
     pub budget: Budget,
+    /// What thin bundles are read with.
+    pub base: Option<Arc<dyn BaseContents>>,
 }
 
 /// An opened bundle.
@@ -162,7 +176,10 @@ pub fn open(set: VolumeSet, access: &Access, ctx: &Ctx) -> Result<Opened, BoxFau
     let stream: Arc<dyn ReadAt> = Arc::new(reader(set, access, ctx)?);
     let stream = if encrypted { Arc::new(access.identities.open(&origin, stream)?) } else { stream };
     let bundle = Bundle::open(stream, origin)?;
-    let source = BundleSource::new(bundle, access.scratch.clone(), access.memory)?;
+    let mut source = BundleSource::new(bundle, access.scratch.clone(), access.memory)?;
+    if let Some(base) = access.base.as_ref().filter(|_| source.bundle().index().is_thin()) {
+        source = source.with_base(base.clone())?;
+    }
     for (gate, signers) in access.gates.iter().zip(&signers) {
         let Some(policy) = gate.policy.as_ref().filter(|_| gate.required) else { continue };
         for image in source.images() {

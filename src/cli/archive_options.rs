@@ -79,7 +79,7 @@ impl ArchiveOptions {
     ) -> Result<(), BoxFault> {
         let mut stdout = std::io::stdout();
         if self.is_bundle(to) {
-            let carriage = self.bundle.carriage()?;
+            let carriage = self.bundle.carriage(&spool, ctx)?;
             let level = self.level.as_deref().map(str::parse).transpose().map_err(usage)?;
             let options = bundle_options(level, !self.no_originals, spool);
             let device = |path: &&Path| path.metadata().is_ok_and(|meta| !meta.is_file());

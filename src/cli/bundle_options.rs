@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::trust::AccessArgs;
 use super::{UsageError, threads, trust};
-use crate::base::BoxFault;
+use crate::base::{BoxFault, Ctx};
 use crate::bundle::carry::Carriage;
 use crate::bundle::seal::{Recipients, Signer};
 use crate::bundle::volume::{Budget, ParityShare, VolumeSize};
 use crate::bundle::{BundleOptions, Level};
+use crate::ops::base;
 
 /// How a bundle is carried.
 #[derive(Debug, Args)]
@@ -30,6 +32,9 @@ pub struct BundleArgs {
     /// Encrypt to age1…, to "ssh-ed25519 …", or to all recipients in a file
     #[arg(long, value_name = "RECIPIENT", conflicts_with = "passphrase")]
     encrypt_to: Vec<String>,
+    /// Leave out what the far side has: an older bundle, or an inventory it wrote; may be given several times
+    #[arg(long, value_name = "FILE")]
+    base: Vec<PathBuf>,
     /// Encrypt with a passphrase, from FERRY_PASSPHRASE or the terminal
     #[arg(long)]
     passphrase: bool,
@@ -43,11 +48,12 @@ impl BundleArgs {
             || self.resume
             || self.sign.is_some()
             || !self.encrypt_to.is_empty()
+            || !self.base.is_empty()
             || self.passphrase
     }
 
     /// What the bundle is carried in; reads keys, asks for passphrases.
-    pub fn carriage(&self) -> Result<Carriage, BoxFault> {
+    pub fn carriage(&self, scratch: &Path, ctx: &Ctx) -> Result<Carriage, BoxFault> {
         let signer = self.sign.as_deref().map(signer).transpose()?;
         let recipients = if self.passphrase {
             let passphrase = trust::new_passphrase("the bundle");
@@ -58,8 +64,14 @@ impl BundleArgs {
         } else {
             Some(recipients(&self.encrypt_to)?)
         };
+        let bases = if self.base.is_empty() {
+            Vec::new()
+        } else {
+            let access = AccessArgs::default().access(false, false, scratch.to_owned())?;
+            base::open(&self.base, &access, threads(), ctx)?
+        };
         let Self { volume_size, parity, resume, .. } = *self;
-        Ok(Carriage { volume_size, parity, resume, recipients, signer, budget: Budget::default() })
+        Ok(Carriage { volume_size, parity, resume, recipients, signer, budget: Budget::default(), bases })
     }
 }
 

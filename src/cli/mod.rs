@@ -20,7 +20,9 @@ mod images;
 mod import;
 mod info;
 mod inspect;
+mod inventory;
 mod load;
+mod ls;
 mod man;
 mod media;
 mod output;
@@ -133,6 +135,8 @@ enum Command {
     Media(media::MediaArgs),
     Send(send::SendArgs),
     Tag(tag::TagArgs),
+    Inventory(inventory::InventoryArgs),
+    Ls(ls::LsArgs),
     Verify(verify::VerifyArgs),
     Version(version::VersionArgs),
 }
@@ -246,6 +250,8 @@ fn run(cli: Cli) -> Result<ExitCode, BoxFault> {
         Command::Media(args) => media::run(args, &global),
         Command::Send(args) => send::run(args, &global),
         Command::Tag(args) => tag::run(args, &global),
+        Command::Inventory(args) => inventory::run(args, &global),
+        Command::Ls(args) => ls::run(args, &global),
         Command::Verify(args) => verify::run(args, &global),
         Command::Version(args) => version::run(args, &global),
     }

@@ -76,7 +76,15 @@ impl AccessArgs {
             let content = String::from_utf8_lossy(&read(path)?).into_owned();
             identities.add(&path.display().to_string(), &content)?;
         }
-        Ok(Access { identities, gates, repair, scratch, memory: BundleOptions::MEMORY, budget: Budget::default() })
+        Ok(Access {
+            identities,
+            gates,
+            repair,
+            scratch,
+            memory: BundleOptions::MEMORY,
+            budget: Budget::default(),
+            base: None,
+        })
     }
 }
 

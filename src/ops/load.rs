@@ -1,5 +1,8 @@
 //! `ferry load`: from an archive or a bundle into the store.
 
+use std::sync::Arc;
+
+use super::base::StoreBase;
 use super::open::{self, OpenError};
 use crate::archive::{Input, OpenOptions};
 use crate::base::{BoxFault, Ctx};
@@ -22,7 +25,9 @@ pub struct LoadRequest {
 }
 
 /// Loads all images of an archive, or none.
-pub fn load(store: &Store, request: LoadRequest, ctx: &Ctx) -> Result<LoadReport, BoxFault> {
+pub fn load(store: &Store, mut request: LoadRequest, ctx: &Ctx) -> Result<LoadReport, BoxFault> {
+    // A thin bundle is read with what the store has.
+    request.access.base = Some(Arc::new(StoreBase::new(store.clone())));
     let source = open::open(request.input, &request.open, &request.access, ctx)?;
     let mut images: Vec<Image> = source.images().to_vec();
     if let Some(name) = request.name {
