@@ -672,3 +672,109 @@ fn the_commands_verify_repair_and_copy_say_what_they_find_and_do() {
     let (code, _, error) = ferry(&["repair", folder]);
     assert!(code == 6 && error.contains("cannot be repaired") && error.contains("a.002.ferry is missing"), "{error}");
 }
+
+/// The vectors: made once by version 1, read for ever after.
+fn vectors() -> PathBuf {
+    crate::support::checkout().join("testdata/volumes")
+}
+
+#[test]
+fn the_vectors_of_version_1_are_read_repaired_and_written_again_byte_for_byte() {
+    let stream: Vec<u8> = (0..20_000_u32).flat_map(|i| (i * i).to_le_bytes()).take(20_000).collect();
+    let cases = [
+        ("compact", 1, WriteOptions { set: SetId::derive(b"compact"), ..options(None, None) }),
+        ("parity", 2, WriteOptions { set: SetId::derive(b"parity"), ..options(Some(MIB), Some("100%")) }),
+    ];
+    for (name, count, options) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir.path().join(format!("{name}.ferry")), &stream, options).unwrap();
+        let made = files(dir.path());
+        assert_eq!(made.len(), count);
+        for (path, bytes) in &made {
+            let vector = vectors().join(path.file_name().unwrap());
+            assert!(fs::read(&vector).is_ok_and(|old| old == *bytes), "{} differs", vector.display());
+        }
+        let first = made.keys().next().unwrap().file_name().unwrap();
+        assert!(read(&[vectors().join(first)]).unwrap() == stream, "{name}");
+    }
+    // The data volume back from the parity of the vector alone.
+    let dir = tempfile::tempdir().unwrap();
+    fs::copy(vectors().join("parity.p001.ferry"), dir.path().join("parity.p001.ferry")).unwrap();
+    mend(dir.path()).unwrap();
+    assert!(
+        fs::read(dir.path().join("parity.001.ferry")).unwrap() == fs::read(vectors().join("parity.001.ferry")).unwrap()
+    );
+}
+
+#[test]
+fn the_bad_vectors_are_refused_each_for_its_reason() {
+    let mut refused = 0;
+    let text = fs::read_to_string(vectors().join("bad.txt")).unwrap();
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        // FILE OFFSET HEX REASON: what is put where in which good vector, and what the reader says.
+        let [file, offset, bytes, reason] = line.splitn(4, ' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bad.ferry");
+        let mut content = fs::read(vectors().join(file)).unwrap();
+        let at: usize = offset.parse().unwrap();
+        if bytes == "cut" {
+            content.truncate(at);
+        } else {
+            let bytes = hex::decode(bytes).unwrap();
+            content[at..at + bytes.len()].copy_from_slice(&bytes);
+        }
+        fs::write(&path, content).unwrap();
+        let error = read(std::slice::from_ref(&path)).unwrap_err().to_string();
+        assert!(error.contains(reason), "{line}: {error}");
+        refused += 1;
+    }
+    assert!(refused >= 6);
+}
+
+#[test]
+fn records_and_signers_of_any_bytes_are_refused_without_a_panic() {
+    use ferry::bundle::seal::{AllowedSigners, Policy, RevokedKeys};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ferry");
+    let mut noise = Noise(77);
+    let whole = fs::read(vectors().join("compact.ferry")).unwrap();
+    for _ in 0..1_500 {
+        fs::write(&path, &whole).unwrap();
+        let (count, kind) = (1 + noise.below(4), noise.below(3));
+        let bits: Vec<(u64, u8)> = (0..count).map(|_| (noise.next(), noise.next() as u8)).collect();
+        forge(&path, |record| {
+            for (at, byte) in &bits {
+                let at = (*at % record.len() as u64) as usize;
+                match kind {
+                    0 => record[at] = *byte,
+                    1 => record[at] = [0, 1, 0x7f, 0x80, 0xff][usize::from(*byte) % 5],
+                    _ => record.truncate(at.max(1)),
+                }
+            }
+        });
+        // A record whose checksum is right may only be refused, or be read as far as the blocks agree with it.
+        if let Ok(set) = VolumeSet::open(std::slice::from_ref(&path)) {
+            let _ = check(&set, Budget::default(), &Ctx::silent());
+            let _ = SetReader::new(set).map(|reader| reader.read_exact_at(&mut [0; 64], 0));
+        }
+    }
+    let seeds = [
+        "a@x,b namespaces=\"ferry-bundle\",valid-after=\"20260101Z\" ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti c\n",
+        r#"{"require-signature": true, "allowed-signers": "s", "images": {"a": ["*"]}, "permit": ["import"]}"#,
+    ];
+    for round in 0..4_000 {
+        let mut text = seeds[round % 2].as_bytes().to_vec();
+        for _ in 0..=noise.below(5) {
+            let at = noise.below(text.len() as u64) as usize;
+            match noise.below(3) {
+                0 => text[at] = noise.next() as u8,
+                1 => text.truncate(at + 1),
+                _ => text.insert(at, b"\" ,=\n*"[noise.below(6) as usize]),
+            }
+        }
+        let lossy = String::from_utf8_lossy(&text);
+        let _ = AllowedSigners::parse(Path::new("f"), &lossy);
+        let _ = RevokedKeys::parse(Path::new("f"), &text);
+        let _ = Policy::parse(Path::new("f"), &text);
+    }
+}
