@@ -407,6 +407,9 @@ fn a_containers_writable_layer_is_dockers_and_keeps_the_layers_below_it() {
     for dir in [&rw.upper, &rw.work] {
         assert!(dir.is_dir());
     }
+    assert!(matches!(store.remove("one", false, false, &[], &ctx), Err(StoreError::ReferenceInUse { .. })));
+    let all = PruneOptions { all: true, filter: &|_| true, containers: &[], dry_run: false };
+    assert_eq!(store.prune(&all, &ctx).unwrap().removed, []);
     assert_eq!(store.remove("one", true, false, &[], &ctx).unwrap().len(), 2, "no layer goes");
     assert!(lowers.iter().all(|dir| dir.is_dir()));
     store.remove_rw_layer(&container, &ctx).unwrap();

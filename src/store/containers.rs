@@ -2,6 +2,7 @@
 //! below `overlay2/` one directory for the container and one, `<mount ID>-init`, below it for what an engine puts into
 //! every container (mount points, `/etc/hosts`) and a commit leaves out.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -79,7 +80,7 @@ pub(super) fn mount(layout: &Layout, container: String) -> Result<Mount, StoreEr
 }
 
 /// The containers that dockerd made. None of them runs: ferry does not write where a dockerd runs.
-pub(super) fn of_docker(layout: &Layout) -> Result<Vec<ContainerUse>, StoreError> {
+fn of_docker(layout: &Layout) -> Result<Vec<ContainerUse>, StoreError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Config {
@@ -95,6 +96,30 @@ pub(super) fn of_docker(layout: &Layout) -> Result<Vec<ContainerUse>, StoreError
         }
     }
     Ok(found)
+}
+
+/// All that is known of who uses which image: what the caller knows, Docker's containers, and for every other writable
+/// layer the images whose top layer it stands on.
+pub(super) fn uses(layout: &Layout, known: &[ContainerUse]) -> Result<Vec<ContainerUse>, StoreError> {
+    let mut uses = [known, &of_docker(layout)?].concat();
+    let told: BTreeSet<String> = uses.iter().map(|user| user.container.clone()).collect();
+    let mut by_top: BTreeMap<ChainId, Vec<String>> = BTreeMap::new();
+    for mount in mounts(layout)? {
+        if let Some(parent) = mount.parent.filter(|_| !told.contains(&mount.container)) {
+            by_top.entry(parent).or_default().push(mount.container);
+        }
+    }
+    if by_top.is_empty() {
+        return Ok(uses);
+    }
+    for image in imagedb::list(layout)? {
+        let Ok(Some(config)) = imagedb::read(layout, &image) else { continue };
+        let top = config.chain_ids().last().copied();
+        for container in top.and_then(|top| by_top.get(&top)).into_iter().flatten() {
+            uses.push(ContainerUse { container: container.clone(), image, running: false });
+        }
+    }
+    Ok(uses)
 }
 
 impl Store {

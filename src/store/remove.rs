@@ -33,7 +33,7 @@ pub struct ContainerUse {
 
 impl Store {
     /// Removes what `text` means: a name, and with its last name the image; or an image by ID. `containers` are those
-    /// the caller knows of; Docker's own are found here. Forced, several names and stopped containers are no obstacle.
+    /// the caller knows of; Docker's own are found here, and others by the layer they stand on. Forced, several names and stopped containers are no obstacle.
     /// Layers go when nothing needs them any more. Unless `keep_parents`, untagged images that the removed one was
     /// built on go with it.
     ///
@@ -76,7 +76,7 @@ impl<'s> Removal<'s> {
             layout,
             references: References::read(layout)?.0,
             parents: ids.into_iter().map(|id| (id, imagedb::parent(layout, &id))).collect(),
-            containers: [containers, &containers::of_docker(layout)?].concat(),
+            containers: containers::uses(layout, containers)?,
             doomed: Vec::new(),
             names_changed: false,
             removed: Vec::new(),
