@@ -9,6 +9,7 @@ use super::render::human;
 use super::{Global, output, rmi};
 use crate::base::BoxFault;
 use crate::ops::list::Selection;
+use crate::ops::uses;
 use crate::store::{PruneOptions, StoredImage};
 
 /// Remove images that nothing uses, and what crashes left
@@ -35,11 +36,13 @@ pub fn run(args: PruneArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         selection.add_filter(filter)?;
     }
     let filter = |image: &StoredImage| selection.takes(image);
-    let options = PruneOptions { all: args.all, filter: &filter, containers: &[], dry_run: args.dry_run };
+    let store = global.store()?;
+    let containers = uses::of_images(&store)?;
+    let options = PruneOptions { all: args.all, filter: &filter, containers: &containers, dry_run: args.dry_run };
     if !args.dry_run && !args.force && !sure(args.all)? {
         return Ok(ExitCode::SUCCESS);
     }
-    let report = global.store()?.prune(&options, &global.ctx)?;
+    let report = store.prune(&options, &global.ctx)?;
     if args.dry_run {
         let line = |image: &StoredImage| {
             let names: Vec<String> = image.names.iter().map(ToString::to_string).collect();

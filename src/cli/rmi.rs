@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::{Global, exit, output};
 use crate::base::BoxFault;
+use crate::ops::uses;
 use crate::store::Removed;
 
 /// Remove images
@@ -25,9 +26,10 @@ pub struct RmiArgs {
 /// Removes what can be removed, then tells what cannot.
 pub fn run(args: RmiArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let store = global.store()?;
+    let containers = uses::of_images(&store)?;
     let mut code = ExitCode::SUCCESS;
     for image in &args.images {
-        match store.remove(image, args.force, args.no_prune, &[], &global.ctx) {
+        match store.remove(image, args.force, args.no_prune, &containers, &global.ctx) {
             Ok(removed) => output::print(lines(&removed))?,
             Err(error) => code = exit::report(&error),
         }

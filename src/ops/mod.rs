@@ -10,5 +10,6 @@ pub mod load;
 pub mod open;
 pub mod save;
 pub mod repair;
+pub mod uses;
 pub mod verify;
 pub mod send;

@@ -39,7 +39,10 @@ impl Store {
             Ok(images)
         };
         if options.dry_run {
-            return Ok(PruneReport { candidates: choose()?, ..PruneReport::default() });
+            let work = Removal::new(&self.layout, options.containers)?;
+            let mut candidates = choose()?;
+            candidates.retain(|image| work.may_prune(&image.id()));
+            return Ok(PruneReport { candidates, ..PruneReport::default() });
         }
         let _removing = self.remover(ctx)?;
         let candidates = choose()?;

@@ -163,10 +163,15 @@ impl<'s> Removal<'s> {
         Ok(())
     }
 
+    /// Whether neither a container nor another image needs an image.
+    pub fn may_prune(&self, id: &ImageId) -> bool {
+        let used = self.has_children(id) || self.containers.iter().any(|user| user.image == *id);
+        !used && self.parents.contains_key(id)
+    }
+
     /// Decides to remove an image with all its names, unless something uses it.
     pub fn prune(&mut self, id: &ImageId) {
-        let used = self.has_children(id) || self.containers.iter().any(|user| user.image == *id);
-        if used || !self.parents.contains_key(id) {
+        if !self.may_prune(id) {
             return;
         }
         self.untag_all(id);
