@@ -13,6 +13,7 @@ mod peers;
 mod seal;
 mod ssh;
 mod readme;
+mod replay;
 mod static_binary;
 mod store;
 mod store_faults;

@@ -5,6 +5,7 @@ pub mod assemble;
 pub mod compression;
 pub mod diff;
 pub mod error;
+pub mod replay;
 pub mod split;
 pub mod tar;
 pub mod tar_split;

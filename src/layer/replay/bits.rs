@@ -1,0 +1,231 @@
+//! Deflate blocks as Go's `compress/flate` writes them (RFC 1951): which of the three kinds, and how its tables are
+//! packed, is Go's choice.
+
+use std::io::{self, Write};
+
+use super::huffman::Codes;
+
+const END: usize = 256;
+const LITERALS: usize = 286;
+const DISTANCES: usize = 30;
+/// A stored block's limit, in bytes.
+const STORED: usize = 65_535;
+/// The order in which the lengths of the lengths' codes are written.
+const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
+
+/// A literal byte, or a match: its length less 3 and its distance less 1.
+#[derive(Clone, Copy)]
+pub enum Token {
+    Literal(u8),
+    Match(u8, u16),
+}
+
+/// The code of a length less 3: number, extra bits, their value.
+fn length_code(length: u8) -> (usize, u32, u32) {
+    match u32::from(length) {
+        255 => (28, 0, 0),
+        n @ 0..8 => (n as usize, 0, 0),
+        n => {
+            let extra = n.ilog2() - 2;
+            ((4 * extra + (n >> extra)) as usize, extra, n & ((1 << extra) - 1))
+        }
+    }
+}
+
+/// The code of a distance less 1: number, extra bits, their value.
+fn distance_code(distance: u16) -> (usize, u32, u32) {
+    match u32::from(distance) {
+        n @ 0..4 => (n as usize, 0, 0),
+        n => {
+            let extra = n.ilog2() - 1;
+            ((2 * extra + (n >> extra)) as usize, extra, n & ((1 << extra) - 1))
+        }
+    }
+}
+
+/// The bits of both codes' numbers, in the form in which a dynamic block's header has them: each with the extra bits
+/// that follow it.
+type Packed = Vec<(usize, u32, u32)>;
+
+/// Runs of equal lengths, packed.
+fn pack(lengths: &[u8]) -> Packed {
+    let mut packed = Vec::new();
+    for run in lengths.chunk_by(|a, b| a == b) {
+        let length = usize::from(run[0]);
+        let mut count = run.len();
+        if length == 0 {
+            while count >= 11 {
+                let n = count.min(138);
+                packed.push((18, 7, n as u32 - 11));
+                count -= n;
+            }
+            if count >= 3 {
+                packed.push((17, 3, count as u32 - 3));
+                count = 0;
+            }
+        } else {
+            packed.push((length, 0, 0));
+            count -= 1;
+            while count >= 3 {
+                let n = count.min(6);
+                packed.push((16, 2, n as u32 - 3));
+                count -= n;
+            }
+        }
+        packed.extend(std::iter::repeat_n((length, 0, 0), count));
+    }
+    packed
+}
+
+/// Writes bits, lowest first.
+pub struct BlockWriter<W: Write> {
+    out: W,
+    bits: u64,
+    count: u32,
+    buffer: Vec<u8>,
+    fixed: (Codes, Codes),
+}
+
+impl<W: Write> BlockWriter<W> {
+    pub fn new(out: W) -> Self {
+        let fixed = (Codes::fixed_literals(), Codes::fixed_distances());
+        Self { out, bits: 0, count: 0, buffer: Vec::with_capacity(80 << 10), fixed }
+    }
+
+    fn put(&mut self, value: u32, count: u32) {
+        self.bits |= u64::from(value) << self.count;
+        self.count += count;
+        while self.count >= 32 {
+            self.buffer.extend_from_slice(&(self.bits as u32).to_le_bytes());
+            self.bits >>= 32;
+            self.count -= 32;
+        }
+    }
+
+    fn put_code(&mut self, code: (u16, u8)) {
+        self.put(code.0.into(), code.1.into());
+    }
+
+    fn align(&mut self) {
+        while self.count > 0 {
+            self.buffer.push(self.bits as u8);
+            self.bits >>= 8;
+            self.count = self.count.saturating_sub(8);
+        }
+        self.bits = 0;
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        if self.buffer.len() >= 64 << 10 {
+            self.out.write_all(&self.buffer)?;
+            self.buffer.clear();
+        }
+        Ok(())
+    }
+
+    /// A block of the bytes themselves; at most 65,535.
+    pub fn stored(&mut self, bytes: &[u8], last: bool) -> io::Result<()> {
+        self.put(u32::from(last), 3);
+        self.align();
+        let length = bytes.len() as u16;
+        self.buffer.extend_from_slice(&length.to_le_bytes());
+        self.buffer.extend_from_slice(&(!length).to_le_bytes());
+        self.buffer.extend_from_slice(bytes);
+        self.send()
+    }
+
+    /// A block of `tokens`, in the form that takes the fewest bits. `plain` are the bytes they stand for, where those
+    /// are still at hand.
+    pub fn block(&mut self, tokens: &[Token], plain: Option<&[u8]>) -> io::Result<()> {
+        let (mut literals, mut distances) = ([0_u32; LITERALS], [0_u32; DISTANCES]);
+        literals[END] = 1;
+        let mut extra = 0_u64;
+        for token in tokens {
+            match *token {
+                Token::Literal(byte) => literals[usize::from(byte)] += 1,
+                Token::Match(length, distance) => {
+                    let (length, distance) = (length_code(length), distance_code(distance));
+                    literals[END + 1 + length.0] += 1;
+                    distances[distance.0] += 1;
+                    extra += u64::from(length.1 + distance.1);
+                }
+            }
+        }
+        let plain = plain.filter(|plain| plain.len() <= STORED);
+        let count = |frequencies: &[u32]| frequencies.iter().rposition(|n| *n > 0).map_or(0, |last| last + 1);
+        let literal_count = count(&literals);
+        let mut distance_count = count(&distances);
+        if distance_count == 0 {
+            // A dynamic block must describe one distance at least.
+            distances[0] = 1;
+            distance_count = 1;
+        }
+        let dynamic = (Codes::new(&literals, 15), Codes::new(&distances, 15));
+        let lengths: Vec<u8> = dynamic.0.0[..literal_count]
+            .iter()
+            .chain(&dynamic.1.0[..distance_count])
+            .map(|(_, length)| *length)
+            .collect();
+        let packed = pack(&lengths);
+        let mut uses = [0_u32; 19];
+        let mut packed_extra = 0_u64;
+        for (symbol, bits, _) in &packed {
+            uses[*symbol] += 1;
+            packed_extra += u64::from(*bits);
+        }
+        let codes = Codes::new(&uses, 7);
+        let code_count = ORDER.iter().rposition(|symbol| uses[*symbol] > 0).map_or(4, |last| (last + 1).max(4));
+        let size = |codes: &(Codes, Codes)| codes.0.bits(&literals) + codes.1.bits(&distances) + extra;
+        let fixed_size = 3 + size(&self.fixed);
+        let header = 3 + 5 + 5 + 4 + 3 * code_count as u64 + codes.bits(&uses) + packed_extra;
+        let dynamic_size = header + size(&dynamic);
+        if let Some(plain) = plain
+            && (plain.len() as u64 + 5) * 8 < fixed_size.min(dynamic_size)
+        {
+            return self.stored(plain, false);
+        }
+        if dynamic_size < fixed_size {
+            self.put(4, 3);
+            self.put(literal_count as u32 - 257, 5);
+            self.put(distance_count as u32 - 1, 5);
+            self.put(code_count as u32 - 4, 4);
+            for symbol in &ORDER[..code_count] {
+                self.put(codes.0[*symbol].1.into(), 3);
+            }
+            for (symbol, bits, value) in packed {
+                self.put_code(codes.0[symbol]);
+                self.put(value, bits);
+            }
+            self.tokens(tokens, &dynamic);
+        } else {
+            self.put(2, 3);
+            let fixed = self.fixed.clone();
+            self.tokens(tokens, &fixed);
+        }
+        self.send()
+    }
+
+    fn tokens(&mut self, tokens: &[Token], codes: &(Codes, Codes)) {
+        for token in tokens {
+            match *token {
+                Token::Literal(byte) => self.put_code(codes.0.0[usize::from(byte)]),
+                Token::Match(length, distance) => {
+                    let (code, bits, value) = length_code(length);
+                    self.put_code(codes.0.0[END + 1 + code]);
+                    self.put(value, bits);
+                    let (code, bits, value) = distance_code(distance);
+                    self.put_code(codes.1.0[code]);
+                    self.put(value, bits);
+                }
+            }
+        }
+        self.put_code(codes.0.0[END]);
+    }
+
+    /// Ends the stream as Go does: with an empty stored block.
+    pub fn finish(mut self) -> io::Result<W> {
+        self.stored(&[], true)?;
+        self.out.write_all(&self.buffer)?;
+        Ok(self.out)
+    }
+}
