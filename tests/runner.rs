@@ -11,6 +11,7 @@ mod layering;
 mod net;
 mod peers;
 mod seal;
+mod send;
 mod ssh;
 mod readme;
 mod replay;
