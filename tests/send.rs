@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::PathBuf;
+use std::process::Command;
+
+use ferry::transfer::remote::quote;
 
 use crate::support::ferry;
 use crate::support::peers::{Machine, Release, Sshd, succeed};
@@ -52,33 +54,28 @@ impl Site {
     }
 }
 
-/// The options that lead to a server's machine: OpenSSH's client there is not needed.
-fn reach<'a>(sshd: &Sshd<'_>, home: &'a Path) -> (String, Vec<(&'static str, &'a Path)>) {
-    let ssh = home.join(".ssh");
-    fs::create_dir_all(&ssh).unwrap();
-    fs::copy(&sshd.key, ssh.join("id_ed25519")).unwrap();
-    fs::copy(&sshd.known_hosts, ssh.join("known_hosts")).unwrap();
-    (format!("root@127.0.0.1:{}", sshd.port), vec![("HOME", home)])
-}
-
-fn output(command: &mut Command, env: &[(&'static str, &Path)]) -> Output {
-    command.env_remove("SSH_AUTH_SOCK").envs(env.iter().copied()).output().unwrap()
+/// OpenSSH's client in the server's machine, as the words before the host.
+fn by_ssh(sshd: &Sshd<'_>) -> String {
+    let command = sshd.ssh("true");
+    let mut words = vec![command.get_program().to_string_lossy().into_owned()];
+    words.extend(command.get_args().map(|word| word.to_string_lossy().into_owned()));
+    words.truncate(words.len() - 2);
+    words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ")
 }
 
 #[test]
 fn images_arrive_at_a_bare_host_and_the_next_release_costs_what_is_new() {
     let machine = Machine::on_host_network(Release::Debian12);
     let sshd = machine.sshd();
-    let home = machine.dir().join("home");
-    let (host, env) = reach(&sshd, &home);
+    let (ssh, host) = (by_ssh(&sshd), "root@127.0.0.1");
     let (near, far) = (Site::new(&machine, "near"), Site::new(&machine, "far"));
     let far_root = far.root.to_str().unwrap().to_owned();
     let binary = crate::support::static_ferry();
     let send = |words: &[&str]| {
         let mut all = vec!["send", "--remote-root", &far_root, "--json", "--ferry-binary", binary.to_str().unwrap()];
         all.extend(words);
-        all.push(&host);
-        let out = output(&mut near.command(&all), &env);
+        all.extend(["--ssh", &ssh, host]);
+        let out = near.command(&all).output().unwrap();
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         serde_json::from_slice::<serde_json::Value>(&out.stdout).unwrap()
     };
@@ -97,13 +94,12 @@ fn images_arrive_at_a_bare_host_and_the_next_release_costs_what_is_new() {
     let second = send(&["app:v2"]);
     assert_eq!(dry["stream"], second["stream"]);
     assert_eq!(near.images(), far.images());
-    far.run(&["fsck", "--deep"]);
 
     // And back, to a third place.
     let third = Site::new(&machine, "third");
-    let words = ["fetch", "--remote-root", &far_root, "--ferry-binary", binary.to_str().unwrap(), &host, "app:v2"];
-    let out = output(&mut third.command(&words), &env);
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let binary = binary.to_str().unwrap();
+    let words = ["fetch", "--remote-root", &far_root, "--ferry-binary", binary, "--ssh", &ssh, host, "app:v2"];
+    third.run(&words);
     assert!(far.images().contains(third.images().trim()));
 }
 
@@ -115,7 +111,14 @@ fn a_transfer_that_breaks_off_goes_on_where_it_stopped() {
     // A line that ends after so many bytes, both ways alike: a shell between the two.
     let line = machine.dir().join("line");
     let agent = format!("{} --root '{}' agent", ferry().display(), far.root.display());
-    fs::write(&line, format!("#!/bin/sh\nhead -c $(cat '{0}/cut') | {agent}\n", machine.dir().display())).unwrap();
+    fs::write(
+        &line,
+        format!(
+            "#!/bin/sh\ndd bs=64k iflag=count_bytes count=$(cat '{0}/cut') status=none | {agent}\n",
+            machine.dir().display()
+        ),
+    )
+    .unwrap();
     fs::set_permissions(&line, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     // Looking at the host and starting the agent are two commands; only the second is cut.
     let ssh = machine.dir().join("ssh");

@@ -163,13 +163,14 @@ pub enum WireError {
 }
 
 /// The classes that cross the wire, by number: what is full, missing or refused there has the same way out as here.
-const CODES: [(Class, u8); 8] = [
+const CODES: [(Class, u8); 9] = [
     (Class::NotFound, 3),
     (Class::Conflict, 4),
     (Class::Malformed, 5),
     (Class::Integrity, 6),
     (Class::Refused, 7),
     (Class::NoSpace, 8),
+    (Class::Peer, 9),
     (Class::Unsupported, 10),
     (Class::Interrupted, 130),
 ];
