@@ -108,17 +108,15 @@ fn a_transfer_that_breaks_off_goes_on_where_it_stopped() {
     let machine = Machine::start(Release::Debian12);
     let (near, far) = (Site::new(&machine, "near"), Site::new(&machine, "far"));
     near.release(&machine, 1);
-    // A line that ends after so many bytes, both ways alike: a shell between the two.
+    // A line that ends after so many bytes. It passes on what comes as it comes: a buffer would hold messages back.
     let line = machine.dir().join("line");
     let agent = format!("{} --root '{}' agent", ferry().display(), far.root.display());
-    fs::write(
-        &line,
-        format!(
-            "#!/bin/sh\ndd bs=64k iflag=count_bytes count=$(cat '{0}/cut') status=none | {agent}\n",
-            machine.dir().display()
-        ),
-    )
-    .unwrap();
+    let cut_file = machine.dir().join("cut");
+    let cutter = "import os, sys\nleft = int(open(sys.argv[1]).read())\nwhile left > 0:\n    b = os.read(0, min(left, 65536))\n    \
+                  if not b: break\n    os.write(1, b); left -= len(b)\n";
+    fs::write(machine.dir().join("cutter.py"), cutter).unwrap();
+    let script = format!("#!/bin/sh\npython3 '{0}/cutter.py' '{0}/cut' | {agent}\n", machine.dir().display());
+    fs::write(&line, script).unwrap();
     fs::set_permissions(&line, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     // Looking at the host and starting the agent are two commands; only the second is cut.
     let ssh = machine.dir().join("ssh");
@@ -134,8 +132,8 @@ fn a_transfer_that_breaks_off_goes_on_where_it_stopped() {
     let path = format!("{}:/usr/bin:/bin", bin.display());
     let mut sent = 0;
     let mut resumed = 0;
-    for (round, cut) in [150_000, 1, 300_000, 5_000, 250_000, 100_000_000].into_iter().enumerate() {
-        fs::write(machine.dir().join("cut"), cut.to_string()).unwrap();
+    for (round, cut) in [150_000, 1, 200_000, 5_000, 100_000, 100_000_000].into_iter().enumerate() {
+        fs::write(&cut_file, cut.to_string()).unwrap();
         let words = ["send", "--json", "--no-upload", "--ssh", ssh.to_str().unwrap(), "app:v1", "far"];
         let out = near.command(&words).env("PATH", &path).output().unwrap();
         if round < 5 {
@@ -149,9 +147,10 @@ fn a_transfer_that_breaks_off_goes_on_where_it_stopped() {
             sent += told["wire"].as_u64().unwrap();
         }
     }
-    assert!(resumed > 400_000, "{resumed}");
+    assert!(resumed > 300_000, "{resumed}");
     let whole = 600_000;
-    assert!(sent < whole * 13 / 10 + 160_000, "{sent} bytes in all tries");
+    // Each break loses at most the message that it cuts.
+    assert!(sent < whole * 11 / 10 + 5 * 33_000, "{sent} bytes in all tries");
     assert_eq!(near.images(), far.images());
     assert_eq!(fs::read_dir(far.root.join("ferry/transfers")).unwrap().count(), 0);
 }

@@ -13,8 +13,8 @@ pub const BANNER: &[u8; 16] = b"\0ferry-agent/1\r\n";
 pub const NOISE_BYTES: usize = 64 << 10;
 /// The longest message, in bytes, kind and payload.
 pub const MESSAGE_BYTES: usize = 16 << 20;
-/// The longest piece of a stream in one message, in bytes.
-pub const DATA_BYTES: usize = 256 << 10;
+/// The longest piece of a stream in one message, in bytes: what a line that breaks can lose.
+pub const DATA_BYTES: usize = 32 << 10;
 /// The version this file writes.
 pub const PROTOCOL: u32 = 1;
 
