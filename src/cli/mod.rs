@@ -25,6 +25,7 @@ mod load;
 mod ls;
 mod man;
 mod media;
+mod network;
 mod output;
 mod parse;
 mod progress;
@@ -126,6 +127,7 @@ enum Command {
     Import(import::ImportArgs),
     Info(info::InfoArgs),
     Inspect(inspect::InspectArgs),
+    Network(network::NetworkArgs),
     Load(load::LoadArgs),
     Man(man::ManArgs),
     Prune(prune::PruneArgs),
@@ -241,6 +243,7 @@ fn run(cli: Cli) -> Result<ExitCode, BoxFault> {
         Command::Import(args) => import::run(args, &global),
         Command::Info(args) => info::run(args, &global),
         Command::Inspect(args) => inspect::run(args, &global),
+        Command::Network(args) => network::run(args, &global),
         Command::Load(args) => load::run(args, &global),
         Command::Man(args) => man::run(args, &global),
         Command::Prune(args) => prune::run(args, &global),

@@ -39,7 +39,7 @@ pub fn run(args: PruneArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let store = global.store()?;
     let containers = uses::of_images(&store)?;
     let options = PruneOptions { all: args.all, filter: &filter, containers: &containers, dry_run: args.dry_run };
-    if !args.dry_run && !args.force && !sure(args.all)? {
+    if !args.dry_run && !args.force && !sure(what(args.all))? {
         return Ok(ExitCode::SUCCESS);
     }
     let report = store.prune(&options, &global.ctx)?;
@@ -59,9 +59,12 @@ pub fn run(args: PruneArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn what(all: bool) -> &'static str {
+    if all { "all images without at least one container associated to them" } else { "all dangling images" }
+}
+
 /// Asks as docker does.
-fn sure(all: bool) -> Result<bool, BoxFault> {
-    let what = if all { "all images without at least one container associated to them" } else { "all dangling images" };
+pub fn sure(what: &str) -> Result<bool, BoxFault> {
     output::print(format!("WARNING! This will remove {what}.\nAre you sure you want to continue? [y/N] "))?;
     let mut answer = String::new();
     // No answer is no.

@@ -1,0 +1,279 @@
+//! `ferry network`.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::inspect::pretty;
+use super::render::human;
+use super::render::list::{Column, Layout};
+use super::render::template::Template;
+use super::{Global, exit, output};
+use crate::base::{BoxFault, Digest};
+use crate::runtime::container::Containers;
+use crate::runtime::net::{DEFAULT, NetError, Network, NetworkSettings, Networks, Subnet};
+use crate::runtime::network::networks;
+
+/// Manage networks
+#[derive(Debug, Args)]
+pub struct NetworkArgs {
+    #[command(subcommand)]
+    command: NetworkCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum NetworkCommand {
+    Create(CreateArgs),
+    Inspect(InspectArgs),
+    #[command(visible_alias = "list")]
+    Ls(LsArgs),
+    Prune(PruneArgs),
+    #[command(visible_alias = "remove")]
+    Rm(RmArgs),
+}
+
+/// Create a network in which containers find each other by name
+#[derive(Debug, Args)]
+struct CreateArgs {
+    /// Its name
+    name: String,
+    /// The driver: bridge is the one there is
+    #[arg(short, long, value_name = "DRIVER", default_value = "bridge", value_parser = ["bridge"])]
+    driver: String,
+    /// Its addresses, as 172.20.0.0/16 [default: a free subnet of the pool]
+    #[arg(long, value_name = "SUBNET")]
+    subnet: Option<Subnet>,
+    /// The host's address in it [default: the first]
+    #[arg(long, value_name = "ADDRESS")]
+    gateway: Option<Ipv4Addr>,
+    /// The part of the subnet from which containers get their addresses
+    #[arg(long, value_name = "SUBNET")]
+    ip_range: Option<Subnet>,
+    /// Keep its containers from everything but each other
+    #[arg(long)]
+    internal: bool,
+    /// Set a label
+    #[arg(long, value_name = "KEY=VALUE")]
+    label: Vec<String>,
+    /// Set a driver option: com.docker.network.driver.mtu=BYTES
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    opt: Vec<String>,
+}
+
+/// Show all there is to know about networks
+#[derive(Debug, Args)]
+struct InspectArgs {
+    /// Names or IDs
+    #[arg(required = true, value_name = "NETWORK")]
+    networks: Vec<String>,
+    /// Format the output with a Go template, or as `json`
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<String>,
+}
+
+/// List networks
+#[derive(Debug, Args)]
+struct LsArgs {
+    /// Format the output: `table`, `table TEMPLATE`, `json` or a Go template
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+    /// Do not shorten IDs
+    #[arg(long)]
+    no_trunc: bool,
+    /// Show IDs only
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Remove networks without containers
+#[derive(Debug, Args)]
+struct PruneArgs {
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// Remove networks
+#[derive(Debug, Args)]
+struct RmArgs {
+    /// Names or IDs
+    #[arg(required = true, value_name = "NETWORK")]
+    networks: Vec<String>,
+    /// Do not fail when there is no such network
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// Runs one of the subcommands.
+pub fn run(args: NetworkArgs, global: &Global) -> Result<ExitCode, BoxFault> {
+    let networks = networks(&global.root);
+    match args.command {
+        NetworkCommand::Create(args) => create(args, &networks),
+        NetworkCommand::Inspect(args) => inspect(&args, &networks, &Containers::new(&global.root)),
+        NetworkCommand::Ls(args) => ls(&args, &networks),
+        NetworkCommand::Prune(args) => prune(&args, &networks),
+        NetworkCommand::Rm(args) => rm(&args, &networks),
+    }
+}
+
+fn pairs(texts: &[String]) -> BTreeMap<String, String> {
+    let pair = |text: &String| {
+        let (key, value) = text.split_once('=').unwrap_or((text, ""));
+        (key.to_owned(), value.to_owned())
+    };
+    texts.iter().map(pair).collect()
+}
+
+fn create(args: CreateArgs, networks: &Networks) -> Result<ExitCode, BoxFault> {
+    let settings = NetworkSettings {
+        subnet: args.subnet,
+        gateway: args.gateway,
+        ip_range: args.ip_range,
+        internal: args.internal,
+        labels: pairs(&args.label),
+        options: pairs(&args.opt),
+    };
+    output::line(networks.create(&args.name, &settings)?.id)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The networks that are no bridges, with IDs as constant as they are.
+fn fixed(name: &str) -> Option<Value> {
+    ["host", "none"].contains(&name).then(|| {
+        let driver = if name == "none" { "null" } else { name };
+        json!({ "Name": name, "Id": Digest::of(name.as_bytes()).hex(), "Driver": driver, "Scope": "local" })
+    })
+}
+
+const COLUMNS: &[Column] =
+    &[("ID", "NETWORK ID"), ("Name", "NAME"), ("Driver", "DRIVER"), ("Scope", "SCOPE"), ("CreatedAt", "CREATED AT")];
+
+fn ls(args: &LsArgs, networks: &Networks) -> Result<ExitCode, BoxFault> {
+    let layout = Layout::parse(args.format.as_deref(), "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}")?;
+    let id = |id: &str| if args.no_trunc { id.to_owned() } else { id.chars().take(12).collect() };
+    let row = |network: &Network| {
+        json!({
+            "ID": id(&network.id),
+            "Name": network.name,
+            "Driver": "bridge",
+            "Scope": "local",
+            "Internal": network.internal.to_string(),
+            "IPv6": "false",
+            "CreatedAt": human::time(network.created.parse().ok()),
+            "Labels": network.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(","),
+        })
+    };
+    let mut rows: Vec<Value> = networks.list()?.iter().map(row).collect();
+    for name in ["host", "none"] {
+        let driver = if name == "none" { "null" } else { name };
+        let own = Digest::of(name.as_bytes()).hex();
+        rows.push(json!({
+            "ID": id(&own), "Name": name, "Driver": driver, "Scope": "local", "Internal": "false", "IPv6": "false",
+            "CreatedAt": "", "Labels": "",
+        }));
+    }
+    rows.sort_by(|a, b| a["Name"].as_str().cmp(&b["Name"].as_str()));
+    if args.quiet && args.format.is_none() {
+        let ids = rows.iter().filter_map(|row| row["ID"].as_str());
+        output::print(ids.map(|id| format!("{id}\n")).collect::<String>())?;
+    } else {
+        output::print(layout.render(COLUMNS, &rows)?)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn inspect(args: &InspectArgs, networks: &Networks, containers: &Containers) -> Result<ExitCode, BoxFault> {
+    let template = match args.format.as_deref() {
+        None | Some("json") => None,
+        Some(format) => Some(Template::parse(format)?),
+    };
+    let mut documents = Vec::new();
+    let mut code = ExitCode::SUCCESS;
+    for name in &args.networks {
+        let document = match fixed(name) {
+            Some(document) => Ok(document),
+            None => networks.get(name).and_then(|network| document(&network, networks, containers)),
+        };
+        match document {
+            Ok(document) => documents.push(document),
+            Err(error) => code = exit::report(&error),
+        }
+    }
+    match template {
+        None if args.format.is_some() => output::line(Value::Array(documents).to_string())?,
+        None => output::line(pretty(&Value::Array(documents)))?,
+        Some(template) => {
+            for document in &documents {
+                output::line(output::clean(&template.render(document)?))?;
+            }
+        }
+    }
+    Ok(code)
+}
+
+/// Docker's description of a network.
+fn document(network: &Network, networks: &Networks, containers: &Containers) -> Result<Value, NetError> {
+    let mut connected = serde_json::Map::new();
+    for lease in networks.leases(network)? {
+        let dir = containers.dir(&lease.container);
+        // It may end while this is read.
+        let (Ok(container), Ok(state)) = (dir.container(), dir.state()) else { continue };
+        let endpoints = state.network.map(|network| network.endpoints).unwrap_or_default();
+        let Some(endpoint) = endpoints.iter().find(|endpoint| endpoint.network_id == network.id) else { continue };
+        let about = json!({
+            "Name": container.name,
+            "EndpointID": endpoint.id,
+            "MacAddress": endpoint.mac,
+            "IPv4Address": format!("{}/{}", endpoint.address, network.subnet.prefix()),
+            "IPv6Address": "",
+        });
+        connected.insert(lease.container, about);
+    }
+    let mut pool = json!({ "Subnet": network.subnet, "Gateway": network.gateway });
+    if let (Some(range), Some(pool)) = (network.ip_range, pool.as_object_mut()) {
+        pool.insert("IPRange".to_owned(), json!(range));
+    }
+    Ok(json!({
+        "Name": network.name,
+        "Id": network.id,
+        "Created": network.created,
+        "Scope": "local",
+        "Driver": "bridge",
+        "EnableIPv6": false,
+        "IPAM": { "Driver": "default", "Options": null, "Config": [pool] },
+        "Internal": network.internal,
+        "Attachable": false,
+        "Ingress": false,
+        "ConfigFrom": { "Network": "" },
+        "ConfigOnly": false,
+        "Containers": connected,
+        "Options": network.options,
+        "Labels": network.labels,
+    }))
+}
+
+fn prune(args: &PruneArgs, networks: &Networks) -> Result<ExitCode, BoxFault> {
+    if !args.force && !super::prune::sure("all custom networks not used by at least one container")? {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let removed = networks.prune(|network| network.name != DEFAULT)?;
+    if !removed.is_empty() {
+        output::line(format!("Deleted Networks:\n{}\n", removed.join("\n")))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn rm(args: &RmArgs, networks: &Networks) -> Result<ExitCode, BoxFault> {
+    let mut code = ExitCode::SUCCESS;
+    for name in &args.networks {
+        match networks.remove(name) {
+            Ok(()) => output::line(name)?,
+            Err(NetError::NoSuchNetwork(_)) if args.force => {}
+            Err(error) => code = exit::report(&error),
+        }
+    }
+    Ok(code)
+}
