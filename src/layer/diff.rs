@@ -37,10 +37,10 @@ pub struct DiffOptions {
     pub latest: Option<i64>,
 }
 
-/// Only directories and what lies in them; a file that others change meanwhile is an error.
+/// The one attribute that docker writes.
 const CAPABILITY: &str = "security.capability";
 
-/// Writes the tar of `root` to `out`.
+/// Writes the tar of `root` to `out`. A file that gets shorter meanwhile is [`LayerError::Changed`].
 pub fn write(root: &Dir, out: &mut dyn Write, options: &DiffOptions, ctx: &Ctx) -> Result<(), BoxFault> {
     let mut writer =
         DiffWriter { root, out, options, ctx, links: HashMap::new(), buffer: vec![0; 256 << 10], sockets: 0 };

@@ -16,11 +16,14 @@ const BLOCK: usize = 512 << 10;
 /// The reach of deflate's back references.
 const WINDOW: usize = 32 << 10;
 
+/// A block's bytes and the checksum of what they stand for.
+type Deflated = io::Result<(Vec<u8>, Crc)>;
+
 struct Job {
     data: Arc<Vec<u8>>,
     before: Option<Arc<Vec<u8>>>,
     last: bool,
-    done: SyncSender<io::Result<(Vec<u8>, Crc)>>,
+    done: SyncSender<Deflated>,
 }
 
 /// A gzip member in the making.
@@ -29,7 +32,7 @@ pub(super) struct ParallelGzip<W: Write> {
     block: Vec<u8>,
     before: Option<Arc<Vec<u8>>>,
     jobs: Option<SyncSender<Job>>,
-    waiting: VecDeque<Receiver<io::Result<(Vec<u8>, Crc)>>>,
+    waiting: VecDeque<Receiver<Deflated>>,
     workers: Vec<JoinHandle<()>>,
     depth: usize,
     crc: Crc,

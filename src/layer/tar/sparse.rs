@@ -138,7 +138,7 @@ impl PaxSparse {
         if !self.has_map || !old {
             return Ok(PaxFound { map: None, in_data: false, name: None });
         }
-        if self.numbers.len() % 2 != 0 {
+        if !self.numbers.len().is_multiple_of(2) {
             return Err("a sparse map is not of pairs");
         }
         let pieces = self.numbers.as_chunks::<2>().0.iter().map(|[offset, length]| (*offset, *length)).collect();
