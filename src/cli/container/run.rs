@@ -60,6 +60,10 @@ fn start(
     let stream = lifecycle::start_monitor(&global.root, dir)?;
     if *detach {
         client::begin(stream)?;
+        // What the network could not give, or had to change on the host.
+        for notice in dir.recorded_state()?.network.into_iter().flat_map(|network| network.notices) {
+            global.ctx.warn(notice);
+        }
         // The ID is what the caller came for; that it cannot be written is told as any other failure.
         return Ok(output::line(&container.id).map_or_else(own_failure, |()| ExitCode::SUCCESS));
     }
