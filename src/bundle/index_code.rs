@@ -431,3 +431,109 @@ fn take_frame(t: &mut Take<'_>) -> Result<FrameRecord, Broken> {
     }
     Ok(FrameRecord { stored, check, objects, prefix })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Index {
+        let id = |n: u8| ShortId(std::array::from_fn(|at| if at < ID_LENGTH { n } else { 0 }));
+        let frame = FrameRecord {
+            stored: 100,
+            check: [7; 32],
+            objects: 2,
+            prefix: vec![PrefixPart { content: 2, offset: 1, length: 5 }],
+        };
+        let layer = |n: u8, kind| LayerRecord { diff_id: DiffId(Digest::of(&[n])), size: 300, kind, original: None };
+        Index {
+            documents: vec![b"{}".to_vec(), b"{\"a\":1}".to_vec()],
+            layers: vec![layer(1, LayerKind::Split { frame: 0, offset: 2, length: 9 }), layer(2, LayerKind::Base)],
+            images: vec![ImageRecord {
+                config: 0,
+                manifest: Some((1, "text/x".into())),
+                names: vec!["docker.io/library/a:1".into()],
+                layers: vec![0, 1],
+            }],
+            frames: vec![frame],
+            recipe_frames: vec![RecipeFrameRecord { stored: 20, check: [8; 32], length: 11 }],
+            objects: vec![10, 20],
+            contents: Contents {
+                id_length: ID_LENGTH,
+                ids: vec![id(1), id(2)],
+                starts: vec![0, 1, 3],
+                objects: vec![1, 0, 1],
+            },
+            writer: "test".into(),
+            bases: vec![Base { kind: BaseKind::Bundle, identity: [9; 32], label: "old".into() }],
+            base_contents: BaseContents { ids: vec![id(3)], sizes: vec![6] },
+        }
+    }
+
+    #[test]
+    fn an_index_survives_and_one_that_points_outside_is_refused() {
+        let bytes = sample().encode();
+        assert_eq!(Index::parse(&bytes).unwrap(), sample());
+        type Change = fn(&mut Index);
+        let bad: [(&str, Change); 14] = [
+            ("an object", |index| index.contents.objects[0] = 2),
+            ("a frame of too many objects", |index| index.frames[0].objects = 3),
+            ("objects in no frame", |index| index.frames[0].objects = 1),
+            ("a frame over its limit", |index| index.objects = vec![40 << 20, 40 << 20]),
+            ("a prefix of no base content", |index| index.frames[0].prefix[0].content = 1),
+            ("a prefix past its content", |index| index.frames[0].prefix[0].length = 6),
+            ("a recipe past its frame", |index| {
+                index.layers[0].kind = LayerKind::Split { frame: 0, offset: 3, length: 9 };
+            }),
+            ("a recipe of no frame", |index| {
+                index.layers[0].kind = LayerKind::Split { frame: 1, offset: 0, length: 0 };
+            }),
+            ("a blob of no content", |index| index.layers[0].kind = LayerKind::Blob { content: 3 }),
+            ("one layer twice", |index| index.layers[1].diff_id = index.layers[0].diff_id),
+            ("one content twice", |index| index.contents.ids[1] = index.contents.ids[0]),
+            ("an image of no layer", |index| index.images[0].layers[0] = 2),
+            ("a config that is not there", |index| index.images[0].config = 2),
+            ("an original that is not kept", |index| {
+                index.layers[0].original = Some(("x".into(), Digest::of(b"other"), 300));
+            }),
+        ];
+        for (what, change) in bad {
+            let mut index = sample();
+            change(&mut index);
+            assert!(Index::parse(&index.encode()).is_err(), "{what}");
+        }
+        let newer = [&bytes[..], &[100, 0]].concat();
+        assert!(matches!(Index::parse(&newer), Err(BundleError::Newer { .. })));
+        assert_eq!(Index::parse(&[&bytes[..], &[200, 1, 5]].concat()).unwrap(), sample(), "an ancillary section");
+    }
+
+    #[test]
+    fn a_damaged_index_is_an_error_or_another_index_and_never_a_panic() {
+        let good = sample().encode();
+        let mut state = 0x9e37_79b9_7f4a_7c15u64;
+        let mut next = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as usize
+        };
+        for _ in 0..20_000 {
+            let mut bad = good.clone();
+            for _ in 0..1 + next() % 4 {
+                let at = next() % bad.len();
+                match next() % 4 {
+                    0 => bad[at] = next() as u8,
+                    1 => bad[at] ^= 1 << (next() % 8),
+                    2 => bad.truncate(at.max(1)),
+                    _ => bad.insert(at, next() as u8),
+                }
+            }
+            if let Ok(index) = Index::parse(&bad) {
+                // Whatever was accepted can be followed.
+                for content in 0..index.content_count() {
+                    index.content_size(content);
+                }
+                assert_eq!(Index::parse(&index.encode()).unwrap(), index);
+            }
+        }
+    }
+}
