@@ -12,6 +12,11 @@ use super::set::{Volume, VolumeSet};
 use super::units::{Unit, fixed, piece_hash, units};
 use crate::base::Ctx;
 
+/// So many blocks a record may speak of, whatever is there: 64 GiB in blocks of 64 KiB.
+const BLOCKS_BELIEVED: u64 = 1 << 20;
+/// And so many for each block that is there: more than this missing is beyond any parity, and not worth the memory.
+const BLOCKS_EACH: u64 = 16;
+
 /// How a volume is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -142,6 +147,12 @@ pub fn check(set: &VolumeSet, budget: Budget, ctx: &Ctx) -> Result<Damage, Volum
         Some(p) => (p.pieces.len(), p.layout.all_blocks() as usize, p.shards.len()),
         None => (0, 0, 0),
     };
+    let present: u64 = set.files.iter().flatten().map(|volume| volume.len).sum();
+    let believable = BLOCKS_BELIEVED.max(BLOCKS_EACH * (present >> record.core.layout.block_log));
+    if record.core.layout.all_blocks().saturating_add(parity as u64) > believable {
+        let what = "its record speaks of far more blocks than there are bytes".to_owned();
+        return Err(VolumeError::Malformed { path: set.near(), what });
+    }
     let mut pass = Pass {
         blocks: vec![None; record.core.layout.all_blocks() as usize],
         parity: vec![None; parity],
