@@ -7,11 +7,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::render::template::Template;
-use super::{Global, exit, output};
+use super::{Global, container, exit, output};
 use crate::base::BoxFault;
 use crate::ops::inspect;
+use crate::runtime;
 
-/// Show all there is to know about images
+/// Show all there is to know about containers and images
 #[derive(Debug, Args)]
 pub struct InspectArgs {
     /// Names or IDs
@@ -29,10 +30,16 @@ pub fn run(args: InspectArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         Some(format) => Some(Template::parse(format)?),
     };
     let store = global.store()?;
+    let containers = container::containers(global);
     let mut documents = Vec::new();
     let mut code = ExitCode::SUCCESS;
     for name in &args.names {
-        match store.resolve(name).map_err(BoxFault::from).and_then(|image| inspect::image(&store, &image)) {
+        // As docker: a container of the name comes before an image.
+        let document = match containers.find(name) {
+            Ok(dir) => runtime::inspect::document(&global.root, &dir).map_err(BoxFault::from),
+            Err(_) => store.resolve(name).map_err(BoxFault::from).and_then(|image| inspect::image(&store, &image)),
+        };
+        match document {
             Ok(document) => documents.push(document),
             Err(fault) => code = exit::report(&*fault),
         }

@@ -1,6 +1,7 @@
 //! One use case a file: what a command does, without the command line. Nothing here prints or knows a terminal.
 
 pub mod base;
+pub mod commit;
 pub mod glob;
 pub mod history;
 pub mod import;

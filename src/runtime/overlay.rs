@@ -40,3 +40,22 @@ pub fn mount(store_root: &Path, dir: &ContainerDir) -> Result<PathBuf, RuntimeEr
     mounted.at("mount the root file system at", &target)?;
     Ok(target)
 }
+
+/// Mounts what a container's root file system holds, read-only and apart from the container's own mount, in this
+/// process's mount namespace, which must not be the host's. Gives its path.
+pub fn mount_view(store_root: &Path, dir: &ContainerDir) -> Result<PathBuf, RuntimeError> {
+    let layer = store(store_root)?.rw_layer(dir.id()).map_err(|error| RuntimeError::Other(error.into()))?;
+    let target = dir.file("rootfs");
+    fs::create_dir_all(&target).at("create", &target)?;
+    let target = std::path::absolute(&target).at("resolve", &target)?;
+    let mut options =
+        format!("redirect_dir=off,metacopy=off,index=off,lowerdir={}/diff:{}", layer.id.as_str(), layer.lower_option);
+    if super::cgroup::in_user_namespace() {
+        options.push_str(",userxattr");
+    }
+    rustix::process::chdir(&layer.base).at("enter", &layer.base)?;
+    let data = crate::sys::process::c_string(&options).trying("mount the container's root file system")?;
+    let mounted = mount_call("overlay", &target, "overlay", MountFlags::RDONLY, Some(data.as_c_str()));
+    mounted.at("mount the root file system at", &target)?;
+    Ok(target)
+}

@@ -87,7 +87,8 @@ fn make_working_dir(root: &OwnedFd, path: &str) -> Result<(), RuntimeError> {
     made.map(drop).trying(format!("make the working directory {path} in the container"))
 }
 
-fn read_capped(path: &Path, limit: u64) -> Result<Vec<u8>, RuntimeError> {
+/// Reads a file of the user's, which must not be larger than `limit` bytes.
+pub fn read_capped(path: &Path, limit: u64) -> Result<Vec<u8>, RuntimeError> {
     let mut file = File::open(path).at("open", path)?;
     let what = format!("{}", path.display());
     Ok(crate::base::caps::read_all(&mut file, limit, &what).at("read", path)?)

@@ -1,16 +1,24 @@
 //! Docker's commands for containers.
 
 pub mod attach;
+pub mod commit;
 pub mod create;
+pub mod exec;
+pub mod export;
 pub mod flags;
 pub mod kill;
+pub mod logs;
 pub mod pause;
+pub mod port;
+pub mod prune;
+pub mod ps;
 pub mod rename;
 pub mod restart;
 pub mod rm;
 pub mod run;
 pub mod start;
 pub mod stop;
+pub mod top;
 pub mod update;
 pub mod wait;
 

@@ -159,6 +159,16 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Opens the files by which processes are moved in, for one that is about to leave for another mount namespace.
+    pub fn open_members(&self) -> Result<Vec<fs::File>, RuntimeError> {
+        let mut files = Vec::new();
+        for dir in self.dirs().iter().filter(|dir| dir.is_dir()) {
+            let path = dir.join("cgroup.procs");
+            files.push(fs::File::options().write(true).open(&path).at("open", &path)?);
+        }
+        Ok(files)
+    }
+
     /// Whether it exists.
     pub fn exists(&self) -> bool {
         self.dirs().iter().any(|dir| dir.is_dir())

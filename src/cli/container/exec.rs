@@ -1,0 +1,79 @@
+//! `ferry exec`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::super::Global;
+use super::{attach, containers, flags, own_failure};
+use crate::base::BoxFault;
+use crate::runtime::exec::{self, Request};
+use crate::runtime::monitor::protocol::Attach;
+use crate::runtime::{RuntimeError, client};
+
+/// Run a command in a running container
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    /// Run it in the background
+    #[arg(short, long)]
+    detach: bool,
+    /// The keys that detach from a terminal
+    #[arg(long, value_name = "KEYS", default_value = attach::DETACH_KEYS)]
+    detach_keys: String,
+    /// Set an environment variable
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Keep standard input open
+    #[arg(short, long)]
+    interactive: bool,
+    /// Give it all rights
+    #[arg(long)]
+    privileged: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// User and group, by name or number
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// The working directory
+    #[arg(short, long, value_name = "PATH")]
+    workdir: Option<String>,
+    /// A name or an ID
+    #[arg(value_name = "CONTAINER")]
+    container: String,
+    /// What to run
+    #[arg(required = true, value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+/// Runs; gives the command's exit code.
+pub fn run(args: ExecArgs, global: &Global) -> Result<ExitCode, BoxFault> {
+    let dir = containers(global).find(&args.container)?;
+    let keys = client::parse_detach_keys(&args.detach_keys)?;
+    let mut env = Vec::new();
+    for text in &args.env {
+        env.extend(flags::env_pair(text)?);
+    }
+    let request = Request {
+        command: args.command,
+        env,
+        working_dir: args.workdir,
+        user: args.user,
+        privileged: args.privileged,
+        tty: args.tty,
+        interactive: args.interactive && !args.detach,
+    };
+    let run = || -> Result<ExitCode, RuntimeError> {
+        let stream = exec::spawn(&global.root, &dir, &request)?;
+        if args.detach {
+            return client::begin(stream).map(|()| ExitCode::SUCCESS);
+        }
+        let streams = Attach { stdin: request.interactive, stdout: true, stderr: true };
+        // Docker's exec passes no signals on, but ends when it is interrupted itself; with a terminal they are keys.
+        attach::session(stream, streams, request.tty, &keys, false, true)
+    };
+    Ok(run().unwrap_or_else(|error| match error {
+        RuntimeError::Start { .. } => super::start::failed(error),
+        error => own_failure(error.into()),
+    }))
+}

@@ -1,0 +1,151 @@
+//! A container as docker's Engine API shows it (`GET /containers/{id}/json`).
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::container::{Container, ContainerDir, State, Status};
+use super::error::RuntimeError;
+use super::net::NetworkState;
+use super::overlay;
+
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// The document.
+pub fn document(store_root: &Path, dir: &ContainerDir) -> Result<Value, RuntimeError> {
+    let (container, state) = (dir.container()?, dir.state()?);
+    let path = |name: &str| if dir.file(name).exists() { dir.file(name).display().to_string() } else { String::new() };
+    let layer = overlay::store(store_root)?.rw_layer(dir.id()).ok();
+    let driver = layer.map(|layer| {
+        let lower: Vec<String> =
+            layer.lower_option.split(':').map(|l| layer.base.join(l).display().to_string()).collect();
+        json!({
+            "Data": {
+                "LowerDir": lower.join(":"),
+                "MergedDir": layer.merged,
+                "UpperDir": layer.upper,
+                "WorkDir": layer.work,
+            },
+            "Name": "overlay2",
+        })
+    });
+    let own = |value: Result<Value, serde_json::Error>| value.map_err(|e| RuntimeError::Malformed(e.to_string()));
+    Ok(json!({
+        "Id": container.id,
+        "Created": container.created,
+        "Path": container.path,
+        "Args": container.args,
+        "State": state_json(&state),
+        "Image": container.image.to_string(),
+        "ResolvConfPath": path("resolv.conf"),
+        "HostnamePath": path("hostname"),
+        "HostsPath": path("hosts"),
+        "LogPath": dir.log(),
+        "Name": format!("/{}", container.name),
+        "RestartCount": state.restart_count,
+        "Driver": "overlay2",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": null,
+        "HostConfig": own(serde_json::to_value(&container.host_config))?,
+        "GraphDriver": driver,
+        "Mounts": own(serde_json::to_value(&container.mounts))?,
+        "Config": own(serde_json::to_value(&container.config))?,
+        "NetworkSettings": networks(&container, &state),
+    }))
+}
+
+fn state_json(state: &State) -> Value {
+    let time = |text: &str| if text.is_empty() { NEVER.to_owned() } else { text.to_owned() };
+    let mut json = json!({
+        "Status": state.status.as_str(),
+        // As docker: a paused container runs, and so does one that is about to be started again.
+        "Running": state.status.is_live(),
+        "Paused": state.status == Status::Paused,
+        "Restarting": state.status == Status::Restarting,
+        "OOMKilled": state.oom_killed,
+        "Dead": state.status == Status::Dead,
+        "Pid": state.pid,
+        "ExitCode": state.exit_code,
+        "Error": state.error,
+        "StartedAt": time(&state.started_at),
+        "FinishedAt": time(&state.finished_at),
+    });
+    if let Some(health) = &state.health {
+        json["Health"] = json!(health);
+    }
+    json
+}
+
+/// Docker's map of ports, of what is published and what is only exposed.
+pub fn ports(container: &Container, state: &State) -> Value {
+    let mut all = serde_json::Map::new();
+    for port in container.config.exposed_ports.keys() {
+        all.insert(port.clone(), Value::Null);
+    }
+    for published in state.network.iter().flat_map(|network| &network.ports) {
+        let binding = json!({"HostIp": published.host_ip.to_string(), "HostPort": published.host_port.to_string()});
+        let entry = all.entry(published.container.to_string()).or_insert(Value::Null);
+        match entry {
+            Value::Array(list) => list.push(binding),
+            other => *other = json!([binding]),
+        }
+    }
+    Value::Object(all)
+}
+
+fn networks(container: &Container, state: &State) -> Value {
+    let none = NetworkState::default();
+    let network = state.network.as_ref().unwrap_or(&none);
+    let mut all = serde_json::Map::new();
+    for endpoint in &network.endpoints {
+        all.insert(
+            endpoint.network.clone(),
+            json!({
+                "IPAMConfig": null,
+                "Links": null,
+                "Aliases": endpoint.names,
+                "NetworkID": endpoint.network_id,
+                "EndpointID": endpoint.id,
+                "Gateway": endpoint.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
+                "IPAddress": endpoint.address.to_string(),
+                "IPPrefixLen": endpoint.subnet.prefix(),
+                "IPv6Gateway": "",
+                "GlobalIPv6Address": "",
+                "GlobalIPv6PrefixLen": 0,
+                "MacAddress": endpoint.mac.to_string(),
+                "DriverOpts": null,
+            }),
+        );
+    }
+    if all.is_empty() {
+        let name = match container.host_config.network_mode.bridge() {
+            Some(name) => name.to_owned(),
+            None => container.host_config.network_mode.to_string(),
+        };
+        if !name.starts_with("container:") {
+            all.insert(name, json!({"NetworkID": "", "EndpointID": "", "Gateway": "", "IPAddress": "", "IPPrefixLen": 0, "MacAddress": ""}));
+        }
+    }
+    let first = network.endpoints.iter().find(|endpoint| endpoint.network == "bridge");
+    json!({
+        "Bridge": "",
+        "SandboxID": "",
+        "HairpinMode": false,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "Ports": ports(container, state),
+        "SandboxKey": if state.pid > 0 { format!("/proc/{}/ns/net", state.pid) } else { String::new() },
+        "EndpointID": first.map(|endpoint| endpoint.id.clone()).unwrap_or_default(),
+        "Gateway": first.and_then(|endpoint| endpoint.gateway).map(|gateway| gateway.to_string()).unwrap_or_default(),
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "IPAddress": first.map(|endpoint| endpoint.address.to_string()).unwrap_or_default(),
+        "IPPrefixLen": first.map_or(0, |endpoint| endpoint.subnet.prefix()),
+        "IPv6Gateway": "",
+        "MacAddress": first.map(|endpoint| endpoint.mac.to_string()).unwrap_or_default(),
+        "Networks": all,
+    })
+}
