@@ -30,8 +30,14 @@ pub struct CloneOptions<'a> {
 
 /// Refuses in a process with threads, whose child could find locks held for ever.
 fn single_threaded() -> io::Result<()> {
-    let threads = std::fs::read_dir("/proc/self/task")?.count();
-    if threads == 1 { Ok(()) } else { Err(io::Error::other("a process with threads cannot fork")) }
+    // Asked of the kernel and not of /proc, which may be another PID namespace's: unsharing threads does nothing in a
+    // process that has one, and fails in others (unshare(2)).
+    // SAFETY: it changes nothing.
+    if unsafe { libc::unshare(libc::CLONE_THREAD) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::other("a process with threads cannot fork"))
+    }
 }
 
 /// Forks a process that has one thread.
