@@ -15,6 +15,7 @@ mod send;
 mod ssh;
 mod readme;
 mod replay;
+mod runtime;
 mod static_binary;
 mod store;
 mod store_faults;

@@ -1,0 +1,146 @@
+//! Containers: the tutorial, exit codes, limits, confinement, and that nothing is left behind.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A store with one image, in a network namespace of its own.
+struct Host {
+    dir: tempfile::TempDir,
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+impl Host {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Self { dir };
+        let root = host.path("rootfs");
+        for name in ["bin", "etc", "tmp", "proc", "sys", "dev", "root"] {
+            fs::create_dir_all(root.join(name)).unwrap();
+        }
+        fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+        for name in ["sh", "true", "cat", "id", "ls", "touch", "rm", "mkdir", "sleep", "httpd", "wget", "tail", "mount"]
+        {
+            std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
+        }
+        fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nbob:x:1000:1000::/:/bin/sh\n").unwrap();
+        fs::write(root.join("etc/group"), "root:x:0:\nbob:x:1000:\nwheel:x:10:bob\n").unwrap();
+        let made =
+            Command::new("tar").args(["-C", "rootfs", "-cf", "image.tar", "."]).current_dir(host.dir.path()).status();
+        assert!(made.unwrap().success());
+        let import = host.script("ferry import -c 'CMD [\"sh\"]' -c 'ENV PATH=/bin' image.tar busybox:1");
+        assert!(import.status.success(), "{import:?}");
+        host
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Runs shell lines as on a host of their own: network namespace with loopback.
+    fn script(&self, lines: &str) -> Output {
+        let program = Path::new(env!("CARGO_BIN_EXE_ferry"));
+        let script = format!("busybox ip link set lo up; ferry() {{ {} \"$@\"; }}; {lines}", program.display());
+        Command::new("timeout")
+            .args(["-s", "KILL", "120", "unshare", "-n", "sh", "-c", &script])
+            .env("FERRY_ROOT", self.path("store"))
+            .current_dir(self.dir.path())
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    fn run(&self, lines: &str) -> String {
+        let output = self.script(lines);
+        format!("{}{}", text(&output), String::from_utf8_lossy(&output.stderr))
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.script("for c in $(ferry ps -aq); do ferry rm -f $c; done");
+    }
+}
+
+#[test]
+fn the_tutorial_runs_word_for_word() {
+    let host = Host::new();
+    let out = host.run(
+        "ferry run --name bb busybox:1 sh -c 'mkdir -p /data/html; echo \"<h1>ferry</h1>\" >/data/html/index.html'
+         ferry commit -m 'a page' bb linuxea/httpd:v1 >/dev/null
+         ferry run -d --name web -p 8080:80 linuxea/httpd:v1 httpd -f -h /data/html >/dev/null
+         ferry ps -a --format '{{.Names}} {{.State}}'
+         ip=$(ferry inspect -f '{{.NetworkSettings.Networks.bridge.IPAddress}}' web)
+         for i in 1 2 3 4 5 6 7 8 9; do busybox wget -qO- http://$ip/ && break; done 2>/dev/null
+         busybox wget -qO- http://127.0.0.1:8080/
+         ferry rm -f web bb",
+    );
+    assert_eq!(out, "web running\nbb exited\n<h1>ferry</h1>\n<h1>ferry</h1>\nweb\nbb\n");
+}
+
+#[test]
+fn exit_codes_are_dockers() {
+    let host = Host::new();
+    for (command, code) in [
+        ("true", 0),
+        ("sh -c 'exit 7'", 7),
+        ("nothing-of-that-name", 127),
+        ("/bin/nothing", 127),
+        ("/etc", 126),
+        ("/etc/passwd", 126),
+        ("sh -c 'kill -9 $$; sleep 0.1; exit 3'", 3),
+    ] {
+        let output = host.script(&format!("ferry run --rm --network none busybox:1 {command}"));
+        assert_eq!(output.status.code(), Some(code), "{command}: {output:?}");
+    }
+    let left: Vec<_> =
+        fs::read_dir(host.path("store/ferry/containers")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["by-name"], "--rm leaves nothing");
+    assert!(!fs::read_to_string("/proc/mounts").unwrap().contains(&*host.dir.path().to_string_lossy()));
+}
+
+#[test]
+fn init_and_exec_are_confined_alike() {
+    let host = Host::new();
+    let status = "grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/self/status";
+    let out = host.run(&format!(
+        "ferry run -d --name one --network none busybox:1 sleep 1000 >/dev/null
+         ferry exec one busybox {status}
+         ferry exec one busybox sh -c 'ls -l /proc/self/fd | busybox wc -l'
+         ferry exec -u bob -w /tmp -e A=b one sh -c 'id -u; busybox pwd; echo $A'
+         ferry exec one mount -t tmpfs x /tmp 2>/dev/null; echo mount $?
+         ferry rm -f one
+         ferry run --rm --network none busybox:1 busybox {status}",
+    ));
+    let confined = "NoNewPrivs:\t0\nSeccomp:\t2\n";
+    let caps = "CapEff:\t00000000a80425fb\n";
+    assert_eq!(out, format!("{caps}{confined}5\n1000\n/tmp\nb\nmount 1\none\n{caps}{confined}"));
+}
+
+#[test]
+fn limits_hold() {
+    let host = Host::new();
+    let hog = host.script("ferry run --rm --network none --memory 16m --memory-swap 16m busybox:1 tail /dev/zero");
+    assert_eq!(hog.status.code(), Some(137), "{hog:?}");
+    let bomb = "for i in 1 2 3 4 5 6 7 8; do sleep 1 & done";
+    let output = host.run(&format!("ferry run --rm --network none --pids-limit 5 busybox:1 sh -c '{bomb}'"));
+    assert!(output.contains("can't fork"), "{output}");
+}
+
+#[test]
+fn a_container_dies_with_its_monitor_and_the_next_command_knows() {
+    let host = Host::new();
+    let out = host.run(
+        "ferry run -d --name one --network none busybox:1 sleep 1000 >/dev/null
+         pid=$(ferry inspect -f '{{.State.Pid}}' c)
+         kill -9 $(busybox awk '/PPid/ {print $2}' /proc/$pid/status)
+         while kill -0 $pid 2>/dev/null; do :; done
+         ferry ps -a --format '{{.Names}} {{.State}}'
+         ferry inspect -f '{{.State.ExitCode}}' one
+         ferry start one; ferry ps --format '{{.Names}} {{.State}}'; ferry rm -f one",
+    );
+    assert_eq!(out, "one exited\n255\none\none running\none\n");
+}
