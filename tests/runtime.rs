@@ -109,7 +109,7 @@ fn init_and_exec_are_confined_alike() {
     let out = host.run(&format!(
         "ferry run -d --name one --network none busybox:1 sleep 1000 >/dev/null
          ferry exec one busybox {status}
-         ferry exec one busybox sh -c 'ls -l /proc/self/fd | busybox wc -l'
+         ferry exec one busybox sh -c 'ls -l /proc/self/fd 2>/dev/null | busybox wc -l'
          ferry exec -u bob -w /tmp -e A=b one sh -c 'id -u; busybox pwd; echo $A'
          ferry exec one mount -t tmpfs x /tmp 2>/dev/null; echo mount $?
          ferry rm -f one
@@ -135,7 +135,7 @@ fn a_container_dies_with_its_monitor_and_the_next_command_knows() {
     let host = Host::new();
     let out = host.run(
         "ferry run -d --name one --network none busybox:1 sleep 1000 >/dev/null
-         pid=$(ferry inspect -f '{{.State.Pid}}' c)
+         pid=$(ferry inspect -f '{{.State.Pid}}' one)
          kill -9 $(busybox awk '/PPid/ {print $2}' /proc/$pid/status)
          while kill -0 $pid 2>/dev/null; do :; done
          ferry ps -a --format '{{.Names}} {{.State}}'
