@@ -155,10 +155,10 @@ impl Session<'_> {
             if ready[2] {
                 self.input();
             }
-            if ready[1] {
-                if let Some(outcome) = self.output(out, err)? {
-                    return Ok(outcome);
-                }
+            if ready[1]
+                && let Some(outcome) = self.output(out, err)?
+            {
+                return Ok(outcome);
             }
         }
     }

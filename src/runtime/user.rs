@@ -97,10 +97,10 @@ fn from_files(
         Some(group) => user.gid = group_id(group)?,
         None if !login.is_empty() => {
             for entry in groups.iter().map(fields) {
-                if get(&entry, 3).split(',').any(|member| member == login) {
-                    if let Ok(gid) = number(&get(&entry, 2), "group") {
-                        user.groups.push(gid);
-                    }
+                if get(&entry, 3).split(',').any(|member| member == login)
+                    && let Ok(gid) = number(&get(&entry, 2), "group")
+                {
+                    user.groups.push(gid);
                 }
             }
         }

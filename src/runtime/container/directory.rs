@@ -85,10 +85,10 @@ impl Containers {
         if is_id(text) && self.dir(text).exists() {
             return Ok(self.dir(text));
         }
-        if name::check(text).is_ok() {
-            if let Some(dir) = self.named(text).filter(ContainerDir::exists) {
-                return Ok(dir);
-            }
+        if name::check(text).is_ok()
+            && let Some(dir) = self.named(text).filter(ContainerDir::exists)
+        {
+            return Ok(dir);
         }
         if text.is_empty() || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(missing());
