@@ -84,7 +84,7 @@ impl Follower {
     }
 
     /// The next event, if there is one by now.
-    pub fn next(&mut self) -> Result<Option<Value>, RuntimeError> {
+    pub fn poll(&mut self) -> Result<Option<Value>, RuntimeError> {
         if self.reader.is_none() {
             match File::open(&self.path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

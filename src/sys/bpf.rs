@@ -264,7 +264,7 @@ fn run(program: &[Instruction], arch: u32, number: u32, args: [u64; 6]) -> u32 {
         4 => arch,
         _ => {
             let arg = args[((offset - 16) / 8) as usize];
-            if offset % 8 == 0 { arg as u32 } else { (arg >> 32) as u32 }
+            if offset.is_multiple_of(8) { arg as u32 } else { (arg >> 32) as u32 }
         }
     };
     let (mut pc, mut a) = (0usize, 0u32);
@@ -292,7 +292,8 @@ mod tests {
     #[test]
     fn every_comparison_decides_as_on_64_bits() {
         let values = [0, 1, 38, 39, 40, 0xffff_ffff, 1 << 32, (1 << 32) + 39, u64::MAX];
-        let compares: [(fn(u64) -> Compare, fn(u64, u64) -> bool); 7] = [
+        type Case = (fn(u64) -> Compare, fn(u64, u64) -> bool);
+        let compares: [Case; 7] = [
             (Compare::Equal, |a, v| a == v),
             (Compare::NotEqual, |a, v| a != v),
             (Compare::Less, |a, v| a < v),
