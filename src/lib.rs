@@ -15,4 +15,6 @@ pub mod store;
 pub mod transfer;
 pub mod runtime;
 pub mod ops;
+// The doc comments of arguments are help texts, whose brackets are no links.
+#[allow(rustdoc::broken_intra_doc_links)]
 pub mod cli;

@@ -1,7 +1,7 @@
 //! The container of a bundle: one logical byte stream as one or many volumes, with block checksums and parity.
 //!
 //! The layout is specified in docs/format/volumes.md. A stream is written through [`SetWriter`]; [`VolumeSet::open`]
-//! finds its volumes again, [`SetReader`] reads it anywhere, [`check`] locates damage and [`repair`] mends it.
+//! finds its volumes again, [`SetReader`] reads it anywhere, [`check()`] locates damage and [`repair()`] mends it.
 
 mod bytes;
 mod check;

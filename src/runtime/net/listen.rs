@@ -17,7 +17,7 @@ pub(super) struct Listener {
     pub socket: OwnedFd,
 }
 
-/// Takes the ports asked for. All addresses are 0.0.0.0 and, where the host has IPv6, [::], as docker has it.
+/// Takes the ports asked for. All addresses are 0.0.0.0 and, where the host has IPv6, `[::]`, as docker has it.
 pub(super) fn listen(requests: &[PublishRequest]) -> Result<Vec<Listener>, NetError> {
     let mut listeners = Vec::new();
     for request in requests {
