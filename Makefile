@@ -9,6 +9,8 @@ TRIPLE := $(shell uname -m)-unknown-linux-musl
 RUST := --release --locked --target $(TRIPLE)
 # musl-tools has the C compiler for the target; ssh2 builds its own OpenSSL, which wants perl.
 PACKAGES := binutils gcc libc6-dev make musl-tools perl pkg-config
+# What tests make their input with, and look at the kernel with.
+TEST_PACKAGES := busybox-static e2fsprogs iproute2 python3 tar util-linux
 TESTS ?=
 VM ?=
 
@@ -20,6 +22,7 @@ demo: static
 
 # The tests run on the shipped binary's own target and profile, so what they prove holds for it.
 test: static peers
+	tools/need.sh $(TEST_PACKAGES)
 	cargo test $(RUST) $(TESTS)
 
 check: packages

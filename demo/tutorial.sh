@@ -21,6 +21,31 @@ on() { # SIDE COMMAND...    shows a command as it would be typed, and runs it on
   FERRY_ROOT=$dir/$side "$ferry" "$@"
 }
 
+# The second half: containers, on a network of their own, so that nothing of this host's changes.
+containers() {
+  cd "$dir/work"
+  "$busybox" ip link set lo up
+  say "run it there, and change it from inside"
+  on far run --name page busybox:1 sh -c 'mkdir -p /data/html; echo "<h1>made on the far side</h1>" >/data/html/index.html'
+  on far commit -m "a page" page linuxea/httpd:v1
+  on far run -d --name web -p 8080:80 linuxea/httpd:v1 httpd -f -h /data/html
+  on far ps -a
+  address=$(FERRY_ROOT=$dir/far "$ferry" inspect -f '{{.NetworkSettings.Networks.bridge.IPAddress}}' web)
+  say "an HTTP GET to its address ($address), and to the published port"
+  for _ in $(seq 50); do "$busybox" wget -qO- "http://$address/" 2>/dev/null && break || sleep 0.1; done
+  "$busybox" wget -qO- http://127.0.0.1:8080/
+  on far rm -f web page
+  say "what was made there is carried on as everything else"
+  on far save -o made.tar.gz linuxea/httpd:v1 busybox:1
+  on home load -i made.tar.gz
+  on home history linuxea/httpd:v1
+}
+if [ "${2:-}" = containers ]; then
+  busybox=$3
+  containers
+  exit
+fi
+
 rm -rf "$dir/home" "$dir/far" "$dir/root" "$dir/work"
 mkdir -p "$dir/work" "$dir"/root/{bin,data/html,etc,tmp}
 cd "$dir/work"
@@ -58,3 +83,9 @@ on home save -o home.tar busybox:1 example.org/team/httpd:v1
 on far save -o far.tar busybox:1 example.org/team/httpd:v1
 cmp home.tar far.tar
 echo "home.tar and far.tar are identical"
+
+if [ "$(id -u)" = 0 ]; then
+  unshare -n "$0" "$ferry" containers "$busybox"
+else
+  say "containers need a network of their own here: run the demo as root to see them"
+fi
