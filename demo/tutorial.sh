@@ -85,7 +85,7 @@ cmp home.tar far.tar
 echo "home.tar and far.tar are identical"
 
 if [ "$(id -u)" = 0 ]; then
-  unshare -n "$0" "$ferry" containers "$busybox"
+  unshare -n "$top/demo/tutorial.sh" "$ferry" containers "$busybox"
 else
   say "containers need a network of their own here: run the demo as root to see them"
 fi
