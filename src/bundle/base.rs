@@ -9,7 +9,7 @@ use super::cut;
 use super::index::{Base, BaseKind, ID_LENGTH, ShortId};
 use super::plan::sort_path;
 use super::source::BundleSource;
-use crate::base::{BoxFault, Ctx};
+use crate::base::{BoxFault, ContentId, Ctx};
 use crate::image::{DiffId, Form, ImageSource};
 
 /// Contents that can be read by their IDs, of which [`ID_LENGTH`] bytes count.
@@ -68,6 +68,33 @@ impl KnownBase {
 }
 
 impl KnownBase {
+    /// Whether nothing of the base can be read here, so that what changed is stored whole.
+    pub fn is_out_of_reach(&self) -> bool {
+        self.contents.is_none()
+    }
+
+    /// Whether the far side has a content.
+    pub fn has(&self, id: &ContentId) -> bool {
+        self.ids.contains(&ShortId::of(id, ID_LENGTH))
+    }
+
+    /// What is known of the far side is at hand here too: `files` are those contents of it, by their paths, that
+    /// `contents` can give.
+    pub fn reach(
+        &mut self,
+        contents: Arc<dyn BaseContents>,
+        files: impl IntoIterator<Item = (Vec<u8>, ContentId, u64)>,
+    ) {
+        for (path, id, size) in files {
+            let version = Version { id: ShortId::of(&id, ID_LENGTH), size };
+            let of_path = self.versions.entry(Box::from(sort_path(&path))).or_default();
+            if self.ids.contains(&version.id) && !of_path.contains(&version) {
+                of_path.push(version);
+            }
+        }
+        self.contents = Some(contents);
+    }
+
     /// The version of a path that a content of `size` bytes is most likely a change of: the one of the nearest size,
     /// the newest of those.
     pub(crate) fn version(&self, path: &[u8], size: u64) -> Option<Version> {

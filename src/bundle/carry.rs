@@ -79,6 +79,37 @@ pub fn write(
     }
 }
 
+/// Writes an inventory as a set of one volume, signed, encrypted, or both.
+pub fn write_inventory(
+    bytes: &[u8],
+    path: &Path,
+    recipients: Option<Recipients>,
+    signer: Option<&Signer>,
+    ctx: &Ctx,
+) -> Result<(), BoxFault> {
+    let encrypted = recipients.is_some();
+    let set = if encrypted { random_id()? } else { SetId::derive(bytes) };
+    let mut writer = SetWriter::to_path(path, WriteOptions { encrypted, ..WriteOptions::new(set) })?;
+    let failed = |error| SealError::Encrypt(format!("the inventory cannot be written: {error}"));
+    let sign = |statement: &str| match signer {
+        Some(signer) => Ok(vec![signer.sign(statement.as_bytes())?]),
+        None => Ok(Vec::new()),
+    };
+    let writer = match recipients {
+        None => {
+            writer.write_all(bytes).at("write", path)?;
+            writer
+        }
+        Some(recipients) => {
+            let mut sealing = recipients.encrypt(writer)?;
+            sealing.write_all(bytes).at("write", path)?;
+            sealing.finish().map_err(failed)?
+        }
+    };
+    writer.finish(Some(&sign), ctx)?;
+    Ok(())
+}
+
 fn sink<W: Write>(
     out: W,
     source: &dyn ImageSource,
@@ -167,14 +198,35 @@ pub struct Opened {
     pub signed_by: Vec<SignedBy>,
 }
 
+/// The stream in a set of volumes, its signatures checked and its encryption undone; whatever it is a stream of.
+pub struct Unsealed {
+    /// The stream.
+    pub stream: Arc<dyn ReadAt>,
+    /// The set's place, for messages.
+    pub origin: String,
+    /// The signatures that counted at each gate.
+    signers: Vec<Vec<SignedBy>>,
+}
+
 /// Opens the bundle in a set of volumes. Its signature is checked before a byte of its stream is used, and every block
 /// before a byte of it is.
 pub fn open(set: VolumeSet, access: &Access, ctx: &Ctx) -> Result<Opened, BoxFault> {
+    open_unsealed(unseal(set, access, ctx)?, access)
+}
+
+/// Checks who signed a set, and opens its encryption.
+pub fn unseal(set: VolumeSet, access: &Access, ctx: &Ctx) -> Result<Unsealed, BoxFault> {
     let origin = set.near().display().to_string();
     let signers = pass(&set, &access.gates, &origin)?;
     let encrypted = set.encrypted();
     let stream: Arc<dyn ReadAt> = Arc::new(reader(set, access, ctx)?);
     let stream = if encrypted { Arc::new(access.identities.open(&origin, stream)?) } else { stream };
+    Ok(Unsealed { stream, origin, signers })
+}
+
+/// Opens the bundle in an unsealed stream.
+pub fn open_unsealed(unsealed: Unsealed, access: &Access) -> Result<Opened, BoxFault> {
+    let Unsealed { stream, origin, signers } = unsealed;
     let bundle = Bundle::open(stream, origin)?;
     let mut source = BundleSource::new(bundle, access.scratch.clone(), access.memory)?;
     if let Some(base) = access.base.as_ref().filter(|_| source.bundle().index().is_thin()) {

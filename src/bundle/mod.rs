@@ -12,11 +12,13 @@ mod index_code;
 pub mod inventory;
 mod layout;
 pub mod level;
+pub mod outline;
 mod plan;
 pub mod read;
 mod recipe;
 pub mod seal;
 pub mod source;
+pub mod tree;
 pub mod volume;
 pub mod write;
 

@@ -151,7 +151,7 @@ impl BundleSource {
         &self.bundle
     }
 
-    fn record(&self, layer: &DiffId) -> Result<&LayerRecord, BundleError> {
+    pub(super) fn record(&self, layer: &DiffId) -> Result<&LayerRecord, BundleError> {
         let number = self.numbers.get(layer).ok_or_else(|| BundleError::Absent { what: format!("layer {layer}") })?;
         Ok(&self.bundle.index().layers[*number as usize])
     }
@@ -188,7 +188,7 @@ impl BundleSource {
         }
     }
 
-    fn recipe(&self, frame: u32) -> Result<Arc<Vec<u8>>, BundleError> {
+    pub(super) fn recipe(&self, frame: u32) -> Result<Arc<Vec<u8>>, BundleError> {
         let mut recipes = lock(&self.recipes);
         if let Some(recipe) = recipes.get(&frame) {
             return Ok(recipe.clone());

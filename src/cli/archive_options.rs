@@ -9,9 +9,9 @@ use super::bundle_options::{BundleArgs, bundle_options};
 use super::{UsageError, threads};
 use crate::archive::write::{Format, WriteOptions, WriteReport};
 use crate::base::{AtPath, BoxFault, Ctx};
-use crate::bundle::Level;
 use crate::bundle::carry::{self, Target};
 use crate::bundle::volume::{ENDING, fits_a_pipe};
+use crate::bundle::{KnownBase, Level};
 use crate::image::{Image, ImageSource};
 use crate::layer::compression::{Compression, EncodeOptions};
 use crate::ops::save::{self, Output, Packing};
@@ -66,6 +66,9 @@ enum OutputFormat {
     Bundle,
 }
 
+/// Adds to the bases that the options name.
+pub type MoreBases<'a> = dyn Fn(&mut Vec<KnownBase>) -> Result<(), BoxFault> + 'a;
+
 impl ArchiveOptions {
     /// Writes images to a file, or to standard output. With `prove` every layer's digest is, whatever the flags say.
     pub fn write(
@@ -77,9 +80,25 @@ impl ArchiveOptions {
         prove: bool,
         ctx: &Ctx,
     ) -> Result<(), BoxFault> {
+        self.write_against(source, images, to, spool, prove, &|_| Ok(()), ctx)
+    }
+
+    /// The same; what a bundle is written against is shown to `more` first.
+    #[expect(clippy::too_many_arguments, reason = "it is `write` and one more")]
+    pub fn write_against(
+        &self,
+        source: &dyn ImageSource,
+        images: &[Image],
+        to: Option<&Path>,
+        spool: PathBuf,
+        prove: bool,
+        more: &MoreBases<'_>,
+        ctx: &Ctx,
+    ) -> Result<(), BoxFault> {
         let mut stdout = std::io::stdout();
         if self.is_bundle(to) {
-            let carriage = self.bundle.carriage(&spool, ctx)?;
+            let mut carriage = self.bundle.carriage(&spool, ctx)?;
+            more(&mut carriage.bases)?;
             let level = self.level.as_deref().map(str::parse).transpose().map_err(usage)?;
             let options = bundle_options(level, !self.no_originals, spool);
             let device = |path: &&Path| path.metadata().is_ok_and(|meta| !meta.is_file());
@@ -121,7 +140,8 @@ impl ArchiveOptions {
         self.packing(to).map(drop)
     }
 
-    fn is_bundle(&self, to: Option<&Path>) -> bool {
+    /// Whether a bundle is written.
+    pub fn is_bundle(&self, to: Option<&Path>) -> bool {
         let named = || to.is_some_and(|path| path.as_os_str().as_encoded_bytes().ends_with(ENDING.as_bytes()));
         self.output_format.map_or_else(named, |format| format == OutputFormat::Bundle)
     }

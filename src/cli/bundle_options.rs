@@ -35,6 +35,12 @@ pub struct BundleArgs {
     /// Leave out what the far side has: an older bundle, or an inventory it wrote; may be given several times
     #[arg(long, value_name = "FILE")]
     base: Vec<PathBuf>,
+    /// A key that opens encrypted bases: a file of age identities or an OpenSSH ed25519 key
+    #[arg(long, value_name = "FILE", requires = "base")]
+    base_identity: Vec<PathBuf>,
+    /// Use only bases that are signed by these keys (OpenSSH allowed-signers file)
+    #[arg(long, value_name = "FILE", requires = "base")]
+    base_signers: Option<PathBuf>,
     /// Encrypt with a passphrase, from FERRY_PASSPHRASE or the terminal
     #[arg(long)]
     passphrase: bool,
@@ -55,19 +61,12 @@ impl BundleArgs {
     /// What the bundle is carried in; reads keys, asks for passphrases.
     pub fn carriage(&self, scratch: &Path, ctx: &Ctx) -> Result<Carriage, BoxFault> {
         let signer = self.sign.as_deref().map(signer).transpose()?;
-        let recipients = if self.passphrase {
-            let passphrase = trust::new_passphrase("the bundle");
-            let none = || UsageError("no passphrase, or two different ones".into());
-            Some(Recipients::passphrase(passphrase.ok_or_else(none)?))
-        } else if self.encrypt_to.is_empty() {
-            None
-        } else {
-            Some(recipients(&self.encrypt_to)?)
-        };
+        let recipients = encryption(self.passphrase, &self.encrypt_to, "the bundle")?;
         let bases = if self.base.is_empty() {
             Vec::new()
         } else {
-            let access = AccessArgs::default().access(false, false, scratch.to_owned())?;
+            let access = AccessArgs::of_bases(&self.base_identity, self.base_signers.as_deref());
+            let access = access.access(false, false, scratch.to_owned())?;
             base::open(&self.base, &access, threads(), ctx)?
         };
         let Self { volume_size, parity, resume, .. } = *self;
@@ -86,7 +85,17 @@ pub fn bundle_options(level: Option<Level>, keep_originals: bool, spool_dir: Pat
     }
 }
 
-fn signer(path: &Path) -> Result<Signer, BoxFault> {
+/// Whom something new, called `what`, is encrypted to; nobody when neither is asked for.
+pub fn encryption(passphrase: bool, to: &[String], what: &str) -> Result<Option<Recipients>, BoxFault> {
+    if passphrase {
+        let none = || UsageError("no passphrase, or two different ones".into());
+        return Ok(Some(Recipients::passphrase(trust::new_passphrase(what).ok_or_else(none)?)));
+    }
+    if to.is_empty() { Ok(None) } else { Ok(Some(recipients(to)?)) }
+}
+
+/// The key in a file, or in the agent.
+pub fn signer(path: &Path) -> Result<Signer, BoxFault> {
     let socket = std::env::var_os("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty()).map(PathBuf::from);
     Ok(Signer::new(path, &trust::read(path)?, Some(&trust::passphrase()), socket)?)
 }

@@ -1,5 +1,6 @@
 //! `ferry inspect`.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -7,20 +8,28 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::render::template::Template;
+use super::trust::AccessArgs;
 use super::{Global, container, exit, output};
 use crate::base::BoxFault;
-use crate::ops::inspect;
+use crate::bundle::carry;
+use crate::bundle::volume::VolumeSet;
+use crate::ops::describe::{self, Carried};
+use crate::ops::{inspect, open};
 use crate::runtime;
 
-/// Show all there is to know about containers and images
+/// Show all there is to know about containers, images and bundles
+///
+/// Of a bundle it says which layer is kept how, and how many of its bytes are the layer's own and shared with others.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// Names or IDs
+    /// Names or IDs, or paths of bundles
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
     /// Format the output with a Go template, or as `json`
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<String>,
+    #[command(flatten)]
+    access: AccessArgs,
 }
 
 /// Shows what is there, then tells what is not.
@@ -37,7 +46,11 @@ pub fn run(args: InspectArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         // As docker: a container of the name comes before an image.
         let document = match containers.find(name) {
             Ok(dir) => runtime::inspect::document(&global.root, &dir).map_err(BoxFault::from),
-            Err(_) => store.resolve(name).map_err(BoxFault::from).and_then(|image| inspect::image(&store, &image)),
+            Err(_) => match store.resolve(name) {
+                Ok(image) => inspect::image(&store, &image),
+                Err(_) if open::is_bundle(Path::new(name)) => bundle(Path::new(name), &args.access, global),
+                Err(error) => Err(error.into()),
+            },
         };
         match document {
             Ok(document) => documents.push(document),
@@ -54,6 +67,22 @@ pub fn run(args: InspectArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         }
     }
     Ok(code)
+}
+
+/// The document of a bundle.
+fn bundle(path: &Path, access: &AccessArgs, global: &Global) -> Result<Value, BoxFault> {
+    let set = VolumeSet::open(&[path.to_owned()])?;
+    let mut carried = Carried {
+        set: set.id().to_string(),
+        root: set.root().to_string(),
+        volumes: set.volumes(),
+        encrypted: set.encrypted(),
+        signatures: set.signatures().len(),
+        signed_by: Vec::new(),
+    };
+    let opened = carry::open(set, &access.access(true, false, std::env::temp_dir())?, &global.ctx)?;
+    carried.signed_by = opened.signed_by;
+    describe::describe(&opened.source, &carried)
 }
 
 /// JSON with four spaces, as docker indents.

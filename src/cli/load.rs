@@ -15,7 +15,7 @@ use crate::archive::{Input, OpenOptions};
 use crate::base::{AtPath, BoxFault};
 use crate::image::{Platform, Reference};
 use crate::layer::compression::DecodeLimits;
-use crate::ops::load::{self, LoadRequest};
+use crate::ops::load::{self, From, LoadRequest};
 use crate::store::{Conflict, LoadOptions, LoadReport};
 
 /// Load images from an archive
@@ -25,9 +25,9 @@ use crate::store::{Conflict, LoadOptions, LoadReport};
 /// are loaded, or none.
 #[derive(Debug, Args)]
 pub struct LoadArgs {
-    /// Read this file or directory instead of standard input
+    /// Read this file or directory instead of standard input; several are volumes of one bundle, in any order
     #[arg(short, long, value_name = "FILE")]
-    input: Option<PathBuf>,
+    input: Vec<PathBuf>,
     /// Do not show progress
     #[arg(short, long)]
     quiet: bool,
@@ -73,14 +73,16 @@ enum OnConflict {
 /// Loads.
 pub fn run(args: LoadArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let ctx = if args.quiet { global.quiet() } else { global.ctx.clone() };
-    let input = match args.input {
-        Some(path) => Input::Path(path),
-        None if std::io::stdin().is_terminal() => {
+    let mut paths = args.input;
+    let input = match paths.len() {
+        1 => From::One(Input::Path(paths.remove(0))),
+        2.. => From::Volumes(paths),
+        0 if std::io::stdin().is_terminal() => {
             return Err(UsageError("requested load from stdin, but stdin is a terminal; use -i FILE".into()).into());
         }
-        None => {
+        0 => {
             let stdin = std::io::stdin().as_fd().try_clone_to_owned().at("open", "standard input")?;
-            Input::File(File::from(stdin), "standard input".into())
+            From::One(Input::File(File::from(stdin), "standard input".into()))
         }
     };
     let access = &args.access;

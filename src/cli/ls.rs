@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use jiff::Timestamp;
 
 use super::render::human;
 use super::trust::AccessArgs;
@@ -11,17 +12,27 @@ use super::{Global, output};
 use crate::base::BoxFault;
 use crate::bundle::carry;
 use crate::bundle::index::{BaseKind, Index, LayerKind};
+use crate::bundle::outline::outline;
+use crate::bundle::tree::Tree;
 use crate::bundle::volume::VolumeSet;
 use crate::image::ImageSource;
+use crate::layer::tar::{Entry, Kind};
+use crate::ops::extract;
 
-/// List the images and layers of a bundle, and how they are kept
+/// List the images and layers of a bundle, and how they are kept, or their files
 ///
-/// Only the index at its end is read.
+/// Only the index at its end is read, and for files the recipes of the layers.
 #[derive(Debug, Args)]
 pub struct LsArgs {
     /// A bundle: its directory, any of its volumes, or several
     #[arg(required = true, value_name = "BUNDLE")]
     paths: Vec<PathBuf>,
+    /// List the files of this image, by name or ID
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<String>,
+    /// List the entries of this layer, by diff ID or registry digest
+    #[arg(long, value_name = "DIGEST", conflicts_with = "image")]
+    layer: Option<String>,
     #[command(flatten)]
     access: AccessArgs,
 }
@@ -32,6 +43,23 @@ pub fn run(args: LsArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let source = carry::open(VolumeSet::open(&args.paths)?, &access, &global.ctx)?.source;
     let index = source.bundle().index();
     let mut text = String::new();
+    if let Some(wanted) = &args.layer {
+        let (layer, _) = extract::layer(&source, wanted)?;
+        outline(&source, &layer.diff_id, &mut |file| {
+            text += &line(&file.entry, &String::from_utf8_lossy(&file.entry.path));
+            Ok(())
+        })?;
+        output::print(output::clean(&text))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(wanted) = &args.image {
+        let image = extract::image(&source, Some(wanted))?;
+        for (path, (_, file)) in Tree::of(&source, image.config.diff_ids().iter().copied())?.files {
+            text += &line(&file.entry, &format!("/{}", String::from_utf8_lossy(&path)));
+        }
+        output::print(output::clean(&text))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     for image in source.images() {
         let names: Vec<String> = image.names.iter().map(ToString::to_string).collect();
         text += &format!("{}  {}\n", image.config.id().0.short(), names.join(" "));
@@ -45,6 +73,40 @@ pub fn run(args: LsArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     text += &totals(index, source.bundle().size());
     output::print(output::clean(&text))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A file, as `tar tv` shows it.
+fn line(entry: &Entry, path: &str) -> String {
+    let kind = match entry.kind {
+        Kind::Directory => 'd',
+        Kind::Symlink => 'l',
+        Kind::HardLink => 'h',
+        Kind::CharDevice => 'c',
+        Kind::BlockDevice => 'b',
+        Kind::Fifo => 'p',
+        _ => '-',
+    };
+    let bits = |shift: u32, special: u32, set: char| {
+        let bit = |n: u32, c: char| if entry.mode >> (shift + n) & 1 == 1 { c } else { '-' };
+        let run = match (entry.mode & special != 0, entry.mode >> shift & 1 == 1) {
+            (true, true) => set,
+            (true, false) => set.to_ascii_uppercase(),
+            (false, _) => bit(0, 'x'),
+        };
+        format!("{}{}{run}", bit(2, 'r'), bit(1, 'w'))
+    };
+    let mode = format!("{kind}{}{}{}", bits(6, 0o4000, 's'), bits(3, 0o2000, 's'), bits(0, 0o1000, 't'));
+    let time = Timestamp::from_second(entry.mtime.seconds).map_or_else(|_| "?".into(), |time| time.to_string());
+    let link = match entry.kind {
+        Kind::Symlink => format!(" -> {}", String::from_utf8_lossy(&entry.link)),
+        Kind::HardLink => format!(" link to {}", String::from_utf8_lossy(&entry.link)),
+        _ => String::new(),
+    };
+    let size = match entry.kind {
+        Kind::CharDevice | Kind::BlockDevice => format!("{},{}", entry.device.0, entry.device.1),
+        _ => entry.size().to_string(),
+    };
+    format!("{mode} {:>5}/{:<5} {size:>10} {time} {path}{link}\n", entry.uid, entry.gid)
 }
 
 fn how(kind: LayerKind) -> &'static str {

@@ -8,7 +8,9 @@ mod bundle_options;
 mod convert;
 mod copy;
 mod df;
+mod diff;
 mod exit;
+mod extract;
 mod fsck;
 mod hint;
 mod ask;
@@ -107,6 +109,7 @@ enum Command {
     Convert(convert::ConvertArgs),
     Copy(copy::CopyArgs),
     Df(df::DfArgs),
+    Diff(diff::DiffArgs),
     Fsck(fsck::FsckArgs),
     Fetch(fetch::FetchArgs),
     Attach(container::attach::AttachArgs),
@@ -114,6 +117,7 @@ enum Command {
     Container(container::prune::ContainerArgs),
     Exec(container::exec::ExecArgs),
     Export(container::export::ExportArgs),
+    Extract(Box<extract::ExtractArgs>),
     Logs(container::logs::LogsArgs),
     Port(container::port::PortArgs),
     Ps(container::ps::PsArgs),
@@ -231,6 +235,7 @@ fn run(cli: Cli) -> Result<ExitCode, BoxFault> {
         Command::Convert(args) => convert::run(args, &global),
         Command::Copy(args) => copy::run(args, &global),
         Command::Df(args) => df::run(args, &global),
+        Command::Diff(args) => diff::run(args, &global),
         Command::Fsck(args) => fsck::run(args, &global),
         Command::Fetch(args) => fetch::run(args, &global),
         Command::Attach(args) => container::attach::run(args, &global),
@@ -238,6 +243,7 @@ fn run(cli: Cli) -> Result<ExitCode, BoxFault> {
         Command::Container(args) => container::prune::run(args, &global),
         Command::Exec(args) => container::exec::run(args, &global),
         Command::Export(args) => container::export::run(args, &global),
+        Command::Extract(args) => extract::run(*args, &global),
         Command::Logs(args) => container::logs::run(args, &global),
         Command::Port(args) => container::port::run(args, &global),
         Command::Ps(args) => container::ps::run(args, &global),

@@ -30,6 +30,29 @@ pub fn line(text: impl AsRef<str>) -> Result<(), BoxFault> {
     print(format!("{}\n", text.as_ref()))
 }
 
+/// Has `give` write to standard output.
+pub fn stream(give: impl FnOnce(&mut dyn Write) -> Result<(), BoxFault>) -> Result<(), BoxFault> {
+    let mut out = Pipe(io::stdout().lock());
+    give(&mut out)?;
+    check(out.flush())
+}
+
+/// Standard output that ends the command when its reader goes away.
+struct Pipe<W>(W);
+
+impl<W: Write> Write for Pipe<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(BROKEN_PIPE),
+            result => result,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 fn check(result: io::Result<()>) -> Result<(), BoxFault> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(BROKEN_PIPE),

@@ -9,8 +9,10 @@ use clap::Args;
 use super::archive_options::ArchiveOptions;
 use super::{Global, UsageError};
 use crate::base::BoxFault;
+use crate::bundle::KnownBase;
 use crate::image::{Image, ImageSource, Platform};
-use crate::ops::save;
+use crate::ops::ledger::Ledger;
+use crate::ops::{base, save};
 
 /// Save images as one archive, or as a bundle
 ///
@@ -30,6 +32,9 @@ pub struct SaveArgs {
     /// Only images for this platform
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<Platform>,
+    /// Leave out what this site was sent before, and note that it was sent this: for sites that no inventory comes from
+    #[arg(long, value_name = "SITE")]
+    sent_to: Option<String>,
     #[command(flatten)]
     archive: ArchiveOptions,
 }
@@ -41,12 +46,25 @@ pub fn run(args: SaveArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         let text = "cowardly refusing to save to a terminal. Use the -o flag or redirect";
         return Err(UsageError(text.into()).into());
     }
+    if args.sent_to.is_some() && !args.archive.is_bundle(args.output.as_deref()) {
+        return Err(UsageError("--sent-to is for bundles: name the file .ferry".into()).into());
+    }
     let store = global.store()?;
     let selected = save::select(&store, &args.images, args.platform.as_ref(), &global.ctx)?;
     let (stored, names): (Vec<_>, Vec<_>) = selected.into_iter().unzip();
     let source = store.source(&stored, &global.ctx)?;
     let images: Vec<Image> =
         source.images().iter().cloned().zip(names).map(|(image, names)| Image { names, ..image }).collect();
-    args.archive.write(&source, &images, args.output.as_deref(), global.root.clone(), false, &global.ctx)?;
+    let ledger = args.sent_to.as_deref().map(|site| Ledger::open(&store, site)).transpose()?;
+    let more = |bases: &mut Vec<KnownBase>| {
+        bases.extend(ledger.as_ref().and_then(Ledger::base));
+        base::reach(bases, &store, &global.ctx)
+    };
+    let (to, spool) = (args.output.as_deref(), global.root.clone());
+    args.archive.write_against(&source, &images, to, spool, false, &more, &global.ctx)?;
+    if let Some(ledger) = ledger {
+        // After the bundle: what is noted and was not written would be missing on the far side.
+        ledger.record(&store, &images, &global.ctx)?;
+    }
     Ok(ExitCode::SUCCESS)
 }

@@ -41,6 +41,16 @@ pub struct AccessArgs {
 }
 
 impl AccessArgs {
+    /// What bases of thin bundles are opened with; when there are signers, they must be signed.
+    pub fn of_bases(identity: &[PathBuf], signers: Option<&Path>) -> Self {
+        Self {
+            identity: identity.to_vec(),
+            allowed_signers: signers.map(Path::to_owned),
+            require_signature: signers.is_some(),
+            ..Self::default()
+        }
+    }
+
     /// The policies that hold: the system's, and the one named.
     pub fn policies(&self) -> Result<Vec<Policy>, BoxFault> {
         let mut policies = Vec::new();

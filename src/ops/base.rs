@@ -8,9 +8,10 @@ use std::sync::{Arc, OnceLock};
 use crate::base::{AtPath, BoxFault, Ctx, caps};
 use crate::bundle::carry::{self, Access};
 use crate::bundle::index::{ID_LENGTH, INDEX_BYTES, ShortId};
+use crate::bundle::seal::SealError;
 use crate::bundle::volume::VolumeSet;
 use crate::bundle::{BaseContents, Inventory, KnownBase};
-use crate::image::DiffId;
+use crate::image::{ChainId, DiffId};
 use crate::store::Store;
 
 /// Opens what `--base` names: inventories, or bundles, which are opened with `access`.
@@ -23,30 +24,67 @@ fn open_one(path: &Path, access: &Access, threads: usize, ctx: &Ctx) -> Result<K
         let mut file = std::fs::File::open(path).at("open", path)?;
         let mut start = [0; 8];
         if file.read_exact_at(&mut start, 0).is_ok() && Inventory::recognises(&start) {
+            let origin = path.display().to_string();
+            access
+                .gates
+                .iter()
+                .filter(|gate| gate.required)
+                .try_for_each(|_| Err(SealError::NotSigned(origin.clone())))?;
             let bytes = caps::read_all(&mut file, INDEX_BYTES, "an inventory").at("read", path)?;
             return Ok(Inventory::parse(&bytes)?.as_base(*blake3::hash(&bytes).as_bytes()));
         }
     }
-    let set = VolumeSet::open(&[path.to_owned()])?;
-    let source = carry::open(set, access, ctx)?.source;
+    let unsealed = carry::unseal(VolumeSet::open(&[path.to_owned()])?, access, ctx)?;
+    let mut start = [0; 8];
+    if unsealed.stream.read_exact_at(&mut start, 0).is_ok() && Inventory::recognises(&start) {
+        let size = unsealed.stream.size();
+        if size > INDEX_BYTES {
+            return Err(crate::bundle::BundleError::malformed(unsealed.origin, "an inventory of over 1 GiB").into());
+        }
+        let mut bytes = vec![0; size as usize];
+        unsealed.stream.read_exact_at(&mut bytes, 0).at("read", path)?;
+        return Ok(Inventory::parse(&bytes)?.as_base(*blake3::hash(&bytes).as_bytes()));
+    }
+    let source = carry::open_unsealed(unsealed, access)?.source;
     KnownBase::of_bundle(Arc::new(source), threads, ctx)
 }
 
-/// What a store has.
-pub fn inventory(store: &Store, label: String, ctx: &Ctx) -> Result<Inventory, BoxFault> {
-    let layers: BTreeSet<DiffId> = store.diff_ids()?;
-    let mut inventory = Inventory { label, layers, ..Inventory::default() };
-    for diff_id in inventory.layers.clone() {
+/// Gives bases of which only IDs are known the contents that the store has, so that what changed is stored as the
+/// difference to it.
+pub fn reach(bases: &mut [KnownBase], store: &Store, ctx: &Ctx) -> Result<(), BoxFault> {
+    let mut bases: Vec<&mut KnownBase> = bases.iter_mut().filter(|base| base.is_out_of_reach()).collect();
+    if bases.is_empty() {
+        return Ok(());
+    }
+    let contents: Arc<dyn BaseContents> = Arc::new(StoreBase::new(store.clone()));
+    for (place, _) in store.layer_places()? {
         ctx.check()?;
-        for (id, ..) in store.contents(&diff_id)? {
-            inventory.add(&id);
+        let files = store.contents_at(place)?;
+        for base in &mut bases {
+            let known = files.iter().filter(|(id, ..)| base.has(id)).map(|(id, size, path)| (path.clone(), *id, *size));
+            let known: Vec<_> = known.collect();
+            base.reach(contents.clone(), known);
+        }
+    }
+    Ok(())
+}
+
+/// What a store has. With `pin` what is told of stays, under the inventory's label, until it is unpinned.
+pub fn inventory(store: &Store, label: String, pin: bool, ctx: &Ctx) -> Result<Inventory, BoxFault> {
+    let pinned = if pin { Some(store.pin(&label, ctx)?) } else { None };
+    let mut inventory = Inventory { label, ..Inventory::default() };
+    for (place, diff_id) in store.layer_places()? {
+        ctx.check()?;
+        // What came since is not pinned.
+        if pinned.as_ref().is_none_or(|pinned| pinned.contains(&diff_id)) && inventory.layers.insert(diff_id) {
+            store.contents_at(place)?.iter().for_each(|(id, ..)| inventory.add(id));
         }
     }
     Ok(inventory)
 }
 
 /// Where a content lies: a layer, the path there, its size.
-type Place = (DiffId, Box<[u8]>, u64);
+type Place = (ChainId, Box<[u8]>, u64);
 
 /// The contents of a store, by their IDs. The lists are read when the first is asked for.
 pub struct StoreBase {
@@ -62,16 +100,16 @@ impl StoreBase {
 
     fn places(&self) -> &(BTreeSet<DiffId>, HashMap<ShortId, Place>) {
         self.places.get_or_init(|| {
-            let layers = self.store.diff_ids().unwrap_or_default();
+            let layers = self.store.layer_places().unwrap_or_default();
             let mut places = HashMap::new();
-            for diff_id in &layers {
+            for (layer, _) in &layers {
                 // What cannot be read is not there: the bundle that needs it says so.
-                for (id, size, path) in self.store.contents(diff_id).unwrap_or_default() {
-                    let place = (*diff_id, Box::from(path), size);
+                for (id, size, path) in self.store.contents_at(*layer).unwrap_or_default() {
+                    let place = (*layer, Box::from(path), size);
                     places.entry(ShortId::of(&id, ID_LENGTH)).or_insert(place);
                 }
             }
-            (layers, places)
+            (layers.into_iter().map(|(_, diff_id)| diff_id).collect(), places)
         })
     }
 }
@@ -87,8 +125,8 @@ impl BaseContents for StoreBase {
 
     fn read_at(&self, id: &ShortId, offset: u64, buf: &mut [u8]) -> Result<(), BoxFault> {
         let absent = || crate::bundle::BundleError::Absent { what: "base content that was here".into() };
-        let (diff_id, path, _) = self.places().1.get(id).ok_or_else(absent)?;
-        let file = self.store.open_content(diff_id, path)?;
+        let (layer, path, _) = self.places().1.get(id).ok_or_else(absent)?;
+        let file = self.store.open_content_at(*layer, path)?;
         file.read_exact_at(buf, offset).at("read", String::from_utf8_lossy(path).as_ref())?;
         Ok(())
     }

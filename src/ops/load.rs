@@ -1,5 +1,6 @@
 //! `ferry load`: from an archive or a bundle into the store.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::base::StoreBase;
@@ -10,10 +11,18 @@ use crate::bundle::carry::Access;
 use crate::image::{Image, ImageSink, Reference};
 use crate::store::{LoadOptions, LoadReport, Store};
 
+/// Where images come from.
+pub enum From {
+    /// An archive or a bundle.
+    One(Input),
+    /// Volumes of one bundle.
+    Volumes(Vec<PathBuf>),
+}
+
 /// What is loaded and how.
 pub struct LoadRequest {
     /// From where.
-    pub input: Input,
+    pub input: From,
     /// How it is read.
     pub open: OpenOptions,
     /// What opens it, and what it must be to come in.
@@ -28,7 +37,10 @@ pub struct LoadRequest {
 pub fn load(store: &Store, mut request: LoadRequest, ctx: &Ctx) -> Result<LoadReport, BoxFault> {
     // A thin bundle is read with what the store has.
     request.access.base = Some(Arc::new(StoreBase::new(store.clone())));
-    let source = open::open(request.input, &request.open, &request.access, ctx)?;
+    let source = match request.input {
+        From::One(input) => open::open(input, &request.open, &request.access, ctx)?,
+        From::Volumes(paths) => open::open_volumes(&paths, &request.access, ctx)?,
+    };
     let mut images: Vec<Image> = source.images().to_vec();
     if let Some(name) = request.name {
         let [image] = &mut images[..] else {

@@ -49,6 +49,22 @@ pub fn open(input: Input, options: &OpenOptions, access: &Access, ctx: &Ctx) -> 
     }
 }
 
+/// Opens a bundle by several of its volumes, in any order.
+pub fn open_volumes(paths: &[PathBuf], access: &Access, ctx: &Ctx) -> Result<Box<dyn ImageSource>, BoxFault> {
+    Ok(Box::new(carry::open(VolumeSet::open(paths)?, access, ctx)?.source))
+}
+
+/// Whether a path is that of a bundle: a volume, the name of a set of volumes, or a directory that holds some.
+pub fn is_bundle(path: &Path) -> bool {
+    match path.metadata() {
+        Ok(meta) if meta.is_dir() => holds_volumes(path),
+        Ok(meta) if meta.is_file() => named_bundle(path) || begins_as_volume(path),
+        Ok(_) => false,
+        // The name of a set of numbered volumes need not be a file's.
+        Err(_) => named_bundle(path),
+    }
+}
+
 enum Recognised {
     Bundle(Box<VolumeSet>),
     Other(Input),
@@ -60,14 +76,7 @@ fn recognise(input: Input, spool: &Path, ctx: &Ctx) -> Result<Recognised, BoxFau
     match input {
         Input::Path(path) => {
             let meta = path.metadata();
-            let is_bundle = match &meta {
-                Ok(meta) if meta.is_dir() => holds_volumes(&path),
-                Ok(meta) if meta.is_file() => named_bundle(&path) || begins_as_volume(&path),
-                Ok(_) => false,
-                // The name of a set of numbered volumes need not be a file's.
-                Err(_) => named_bundle(&path),
-            };
-            if is_bundle {
+            if is_bundle(&path) {
                 return Ok(bundle(VolumeSet::open(&[path])?));
             }
             if meta.is_ok_and(|meta| meta.is_file() || meta.is_dir()) {

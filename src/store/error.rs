@@ -165,6 +165,9 @@ pub enum StoreError {
     /// A reference that cannot be stored under that name.
     #[error("{0}: not a name that an image can be given")]
     BadName(Box<Reference>),
+    /// A name that no pin or ledger can have.
+    #[error("{0}")]
+    Pin(String),
     /// Several images of one load claim the same name.
     #[error("{name} is given to two images: {one} and {other}")]
     NameTwice {
@@ -214,7 +217,7 @@ impl Fault for StoreError {
             Self::ContainerdStore(_) | Self::Driver { .. } | Self::Version { .. } | Self::Divided { .. } => {
                 Class::Unsupported
             }
-            Self::BadName(_) => Class::Usage,
+            Self::BadName(_) | Self::Pin(_) => Class::Usage,
             Self::TooManyLayers { .. } | Self::Contradiction { .. } => Class::Malformed,
         }
     }

@@ -153,6 +153,16 @@ impl Layout {
         self.ferry().join("contents/sha256")
     }
 
+    /// What is kept although no image needs it.
+    pub fn pins(&self) -> PathBuf {
+        self.ferry().join("pins")
+    }
+
+    /// What other sites were sent.
+    pub fn sites(&self) -> PathBuf {
+        self.ferry().join("sites")
+    }
+
     /// One layer's content list.
     pub fn content_list(&self, chain_id: &ChainId) -> PathBuf {
         self.contents().join(chain_id.0.hex())

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::containers;
 use super::error::StoreError;
 use super::layout::Layout;
-use super::{References, Store, files, imagedb, images, layerdb, originals};
+use super::{References, Store, files, imagedb, images, layerdb, originals, pins};
 use crate::base::{Ctx, Digest};
 use crate::image::{ChainId, DiffId, ImageConfig, ImageId, Reference};
 
@@ -268,7 +268,7 @@ fn single(names: &[Reference]) -> bool {
     tags <= 1 && repositories.len() == 1
 }
 
-/// The layers that images and containers need, with all below them.
+/// The layers that images, containers and pins need, with all below them.
 pub(super) fn needed_layers(layout: &Layout) -> Result<BTreeSet<ChainId>, StoreError> {
     let mut needed = BTreeSet::new();
     for id in imagedb::list(layout)? {
@@ -277,8 +277,9 @@ pub(super) fn needed_layers(layout: &Layout) -> Result<BTreeSet<ChainId>, StoreE
             needed.extend(config.chain_ids());
         }
     }
-    for mount in containers::mounts(layout)? {
-        let mut next = mount.parent;
+    let mounted = containers::mounts(layout)?.into_iter().filter_map(|mount| mount.parent);
+    for top in mounted.chain(pins::pinned(layout)?) {
+        let mut next = Some(top);
         while let Some(chain_id) = next {
             if !needed.insert(chain_id) {
                 break;

@@ -47,6 +47,28 @@ impl Store {
         self.packed(diff_id)?.open(path)
     }
 
+    /// The layers here: where each lies, and what it is.
+    pub fn layer_places(&self) -> Result<Vec<(ChainId, DiffId)>, StoreError> {
+        let mut all = Vec::new();
+        for chain_id in layerdb::list(&self.layout)? {
+            // A layer that cannot be read is no layer to build upon.
+            if let Ok(Some(record)) = layerdb::read(&self.layout, chain_id) {
+                all.push((chain_id, record.diff_id));
+            }
+        }
+        Ok(all)
+    }
+
+    /// [`Store::contents`] of a layer whose place is known.
+    pub fn contents_at(&self, place: ChainId) -> Result<Vec<(ContentId, u64, Vec<u8>)>, StoreError> {
+        Packed::of_store(&self.layout, place)?.contents()
+    }
+
+    /// [`Store::open_content`] of a layer whose place is known.
+    pub fn open_content_at(&self, place: ChainId, path: &[u8]) -> Result<File, StoreError> {
+        Packed::of_store(&self.layout, place)?.open(path)
+    }
+
     /// The diff IDs of all layers here.
     pub fn diff_ids(&self) -> Result<std::collections::BTreeSet<DiffId>, StoreError> {
         let mut all = std::collections::BTreeSet::new();

@@ -7,7 +7,7 @@
 
 mod attributes;
 mod displace;
-mod names;
+pub(crate) mod names;
 mod tree;
 mod writers;
 

@@ -37,7 +37,7 @@ pub(crate) fn clean(name: &[u8]) -> Result<Vec<u8>, LayerError> {
 }
 
 /// A clean path's directory (empty for the root) and its last component.
-pub(super) fn split(clean: &[u8]) -> (&[u8], &OsStr) {
+pub(crate) fn split(clean: &[u8]) -> (&[u8], &OsStr) {
     let at = clean.iter().rposition(|b| *b == b'/');
     let (parent, name) = at.map_or(([].as_slice(), clean), |at| (&clean[..at], &clean[at + 1..]));
     (parent, OsStr::from_bytes(name))
@@ -57,7 +57,7 @@ pub(super) fn key(clean: &[u8]) -> u128 {
 
 /// What a name means in a layer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Meaning<'a> {
+pub(crate) enum Meaning<'a> {
     /// A file of that name.
     File,
     /// The lower layers' file of this name is gone.
@@ -69,7 +69,7 @@ pub(super) enum Meaning<'a> {
 }
 
 /// Reads the AUFS whiteout convention (OCI image specification, "Whiteouts").
-pub(super) fn meaning(name: &OsStr) -> Meaning<'_> {
+pub(crate) fn meaning(name: &OsStr) -> Meaning<'_> {
     match name.as_bytes() {
         b".wh..wh..opq" => Meaning::Opaque,
         bytes if bytes.starts_with(b".wh..wh.") => Meaning::Nothing,

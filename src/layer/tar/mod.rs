@@ -93,15 +93,26 @@ pub struct Whole {
 
 /// Reads a stream to its end and hands all of it to `handler`.
 pub fn read(stream: &mut dyn Read, handler: &mut dyn Handler) -> Result<Whole, BoxFault> {
-    let mut input = Input::new(stream);
+    let mut input = Input::new(stream, Some(Hasher::new()));
+    hand_on(&mut input, handler)?;
+    let size = input.offset;
+    Ok(Whole { digest: input.hasher.unwrap_or_default().finish(), size })
+}
+
+/// The same for a stream whose digest nobody asks for.
+pub fn scan(stream: &mut dyn Read, handler: &mut dyn Handler) -> Result<(), BoxFault> {
+    hand_on(&mut Input::new(stream, None), handler)
+}
+
+fn hand_on(input: &mut Input<'_>, handler: &mut dyn Handler) -> Result<(), BoxFault> {
     let mut entries = 0_u64;
-    while let Some((entry, sparse_in_data)) = next_entry(&mut input, handler)? {
+    while let Some((entry, sparse_in_data)) = next_entry(input, handler)? {
         entries += 1;
         if entries > caps::LAYER_ENTRIES {
             return Err(TarError::TooMany(caps::LAYER_ENTRIES).into());
         }
         let stored = entry.stored;
-        let entry = if sparse_in_data { sparse::read_map_in_data(entry, &mut input, handler)? } else { entry };
+        let entry = if sparse_in_data { sparse::read_map_in_data(entry, input, handler)? } else { entry };
         let left = entry.stored;
         handler.entry(entry, input.offset)?;
         input.pass(left, &mut |bytes| handler.data(bytes))?;
@@ -111,8 +122,7 @@ pub fn read(stream: &mut dyn Read, handler: &mut dyn Handler) -> Result<Whole, B
         input.pass_if_there(padding, &mut |bytes| handler.raw(bytes))?;
     }
     input.pass_if_there(u64::MAX, &mut |bytes| handler.raw(bytes))?;
-    let (digest, size) = input.finish();
-    Ok(Whole { digest, size })
+    Ok(())
 }
 
 /// Reads headers up to the one that an entry's data follows. `None` at the end of the archive. The flag says that the
@@ -162,7 +172,7 @@ fn next_entry(input: &mut Input<'_>, handler: &mut dyn Handler) -> Result<Option
     }
 }
 
-/// The stream, hashed as it is read.
+/// The stream, hashed as it is read when there is a hasher.
 pub(crate) struct Input<'a> {
     stream: &'a mut dyn Read,
     buffer: Vec<u8>,
@@ -170,7 +180,7 @@ pub(crate) struct Input<'a> {
     end: usize,
     /// Bytes handed on so far.
     pub(crate) offset: u64,
-    hasher: Hasher,
+    hasher: Option<Hasher>,
     over: bool,
 }
 
@@ -179,9 +189,9 @@ type Sink<'s> = dyn FnMut(&[u8]) -> Result<(), BoxFault> + 's;
 impl<'a> Input<'a> {
     const BUFFER: usize = 256 << 10;
 
-    fn new(stream: &'a mut dyn Read) -> Self {
+    fn new(stream: &'a mut dyn Read, hasher: Option<Hasher>) -> Self {
         let buffer = vec![0; Self::BUFFER];
-        Self { stream, buffer, start: 0, end: 0, offset: 0, hasher: Hasher::new(), over: false }
+        Self { stream, buffer, start: 0, end: 0, offset: 0, hasher, over: false }
     }
 
     /// Makes sure that something is in the buffer, unless the stream is over.
@@ -202,7 +212,9 @@ impl<'a> Input<'a> {
                 Err(source) => return Err(TarError::Read { offset: self.offset + self.end as u64, source }),
             }
         }
-        self.hasher.update(&self.buffer[..self.end]);
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&self.buffer[..self.end]);
+        }
         Ok(())
     }
 
@@ -246,9 +258,5 @@ impl<'a> Input<'a> {
             length -= n as u64;
         }
         Ok(length)
-    }
-
-    fn finish(self) -> (Digest, u64) {
-        (self.hasher.finish(), self.offset)
     }
 }

@@ -1,0 +1,132 @@
+//! `ferry extract`.
+
+use std::fs::File;
+use std::io::{BufWriter, IsTerminal, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::archive_options::ArchiveOptions;
+use super::trust::AccessArgs;
+use super::{Global, UsageError, output};
+use crate::base::durable::AtomicFile;
+use crate::base::{AtPath, BoxFault};
+use crate::bundle::BundleSource;
+use crate::bundle::carry::{self, Access};
+use crate::bundle::volume::VolumeSet;
+use crate::ops::base::StoreBase;
+use crate::ops::extract;
+
+/// Take one image, layer or file out of a bundle
+///
+/// Only what is asked for is read and decompressed. --image alone writes an archive or another bundle, --layer a tar, or
+/// the blob as its registry has it when the layer is named by that digest, --file a file's bytes.
+#[derive(Debug, Args)]
+pub struct ExtractArgs {
+    /// A bundle: its directory, any of its volumes, or several
+    #[arg(required = true, value_name = "BUNDLE")]
+    paths: Vec<PathBuf>,
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// The image, by name or ID
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<String>,
+    /// The layer, by diff ID or registry digest
+    #[arg(long, value_name = "DIGEST", conflicts_with = "image")]
+    layer: Option<String>,
+    /// The file in that image, or in that layer; links are followed
+    #[arg(long, value_name = "PATH")]
+    file: Option<String>,
+    /// Mend a damaged bundle while it is read, as far as its parity goes
+    #[arg(long)]
+    repair: bool,
+    /// Where frames are kept while they are read [default: the system's directory for temporary files]
+    #[arg(long, value_name = "DIR")]
+    spool_dir: Option<PathBuf>,
+    #[command(flatten)]
+    access: AccessArgs,
+    #[command(flatten)]
+    archive: ArchiveOptions,
+}
+
+/// Extracts.
+pub fn run(args: ExtractArgs, global: &Global) -> Result<ExitCode, BoxFault> {
+    let to = args.output.as_deref();
+    args.archive.check(to)?;
+    if args.image.is_none() && args.layer.is_none() && args.file.is_none() {
+        return Err(UsageError("say what to extract: --image, --layer or --file".into()).into());
+    }
+    if to.is_none() && args.file.is_none() && std::io::stdout().is_terminal() {
+        return Err(UsageError("refusing to write to a terminal: use -o FILE or redirect".into()).into());
+    }
+    let spool = args.spool_dir.unwrap_or_else(std::env::temp_dir);
+    let access = args.access.access(true, args.repair, spool.clone())?;
+    let source = open(&args.paths, access, global)?;
+    if let Some(path) = &args.file {
+        let (layers, place) = match &args.layer {
+            Some(wanted) => {
+                let (layer, _) = extract::layer(&source, wanted)?;
+                (vec![layer.diff_id], format!("layer {wanted}"))
+            }
+            None => {
+                let image = extract::image(&source, args.image.as_deref())?;
+                let place = image.names.first().map_or_else(|| image.config.id().to_string(), ToString::to_string);
+                (image.config.diff_ids().to_vec(), place)
+            }
+        };
+        let found = extract::find(&source, &layers, path, &place)?;
+        // What a file may do beyond being run is for the image it belongs to.
+        let mode = found.1.entry.mode & 0o777;
+        return write(to, mode, |out| extract::write_file(&source, &found, out));
+    }
+    if let Some(wanted) = &args.layer {
+        let (layer, form) = extract::layer(&source, wanted)?;
+        return write(to, 0o644, |out| extract::write_layer(&source, &layer, form, out));
+    }
+    let image = extract::image(&source, args.image.as_deref())?;
+    args.archive.write(&source, &[image], to, spool, true, &global.ctx)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Opens a bundle; a thin one with what the store has, if that is all it needs.
+fn open(paths: &[PathBuf], mut access: Access, global: &Global) -> Result<BundleSource, BoxFault> {
+    let source = carry::open(VolumeSet::open(paths)?, &access, &global.ctx)?.source;
+    if !source.bundle().index().is_thin() {
+        return Ok(source);
+    }
+    access.base = Some(Arc::new(StoreBase::new(global.store()?)));
+    match carry::open(VolumeSet::open(paths)?, &access, &global.ctx) {
+        Ok(opened) => Ok(opened.source),
+        // What is in the bundle itself can be had all the same.
+        Err(_) => Ok(source),
+    }
+}
+
+/// Writes to a file, which has its name when it is whole, or to standard output.
+fn write(
+    to: Option<&Path>,
+    mode: u32,
+    give: impl FnOnce(&mut dyn Write) -> Result<(), BoxFault>,
+) -> Result<ExitCode, BoxFault> {
+    match to {
+        None => output::stream(give)?,
+        Some(path) if path.metadata().is_ok_and(|meta| !meta.is_file()) => {
+            let mut file = File::options().write(true).open(path).at("open", path)?;
+            give(&mut file)?;
+        }
+        Some(path) => {
+            let file = AtomicFile::create(path, 0o600)?;
+            let mut out = BufWriter::with_capacity(1 << 20, file.file());
+            give(&mut out)?;
+            out.flush().at("write", path)?;
+            drop(out);
+            file.file().set_permissions(std::fs::Permissions::from_mode(mode)).at("change the mode of", path)?;
+            file.commit()?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
