@@ -8,21 +8,23 @@ use serde_json::{Value, json};
 
 use super::render::human;
 use super::trust::AccessArgs;
-use super::{Global, UsageError, output};
+use super::{Global, output};
 use crate::base::BoxFault;
 use crate::bundle::BundleSource;
 use crate::bundle::carry::{self, Access};
 use crate::bundle::volume::VolumeSet;
 use crate::ops::bundle_diff::{self, Change, Difference};
 
-/// Show what the second of two bundles has that the first has not, and what is gone
+/// Show what a container changed, or what the second of two bundles has that the first has not
 ///
-/// Images by name, layers, and files with how many bytes come and go. Times do not count: a rebuilt layer whose files are
+/// Of a container: A is added, C changed, D deleted, compared with its image.
+///
+/// Of bundles: images by name, layers, and files with how many bytes come and go. Times do not count: a rebuilt layer whose files are
 /// the same has no changed files. Only the indexes and recipes of the bundles are read. A is added, C changed, D deleted.
 #[derive(Debug, Args)]
 pub struct DiffArgs {
-    /// A bundle: its directory, any of its volumes, or the name it was written with
-    #[arg(value_name = "A.ferry")]
+    /// A container; or a bundle: its directory, any of its volumes, or the name it was written with
+    #[arg(value_name = "CONTAINER|A.ferry")]
     before: PathBuf,
     /// Another
     #[arg(value_name = "B.ferry")]
@@ -48,9 +50,7 @@ enum Format {
 
 /// Compares.
 pub fn run(args: DiffArgs, global: &Global) -> Result<ExitCode, BoxFault> {
-    let Some(after) = &args.after else {
-        return Err(UsageError("give two bundles to compare".into()).into());
-    };
+    let Some(after) = &args.after else { return super::container::diff::show(&args.before.to_string_lossy(), global) };
     let access = args.access.access(true, false, std::env::temp_dir())?;
     let (before, after) = (open(&args.before, &access, global)?, open(after, &access, global)?);
     let difference = bundle_diff::diff(&before, &after, &global.ctx)?;

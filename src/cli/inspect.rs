@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::render::template::Template;
 use super::trust::AccessArgs;
@@ -16,6 +16,8 @@ use crate::bundle::volume::VolumeSet;
 use crate::ops::describe::{self, Carried};
 use crate::ops::{inspect, open};
 use crate::runtime;
+use crate::runtime::container::Containers;
+use crate::store::Store;
 
 /// Show all there is to know about containers, images and bundles
 ///
@@ -28,8 +30,28 @@ pub struct InspectArgs {
     /// Format the output with a Go template, or as `json`
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<String>,
+    /// Show a container's sizes as well: SizeRw and SizeRootFs
+    #[arg(short, long)]
+    size: bool,
+    /// Only things of this kind
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<Kind>,
     #[command(flatten)]
     access: AccessArgs,
+}
+
+/// What there is to be inspected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    Container,
+    Image,
+    Network,
+    Volume,
+}
+
+/// `ferry container inspect`.
+pub fn containers_only(args: InspectArgs, global: &Global) -> Result<ExitCode, BoxFault> {
+    run(InspectArgs { kind: Some(Kind::Container), ..args }, global)
 }
 
 /// Shows what is there, then tells what is not.
@@ -43,16 +65,7 @@ pub fn run(args: InspectArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let mut documents = Vec::new();
     let mut code = ExitCode::SUCCESS;
     for name in &args.names {
-        // As docker: a container of the name comes before an image.
-        let document = match containers.find(name) {
-            Ok(dir) => runtime::inspect::document(&global.root, &dir).map_err(BoxFault::from),
-            Err(_) => match store.resolve(name) {
-                Ok(image) => inspect::image(&store, &image),
-                Err(_) if open::is_bundle(Path::new(name)) => bundle(Path::new(name), &args.access, global),
-                Err(error) => Err(error.into()),
-            },
-        };
-        match document {
+        match find(name, &args, &store, &containers, global) {
             Ok(document) => documents.push(document),
             Err(fault) => code = exit::report(&*fault),
         }
@@ -83,6 +96,59 @@ fn bundle(path: &Path, access: &AccessArgs, global: &Global) -> Result<Value, Bo
     let opened = carry::open(set, &access.access(true, false, std::env::temp_dir())?, &global.ctx)?;
     carried.signed_by = opened.signed_by;
     describe::describe(&opened.source, &carried)
+}
+
+/// As docker: a container of the name comes before an image, that before a network, that before a volume. What is told
+/// when there is none is told of containers and images.
+fn find(
+    name: &str,
+    args: &InspectArgs,
+    store: &Store,
+    containers: &Containers,
+    global: &Global,
+) -> Result<Value, BoxFault> {
+    let may = |kind| args.kind.is_none_or(|only| only == kind);
+    let mut failure = None;
+    if may(Kind::Container) {
+        match containers.find(name) {
+            Ok(dir) => {
+                let mut document = runtime::inspect::document(&global.root, &dir)?;
+                if args.size {
+                    let own = container::prune::size(global, &dir);
+                    let image = dir.container()?.image;
+                    let below = store.image(&image).map_or(0, |image| image.size);
+                    document["SizeRw"] = json!(own);
+                    document["SizeRootFs"] = json!(own.saturating_add(below));
+                }
+                return Ok(document);
+            }
+            Err(error) => failure = Some(BoxFault::from(error)),
+        }
+    }
+    if may(Kind::Image) {
+        match store.resolve(name) {
+            Ok(image) => return inspect::image(store, &image),
+            Err(error) => failure = Some(error.into()),
+        }
+    }
+    if args.kind.is_none() && open::is_bundle(Path::new(name)) {
+        return bundle(Path::new(name), &args.access, global);
+    }
+    if may(Kind::Network) {
+        match super::network::named(name, global) {
+            Ok(document) => return Ok(document),
+            Err(error) if args.kind.is_some() => failure = Some(error.into()),
+            Err(_) => {}
+        }
+    }
+    if may(Kind::Volume) {
+        match runtime::volumes::find(&global.root, name) {
+            Ok(volume) => return Ok(super::volume::document(&volume)),
+            Err(error) if args.kind.is_some() => failure = Some(error.into()),
+            Err(_) => {}
+        }
+    }
+    Err(failure.unwrap_or_else(|| runtime::RuntimeError::NoSuchContainer(name.to_owned()).into()))
 }
 
 /// JSON with four spaces, as docker indents.

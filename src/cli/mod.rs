@@ -27,6 +27,7 @@ mod load;
 mod ls;
 mod man;
 mod media;
+mod moment;
 mod network;
 mod output;
 mod parse;
@@ -36,12 +37,15 @@ mod remote;
 mod render;
 mod repair;
 mod rmi;
+mod rootless;
 mod save;
 mod send;
+mod system;
 mod tag;
 mod trust;
 mod verify;
 mod version;
+mod volume;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -114,7 +118,9 @@ enum Command {
     Fetch(fetch::FetchArgs),
     Attach(container::attach::AttachArgs),
     Commit(container::commit::CommitArgs),
-    Container(container::prune::ContainerArgs),
+    Container(container::group::ContainerArgs),
+    Cp(container::cp::CpArgs),
+    Events(container::events::EventsArgs),
     Exec(container::exec::ExecArgs),
     Export(container::export::ExportArgs),
     Extract(Box<extract::ExtractArgs>),
@@ -130,7 +136,9 @@ enum Command {
     Rm(container::rm::RmArgs),
     Run(Box<container::run::RunArgs>),
     Start(container::start::StartArgs),
+    Stats(container::stats::StatsArgs),
     Stop(container::stop::StopArgs),
+    System(system::SystemArgs),
     Unpause(container::pause::UnpauseArgs),
     Update(container::update::UpdateArgs),
     Wait(container::wait::WaitArgs),
@@ -153,6 +161,7 @@ enum Command {
     Ls(ls::LsArgs),
     Verify(verify::VerifyArgs),
     Version(version::VersionArgs),
+    Volume(volume::VolumeArgs),
 }
 
 /// What every command is given beside its own arguments.
@@ -219,6 +228,9 @@ fn store_options() -> store::Options {
 
 /// The system's state directory for root, the user's data directory otherwise.
 fn default_root() -> PathBuf {
+    if let Some(root) = std::env::var_os("FERRY_ROOT").filter(|root| !root.is_empty()) {
+        return PathBuf::from(root);
+    }
     if rustix::process::geteuid().is_root() {
         return PathBuf::from("/var/lib/ferry");
     }
@@ -240,7 +252,9 @@ fn run(cli: Cli) -> Result<ExitCode, BoxFault> {
         Command::Fetch(args) => fetch::run(args, &global),
         Command::Attach(args) => container::attach::run(args, &global),
         Command::Commit(args) => container::commit::run(args, &global),
-        Command::Container(args) => container::prune::run(args, &global),
+        Command::Container(args) => container::group::run(args, &global),
+        Command::Cp(args) => container::cp::run(args, &global),
+        Command::Events(args) => container::events::run(args, &global),
         Command::Exec(args) => container::exec::run(args, &global),
         Command::Export(args) => container::export::run(args, &global),
         Command::Extract(args) => extract::run(*args, &global),
@@ -256,6 +270,8 @@ fn run(cli: Cli) -> Result<ExitCode, BoxFault> {
         Command::Rm(args) => container::rm::run(args, &global),
         Command::Run(args) => container::run::run(*args, &global),
         Command::Start(args) => container::start::run(args, &global),
+        Command::Stats(args) => container::stats::run(args, &global),
+        Command::System(args) => system::run(args, &global),
         Command::Stop(args) => container::stop::run(args, &global),
         Command::Unpause(args) => container::pause::unpause(args, &global),
         Command::Update(args) => container::update::run(args, &global),
@@ -279,6 +295,7 @@ fn run(cli: Cli) -> Result<ExitCode, BoxFault> {
         Command::Ls(args) => ls::run(args, &global),
         Command::Verify(args) => verify::run(args, &global),
         Command::Version(args) => version::run(args, &global),
+        Command::Volume(args) => volume::run(args, &global),
     }
 }
 
@@ -290,7 +307,16 @@ pub fn main() -> ExitCode {
     }
     match std::env::args_os().next() {
         Some(name) if name == crate::runtime::net::helper::ARG0 => crate::runtime::net::helper::main().into(),
-        _ => main_with(std::env::args_os()),
+        Some(name) if name == crate::runtime::spec::INIT_PATH => {
+            let code = crate::runtime::init::reaper::main(std::env::args_os().skip(1).collect());
+            ExitCode::from((code & 0xff) as u8)
+        }
+        _ => {
+            if let Some(why) = rootless::enter(&default_root()) {
+                eprintln!("ferry: warning: {why}");
+            }
+            main_with(std::env::args_os())
+        }
     }
 }
 

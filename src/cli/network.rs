@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::container::containers;
 use super::inspect::pretty;
 use super::render::human;
 use super::render::list::{Column, Layout};
@@ -14,8 +15,9 @@ use super::render::template::Template;
 use super::{Global, exit, output};
 use crate::base::{BoxFault, Digest};
 use crate::runtime::container::Containers;
-use crate::runtime::net::{DEFAULT, NetError, Network, NetworkSettings, Networks, Subnet};
+use crate::runtime::net::{DEFAULT, EndpointRequest, NetError, Network, NetworkSettings, Networks, Subnet};
 use crate::runtime::network::networks;
+use crate::runtime::{self, RuntimeError};
 
 /// Manage networks
 #[derive(Debug, Args)]
@@ -26,7 +28,9 @@ pub struct NetworkArgs {
 
 #[derive(Debug, Subcommand)]
 enum NetworkCommand {
+    Connect(ConnectArgs),
     Create(CreateArgs),
+    Disconnect(DisconnectArgs),
     Inspect(InspectArgs),
     #[command(visible_alias = "list")]
     Ls(LsArgs),
@@ -61,6 +65,33 @@ struct CreateArgs {
     /// Set a driver option: com.docker.network.driver.mtu=BYTES
     #[arg(short, long, value_name = "KEY=VALUE")]
     opt: Vec<String>,
+}
+
+/// Connect a container to a network, also while it runs
+#[derive(Debug, Args)]
+struct ConnectArgs {
+    /// More names it is known by there
+    #[arg(long, value_name = "NAME")]
+    alias: Vec<String>,
+    /// The address it gets
+    #[arg(long, value_name = "ADDRESS")]
+    ip: Option<Ipv4Addr>,
+    /// A name or an ID
+    network: String,
+    /// A name or an ID
+    container: String,
+}
+
+/// Disconnect a container from a network, also while it runs
+#[derive(Debug, Args)]
+struct DisconnectArgs {
+    /// Also when the container is not there any more
+    #[arg(short, long)]
+    force: bool,
+    /// A name or an ID
+    network: String,
+    /// A name or an ID
+    container: String,
 }
 
 /// Show all there is to know about networks
@@ -111,7 +142,9 @@ struct RmArgs {
 pub fn run(args: NetworkArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let networks = networks(&global.root);
     match args.command {
+        NetworkCommand::Connect(args) => connect(args, global),
         NetworkCommand::Create(args) => create(args, &networks),
+        NetworkCommand::Disconnect(args) => disconnect(&args, global),
         NetworkCommand::Inspect(args) => inspect(&args, &networks, &Containers::new(&global.root)),
         NetworkCommand::Ls(args) => ls(&args, &networks),
         NetworkCommand::Prune(args) => prune(&args, &networks),
@@ -138,6 +171,25 @@ fn create(args: CreateArgs, networks: &Networks) -> Result<ExitCode, BoxFault> {
     };
     output::line(networks.create(&args.name, &settings)?.id)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn connect(args: ConnectArgs, global: &Global) -> Result<ExitCode, BoxFault> {
+    let dir = containers(global).find(&args.container)?;
+    let endpoint = EndpointRequest { ip: args.ip, aliases: args.alias, ..EndpointRequest::default() };
+    runtime::connect::connect(&global.root, &dir, &args.network, endpoint)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn disconnect(args: &DisconnectArgs, global: &Global) -> Result<ExitCode, BoxFault> {
+    let all = containers(global);
+    match all.find(&args.container) {
+        // What a container that is gone left in its networks is taken down by whatever command comes next: by this one.
+        Err(RuntimeError::NoSuchContainer(_)) if args.force => Ok(ExitCode::SUCCESS),
+        found => {
+            runtime::connect::disconnect(&global.root, &found?, &args.network)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
 }
 
 /// The networks that are no bridges, with IDs as constant as they are.
@@ -193,11 +245,7 @@ fn inspect(args: &InspectArgs, networks: &Networks, containers: &Containers) -> 
     let mut documents = Vec::new();
     let mut code = ExitCode::SUCCESS;
     for name in &args.networks {
-        let document = match fixed(name) {
-            Some(document) => Ok(document),
-            None => networks.get(name).and_then(|network| document(&network, networks, containers)),
-        };
-        match document {
+        match one(name, networks, containers) {
             Ok(document) => documents.push(document),
             Err(error) => code = exit::report(&error),
         }
@@ -212,6 +260,18 @@ fn inspect(args: &InspectArgs, networks: &Networks, containers: &Containers) -> 
         }
     }
     Ok(code)
+}
+
+fn one(name: &str, networks: &Networks, containers: &Containers) -> Result<Value, NetError> {
+    match fixed(name) {
+        Some(document) => Ok(document),
+        None => networks.get(name).and_then(|network| document(&network, networks, containers)),
+    }
+}
+
+/// The network of a name, for `ferry inspect`.
+pub fn named(name: &str, global: &Global) -> Result<Value, NetError> {
+    one(name, &networks(&global.root), &Containers::new(&global.root))
 }
 
 /// Docker's description of a network.

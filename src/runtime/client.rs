@@ -26,12 +26,22 @@ pub fn start_monitor(store_root: &Path, dir: &ContainerDir) -> Result<UnixStream
 
 /// Runs the sealed binary with a socket as its standard input; gives the other end.
 pub fn spawn(other: &Path, args: &[&std::ffi::OsStr]) -> Result<UnixStream, RuntimeError> {
+    let (command, sealed) = sealed::command(other)?;
+    let ours = start(command, args)?;
+    drop(sealed);
+    Ok(ours)
+}
+
+/// The same from a process that runs the sealed binary itself.
+pub fn spawn_sealed(args: &[&std::ffi::OsStr]) -> Result<UnixStream, RuntimeError> {
+    start(std::process::Command::new("/proc/self/exe"), args)
+}
+
+fn start(mut command: std::process::Command, args: &[&std::ffi::OsStr]) -> Result<UnixStream, RuntimeError> {
     let (ours, theirs) = UnixStream::pair().trying("make a socket")?;
-    let (mut command, sealed) = sealed::command(other)?;
     command.args(args).stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).stderr(Stdio::null());
     // Standard error stays for a panic or the loader to speak; nothing else writes to it.
-    let status = command.status().trying("start the monitor")?;
-    drop(sealed);
+    let status = command.status().trying("start ferry beside the container")?;
     // The process that was started only made the one that stays; what went wrong is said through the socket.
     let _ = status;
     Ok(ours)

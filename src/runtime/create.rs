@@ -7,7 +7,8 @@ use std::path::{Component, Path};
 use super::container::config::MountRequest;
 use super::container::{Config, Container, ContainerDir, Containers, HostConfig, MountPoint, State};
 use super::error::RuntimeError;
-use super::{capability, events, remove, signals, spec, volumes};
+use super::net::EndpointRequest;
+use super::{capability, events, remove, signals, skeleton, spec, volumes};
 use crate::base::Ctx;
 use crate::image::config::RunConfig;
 use crate::store::{Store, StoredImage};
@@ -29,6 +30,8 @@ pub struct Request {
     pub volumes: Vec<String>,
     /// `--volumes-from` as typed: `CONTAINER[:OPTIONS]`.
     pub volumes_from: Vec<String>,
+    /// What is asked for in each bridge network.
+    pub endpoints: BTreeMap<String, EndpointRequest>,
 }
 
 /// A container ID: 64 random hex digits.
@@ -68,7 +71,8 @@ fn finish(
 ) -> Result<(), RuntimeError> {
     container.mounts = mounts(store.root(), container, request)?;
     let other = |error: crate::store::StoreError| RuntimeError::Other(error.into());
-    store.create_rw_layer(dir.id(), &container.image, ctx).map_err(other)?;
+    let layer = store.create_rw_layer(dir.id(), &container.image, ctx).map_err(other)?;
+    skeleton::fill(&layer, store.options().userxattr)?;
     if container.host_config.auto_remove {
         dir.write_passing_state(&State::default())?;
     }
@@ -165,6 +169,7 @@ fn describe(id: &str, image: &StoredImage, request: &Request) -> Result<Containe
         config,
         host_config: host,
         mounts: Vec::new(),
+        endpoints: request.endpoints.clone(),
     })
 }
 
@@ -202,6 +207,9 @@ fn check(container: &Container) -> Result<(), RuntimeError> {
     spec::security(&list(&host.security_opt))?;
     spec::resources(host)?;
     super::network::request(container)?;
+    for path in host.tmpfs.iter().flatten().map(|(path, _)| path) {
+        clean_path(path)?;
+    }
     let policy = &host.restart_policy;
     if !matches!(policy.name.as_str(), "" | "no" | "always" | "unless-stopped" | "on-failure") {
         return Err(RuntimeError::usage(format!("invalid restart policy {:?}", policy.name)));
@@ -232,7 +240,7 @@ fn check(container: &Container) -> Result<(), RuntimeError> {
 }
 
 /// Cleans a path of the container as Go's `filepath.Clean` does; it must be absolute.
-fn clean(path: &str) -> Result<String, RuntimeError> {
+fn clean_path(path: &str) -> Result<String, RuntimeError> {
     let bad = || RuntimeError::usage(format!("invalid mount path {path:?}: it must be absolute"));
     let mut parts: Vec<&str> = Vec::new();
     if !path.starts_with('/') || path.contains('\0') {
@@ -276,19 +284,18 @@ fn mounts(store_root: &Path, container: &Container, request: &Request) -> Result
     }
     let is_tmpfs = |path: &str| {
         let host = &container.host_config;
-        let by_flag = host.tmpfs.iter().flatten().any(|(at, _)| clean(at).is_ok_and(|at| at == path));
-        by_flag || host.mounts.iter().flatten().any(|m| m.kind == "tmpfs" && clean(&m.target).is_ok_and(|t| t == path))
+        let by_flag = host.tmpfs.iter().flatten().any(|(at, _)| clean_path(at).is_ok_and(|at| at == path));
+        by_flag
+            || host.mounts.iter().flatten().any(|m| m.kind == "tmpfs" && clean_path(&m.target).is_ok_and(|t| t == path))
     };
     for declared in container.config.volumes.iter().flatten().map(|(path, _)| path) {
-        let destination = clean(declared)?;
+        let destination = clean_path(declared)?;
         if is_tmpfs(&destination) {
             continue;
         }
         // A mount of the user's takes the place.
         if !taken(&all, &destination) {
-            let mut mount = named_volume(store_root, &random_id()?, &destination)?;
-            mount.anonymous = true;
-            all.push(mount);
+            all.push(anonymous_volume(store_root, &destination)?);
         }
     }
     Ok(all)
@@ -306,8 +313,17 @@ fn no_duplicate(all: &[MountPoint], mount: &MountPoint) -> Result<(), RuntimeErr
 }
 
 fn named_volume(store_root: &Path, name: &str, destination: &str) -> Result<MountPoint, RuntimeError> {
-    let source = volumes::ensure(store_root, name)?;
+    volume(store_root, name, destination, false)
+}
+
+fn anonymous_volume(store_root: &Path, destination: &str) -> Result<MountPoint, RuntimeError> {
+    volume(store_root, &random_id()?, destination, true)
+}
+
+fn volume(store_root: &Path, name: &str, destination: &str, anonymous: bool) -> Result<MountPoint, RuntimeError> {
+    let source = volumes::ensure(store_root, name, anonymous)?;
     Ok(MountPoint {
+        anonymous,
         kind: "volume".into(),
         name: name.into(),
         source: source.to_string_lossy().into_owned(),
@@ -331,13 +347,9 @@ fn parse_volume(store_root: &Path, text: &str) -> Result<MountPoint, RuntimeErro
         [source, destination, options] => (Some(source), destination, options),
         _ => return Err(bad("too many colons")),
     };
-    let destination = clean(destination)?;
+    let destination = clean_path(destination)?;
     let mut mount = match source {
-        None => {
-            let mut mount = named_volume(store_root, &random_id()?, &destination)?;
-            mount.anonymous = true;
-            mount
-        }
+        None => anonymous_volume(store_root, &destination)?,
         Some("") => return Err(bad("the source is empty")),
         Some(source) if source.starts_with('/') => {
             // Docker makes a missing directory of the host for -v (and not for --mount).
@@ -376,7 +388,7 @@ fn bind(source: &str, destination: &str) -> MountPoint {
 
 /// `--mount`; a tmpfs is no mount point of docker's.
 fn resolve_request(store_root: &Path, wanted: &MountRequest) -> Result<Option<MountPoint>, RuntimeError> {
-    let destination = clean(&wanted.target)?;
+    let destination = clean_path(&wanted.target)?;
     let mut mount = match wanted.kind.as_str() {
         "tmpfs" => return Ok(None),
         "bind" => {
@@ -392,11 +404,7 @@ fn resolve_request(store_root: &Path, wanted: &MountRequest) -> Result<Option<Mo
             }
             mount
         }
-        "volume" if wanted.source.is_empty() => {
-            let mut mount = named_volume(store_root, &random_id()?, &destination)?;
-            mount.anonymous = true;
-            mount
-        }
+        "volume" if wanted.source.is_empty() => anonymous_volume(store_root, &destination)?,
         "volume" => named_volume(store_root, &wanted.source, &destination)?,
         other => return Err(RuntimeError::usage(format!("mount type {other:?} is not supported"))),
     };

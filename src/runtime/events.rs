@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -28,19 +29,33 @@ pub fn record(store_root: &Path, container: &Container, action: &str, more: &[(&
     for (key, value) in more {
         attributes[*key] = json!(value);
     }
+    let mut event = event("container", action, &container.id, &attributes);
+    // What docker had before other things had events as well.
+    event["status"] = json!(action);
+    event["id"] = json!(container.id);
+    event["from"] = json!(container.config.image);
+    let _ = append(&path(store_root), &event);
+}
+
+/// Notes an event of something that is no container.
+pub fn record_of(store_root: &Path, kind: &str, action: &str, id: &str, attributes: &[(&str, &str)]) {
+    let mut all = json!({});
+    for (key, value) in attributes {
+        all[*key] = json!(value);
+    }
+    let _ = append(&path(store_root), &event(kind, action, id, &all));
+}
+
+fn event(kind: &str, action: &str, id: &str, attributes: &Value) -> Value {
     let now = jiff::Timestamp::now();
-    let event = json!({
-        "status": action,
-        "id": container.id,
-        "from": container.config.image,
-        "Type": "container",
+    json!({
+        "Type": kind,
         "Action": action,
-        "Actor": {"ID": container.id, "Attributes": attributes},
+        "Actor": {"ID": id, "Attributes": attributes},
         "scope": "local",
         "time": now.as_second(),
         "timeNano": i64::try_from(now.as_nanosecond()).unwrap_or(i64::MAX),
-    });
-    let _ = append(&path(store_root), &event);
+    })
 }
 
 fn append(path: &Path, event: &Value) -> io::Result<()> {
@@ -64,6 +79,9 @@ pub struct Follower {
     path: PathBuf,
     reader: Option<BufReader<File>>,
     partial: Vec<u8>,
+    /// The time of the last event given, in nanoseconds.
+    last: i64,
+    seen_before_cut: i64,
 }
 
 impl Follower {
@@ -80,7 +98,7 @@ impl Follower {
                 Some(BufReader::new(file))
             }
         };
-        Ok(Self { path, reader, partial: Vec::new() })
+        Ok(Self { path, reader, partial: Vec::new(), last: 0, seen_before_cut: 0 })
     }
 
     /// The next event, if there is one by now.
@@ -91,19 +109,37 @@ impl Follower {
                 opened => self.reader = Some(BufReader::new(opened.at("open", &self.path)?)),
             }
         }
-        let Some(reader) = &mut self.reader else { return Ok(None) };
         loop {
+            let Some(reader) = &mut self.reader else { return Ok(None) };
             reader.read_until(b'\n', &mut self.partial).at("read", &self.path)?;
             if self.partial.last() != Some(&b'\n') {
                 if self.partial.len() > LINE_BYTES {
                     self.partial.clear();
                 }
-                return Ok(None);
+                if !self.cut()? {
+                    return Ok(None);
+                }
+                continue;
             }
             let line = std::mem::take(&mut self.partial);
-            if let Ok(event) = serde_json::from_slice(&line) {
+            let Ok(event) = serde_json::from_slice::<Value>(&line) else { continue };
+            let time = event["timeNano"].as_i64().unwrap_or(0);
+            if time > self.seen_before_cut {
+                self.last = self.last.max(time);
                 return Ok(Some(event));
             }
         }
+    }
+
+    /// Whether the log has been cut since: its second half is a new file now, of which most has been seen.
+    fn cut(&mut self) -> Result<bool, RuntimeError> {
+        let (Some(reader), Ok(there)) = (&self.reader, fs::metadata(&self.path)) else { return Ok(false) };
+        if reader.get_ref().metadata().at("read", &self.path)?.ino() == there.ino() {
+            return Ok(false);
+        }
+        self.reader = Some(BufReader::new(File::open(&self.path).at("open", &self.path)?));
+        self.seen_before_cut = self.last;
+        self.partial.clear();
+        Ok(true)
     }
 }

@@ -43,6 +43,9 @@ pub struct Request {
     pub tty: bool,
     /// With standard input.
     pub interactive: bool,
+    /// The container's program as the PID namespace of the caller counts it, when that is not the host's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
 }
 
 /// Starts the other end, which waits for [`Kind::Begin`].
@@ -50,7 +53,15 @@ pub fn spawn(store_root: &Path, dir: &ContainerDir, request: &Request) -> Result
     let container = dir.container()?;
     dir.state()?.require(Status::can_exec, "run a command in", &container.name)?;
     let root = std::path::absolute(store_root).trying("find the store")?;
-    let mut stream = client::spawn(dir.path(), &[EXEC.as_ref(), root.as_os_str(), dir.id().as_ref()])?;
+    send(client::spawn(dir.path(), &[EXEC.as_ref(), root.as_os_str(), dir.id().as_ref()])?, request)
+}
+
+/// The same from a process that is a sealed one already.
+pub fn spawn_beside(store_root: &Path, dir: &ContainerDir, request: &Request) -> Result<UnixStream, RuntimeError> {
+    send(client::spawn_sealed(&[EXEC.as_ref(), store_root.as_os_str(), dir.id().as_ref()])?, request)
+}
+
+fn send(mut stream: UnixStream, request: &Request) -> Result<UnixStream, RuntimeError> {
     let text = serde_json::to_vec(request).map_err(|error| RuntimeError::Malformed(error.to_string()))?;
     if text.len() > protocol::FRAME_BYTES {
         return Err(RuntimeError::usage("the command and its environment are too long"));
@@ -99,8 +110,8 @@ fn run(dir: &ContainerDir, request: &Request, control: UnixStream) -> Result<(),
     let state = dir.state()?;
     state.require(Status::can_exec, "run a command in", &container.name)?;
     let signals = sys::signal_fd(&[libc::SIGCHLD]).trying("wait for signals")?;
-    let first =
-        Pid::from_raw(state.pid).ok_or_else(|| RuntimeError::Conflict("the container has no process".into()))?;
+    let first = Pid::from_raw(request.pid.unwrap_or(state.pid));
+    let first = first.ok_or_else(|| RuntimeError::Conflict("the container has no process".into()))?;
     let pidfd = pidfd_open(first, PidfdFlags::empty()).trying("find the container's process")?;
     // Looked at with the descriptor in hand: a number may be another process's by now.
     if super::start_time(state.pid) != Some(state.pid_start) || !dir.monitor_lives() {

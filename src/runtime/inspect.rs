@@ -49,12 +49,42 @@ pub fn document(store_root: &Path, dir: &ContainerDir) -> Result<Value, RuntimeE
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": null,
-        "HostConfig": own(serde_json::to_value(&container.host_config))?,
+        "HostConfig": with_rest(own(serde_json::to_value(&container.host_config))?),
         "GraphDriver": driver,
         "Mounts": own(serde_json::to_value(&container.mounts))?,
         "Config": own(serde_json::to_value(&container.config))?,
         "NetworkSettings": networks(&container, &state),
     }))
+}
+
+/// What docker has besides, at the values that mean nothing was asked for: scripts read it.
+fn with_rest(mut host: Value) -> Value {
+    let rest = json!({
+        "BlkioDeviceReadBps": null,
+        "BlkioDeviceReadIOps": null,
+        "BlkioDeviceWriteBps": null,
+        "BlkioDeviceWriteIOps": null,
+        "BlkioWeightDevice": [],
+        "Cgroup": "",
+        "ConsoleSize": [0, 0],
+        "CpuCount": 0,
+        "CpuPercent": 0,
+        "CpuRealtimePeriod": 0,
+        "CpuRealtimeRuntime": 0,
+        "DeviceRequests": null,
+        "IOMaximumBandwidth": 0,
+        "IOMaximumIOps": 0,
+        "Isolation": "",
+        "KernelMemory": 0,
+        "KernelMemoryTCP": 0,
+        "Links": null,
+    });
+    if let (Some(host), Value::Object(rest)) = (host.as_object_mut(), rest) {
+        for (key, value) in rest {
+            host.entry(key).or_insert(value);
+        }
+    }
+    host
 }
 
 fn state_json(state: &State) -> Value {

@@ -79,6 +79,9 @@ pub fn start_monitor(store_root: &Path, dir: &ContainerDir) -> Result<UnixStream
     let _lock = dir.lock()?;
     let container = dir.container()?;
     dir.state()?.require(Status::can_start, "start", &container.name)?;
+    if container.host_config.init == Some(true) {
+        start::note_program(dir)?;
+    }
     client::start_monitor(store_root, dir)
 }
 

@@ -6,8 +6,11 @@
 
 pub mod capability;
 pub mod cgroup;
+pub mod changes;
 pub mod client;
+pub mod connect;
 pub mod container;
+pub mod copy;
 pub mod create;
 pub mod error;
 pub mod events;
@@ -25,9 +28,11 @@ pub mod remove;
 pub mod sealed;
 pub mod seccomp;
 pub mod signals;
+pub mod skeleton;
 pub mod spec;
 pub mod start;
 pub mod terminal;
+pub mod usage;
 pub mod user;
 pub mod volumes;
 

@@ -9,6 +9,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::container::{Container, ContainerDir, State};
 use super::error::{RuntimeError, While};
+use super::monitor::protocol::Connect;
 use super::net::{
     DnsRequest, NetworkRequest, NetworkState, Networks, PublishRequest, host_resolvers, hosts, ports, resolv_conf,
 };
@@ -36,6 +37,9 @@ pub fn request(container: &Container) -> Result<NetworkRequest, RuntimeError> {
             publish.push(ports::parse_binding(port, "", "").map_err(|error| bad(&error))?);
         }
     }
+    let first = host.network_mode.bridge();
+    let own = |name: Option<&str>| name.and_then(|name| container.endpoints.get(name)).cloned().unwrap_or_default();
+    let also = container.endpoints.iter().filter(|(name, _)| Some(name.as_str()) != first);
     let servers: Result<Vec<IpAddr>, _> = host.dns.iter().map(|server| server.parse::<IpAddr>()).collect();
     let extra = host.extra_hosts.iter().flatten().filter_map(|extra| extra.split_once(':'));
     Ok(NetworkRequest {
@@ -43,6 +47,8 @@ pub fn request(container: &Container) -> Result<NetworkRequest, RuntimeError> {
         name: container.name.clone(),
         hostname: container.config.hostname.clone(),
         mode: host.network_mode.clone(),
+        endpoint: own(first),
+        also: also.map(|(name, endpoint)| (name.clone(), endpoint.clone())).collect(),
         publish,
         dns: DnsRequest {
             servers: servers.map_err(|error| bad(&error))?,
@@ -51,7 +57,7 @@ pub fn request(container: &Container) -> Result<NetworkRequest, RuntimeError> {
         },
         extra_hosts: extra.map(|(name, address)| (name.to_owned(), address.to_owned())).collect(),
         isolated: super::cgroup::in_user_namespace(),
-        ..NetworkRequest::default()
+        uplink: None,
     })
 }
 
@@ -63,28 +69,73 @@ pub fn connect(
     container: &Container,
     pid: Pid,
 ) -> Result<Option<NetworkState>, RuntimeError> {
-    let request = request(container)?;
+    let mut request = request(container)?;
     if matches!(request.mode, NetworkMode::Container(_)) {
         return Ok(None);
     }
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).trying("find the container's network")?;
     let seen = monitor::host_pid(&pidfd).unwrap_or(pid.as_raw_nonzero().get());
+    request.uplink = request.isolated.then(|| (seen, dir.path().to_owned()));
     let path = format!("/proc/{seen}/ns/net");
     let netns = File::open(&path).at("open", &path)?;
     let state = networks(store_root).attach(netns.as_fd(), &request).map_err(|e| RuntimeError::Other(e.into()))?;
+    if let Err(error) = write_files(dir, &request, &state) {
+        let _ = networks(store_root).detach(&state);
+        return Err(error);
+    }
+    Ok(Some(state))
+}
+
+fn write_files(dir: &ContainerDir, request: &NetworkRequest, state: &NetworkState) -> Result<(), RuntimeError> {
     let host = fs::read_to_string("/etc/hosts").unwrap_or_default();
     for (name, text) in
-        [("hosts", hosts(&request, &state, &host)), ("resolv.conf", resolv_conf(&request, &state, &host_resolvers()))]
+        [("hosts", hosts(request, state, &host)), ("resolv.conf", resolv_conf(request, state, &host_resolvers()))]
     {
         let path = dir.file(name);
         // In place: the container mounts this very file.
-        let written = fs::write(&path, text).at("write", &path);
-        if let Err(error) = written {
-            let _ = networks(store_root).detach(&state);
-            return Err(error.into());
-        }
+        fs::write(&path, text).at("write", &path)?;
     }
-    Ok(Some(state))
+    Ok(())
+}
+
+/// The state and the network namespace of a running container that has networks of its own.
+fn running<'a>(state: &'a mut State, name: &str) -> Result<(&'a mut NetworkState, File), RuntimeError> {
+    let path = format!("/proc/{}/ns/net", state.pid);
+    let none = || RuntimeError::Conflict(format!("container {name} has no network of its own to be connected"));
+    let network = state.network.as_mut().ok_or_else(none)?;
+    Ok((network, File::open(&path).at("open", &path)?))
+}
+
+/// Connects a running container to one more network. Called in its monitor.
+pub fn connect_to(
+    store_root: &Path,
+    dir: &ContainerDir,
+    container: &Container,
+    state: &mut State,
+    wanted: &Connect,
+) -> Result<(), RuntimeError> {
+    let request = request(container)?;
+    let (network, netns) = running(state, &container.name)?;
+    networks(store_root)
+        .connect(netns.as_fd(), &request, &wanted.network, &wanted.endpoint, network)
+        .map_err(|error| RuntimeError::Other(error.into()))?;
+    write_files(dir, &request, network)
+}
+
+/// Disconnects a running container from one of its networks. Called in its monitor.
+pub fn disconnect_from(
+    store_root: &Path,
+    dir: &ContainerDir,
+    container: &Container,
+    state: &mut State,
+    name: &str,
+) -> Result<(), RuntimeError> {
+    let request = request(container)?;
+    let (network, netns) = running(state, &container.name)?;
+    networks(store_root)
+        .disconnect(netns.as_fd(), &request, name, network)
+        .map_err(|error| RuntimeError::Other(error.into()))?;
+    write_files(dir, &request, network)
 }
 
 /// Takes a container's connections down. What cannot be is taken by the next command.

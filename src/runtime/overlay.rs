@@ -59,3 +59,26 @@ pub fn mount_view(store_root: &Path, dir: &ContainerDir) -> Result<PathBuf, Runt
     mounted.at("mount the root file system at", &target)?;
     Ok(target)
 }
+
+/// Mounts what the layers below a container's own hold together, read-only, in this process's mount namespace, which
+/// must not be the host's. Gives its path.
+pub fn mount_lower(store_root: &Path, dir: &ContainerDir) -> Result<PathBuf, RuntimeError> {
+    let layer = store(store_root)?.rw_layer(dir.id()).map_err(|error| RuntimeError::Other(error.into()))?;
+    let made = |name: &str| -> Result<PathBuf, RuntimeError> {
+        let path = dir.file(name);
+        fs::create_dir_all(&path).at("create", &path)?;
+        Ok(std::path::absolute(&path).at("resolve", &path)?)
+    };
+    // The kernel wants two layers for a mount without an upper one: the empty one changes nothing.
+    let (target, empty) = (made("rootfs")?, made("empty")?);
+    let escaped = empty.to_string_lossy().replace('\\', "\\\\").replace(':', "\\:");
+    let mut options = format!("redirect_dir=off,metacopy=off,index=off,lowerdir={escaped}:{}", layer.lower_option);
+    if super::cgroup::in_user_namespace() {
+        options.push_str(",userxattr");
+    }
+    rustix::process::chdir(&layer.base).at("enter", &layer.base)?;
+    let data = crate::sys::process::c_string(&options).trying("mount the container's layers")?;
+    let mounted = mount_call("overlay", &target, "overlay", MountFlags::RDONLY, Some(data.as_c_str()));
+    mounted.at("mount the layers at", &target)?;
+    Ok(target)
+}

@@ -8,10 +8,12 @@ use serde_json::{Value, json};
 
 use super::NetworkMode;
 use super::capability;
+use super::container::config::DeviceMapping;
 use super::container::{Container, HostConfig};
 use super::error::RuntimeError;
 use super::seccomp;
 use super::user::User;
+use crate::base::AtPath;
 
 /// What a document is made of beside the container itself.
 #[derive(Debug)]
@@ -164,7 +166,7 @@ pub fn generate(container: &Container, around: &Surroundings<'_>) -> Result<Spec
         "root": {"path": around.root, "readonly": host.readonly_rootfs},
         "mounts": mounts(container, around)?,
         "linux": linux(container, around)?,
-        "annotations": {},
+        "annotations": host.annotations.clone().unwrap_or_default(),
     });
     if host.uts_mode != "host" && !joins(around, "uts") {
         document["hostname"] = json!(config.hostname);
@@ -435,15 +437,73 @@ fn device_rules(host: &HostConfig) -> Result<Value, RuntimeError> {
     }
     rules.push(rule("c", Some(136), None, "rwm"));
     for device in &host.devices {
-        let (kind, major, minor, _) = host_device(device)?;
-        rules.push(rule(kind, Some(major), Some(minor), &device.cgroup_permissions));
+        for node in nodes_of(device)? {
+            let (kind, major, minor, _) = host_device(&node)?;
+            rules.push(rule(kind, Some(major), Some(minor), &node.cgroup_permissions));
+        }
+    }
+    for text in host.device_cgroup_rules.iter().flatten() {
+        let (kind, major, minor, access) = device_rule(text)?;
+        rules.push(rule(kind, major, minor, access));
     }
     Ok(Value::Array(rules))
 }
 
-fn host_device(
-    device: &super::container::config::DeviceMapping,
-) -> Result<(&'static str, i64, i64, u32), RuntimeError> {
+/// `--device-cgroup-rule`: `c 42:* rwm`.
+fn device_rule(text: &str) -> Result<(&str, Option<i64>, Option<i64>, &str), RuntimeError> {
+    let bad = || RuntimeError::usage(format!("invalid device cgroup rule {text:?}: give it as \"c 42:* rwm\""));
+    let words: Vec<&str> = text.split(' ').collect();
+    let [kind @ ("a" | "b" | "c"), numbers, access] = words[..] else { return Err(bad()) };
+    let (major, minor) = numbers.split_once(':').ok_or_else(bad)?;
+    let number = |text: &str| match text {
+        "*" => Ok(None),
+        text => text.parse::<u32>().map(|n| Some(i64::from(n))).map_err(|_| bad()),
+    };
+    if access.is_empty() || access.len() > 3 || !access.chars().all(|c| "rwm".contains(c)) {
+        return Err(bad());
+    }
+    Ok((kind, number(major)?, number(minor)?, access))
+}
+
+/// The device nodes that one `--device` means: itself, or those in a directory and below.
+fn nodes_of(device: &DeviceMapping) -> Result<Vec<DeviceMapping>, RuntimeError> {
+    let mut found = Vec::new();
+    let mut rest = vec![device.clone()];
+    while let Some(next) = rest.pop() {
+        let path = Path::new(&next.path_on_host);
+        if !path.is_dir() {
+            found.push(next);
+            continue;
+        }
+        let entries = std::fs::read_dir(path).at("read", path)?;
+        for entry in entries {
+            let entry = entry.at("read", path)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let kind = entry.file_type().at("read", entry.path())?;
+            let is_node = {
+                use std::os::unix::fs::FileTypeExt;
+                kind.is_char_device() || kind.is_block_device()
+            };
+            if (is_node || kind.is_dir()) && found.len() + rest.len() < DEVICES {
+                rest.push(DeviceMapping {
+                    path_on_host: format!("{}/{name}", next.path_on_host.trim_end_matches('/')),
+                    path_in_container: format!("{}/{name}", next.path_in_container.trim_end_matches('/')),
+                    cgroup_permissions: next.cgroup_permissions.clone(),
+                });
+            }
+        }
+    }
+    found.sort_by(|a, b| a.path_in_container.cmp(&b.path_in_container));
+    Ok(found)
+}
+
+/// As many nodes as a directory of devices may hold.
+const DEVICES: usize = 4096;
+/// What a container has of its own in `/dev`, however privileged it is.
+const OWN_DEVICES: [&str; 13] =
+    ["console", "core", "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "tty", "urandom", "zero"];
+
+fn host_device(device: &DeviceMapping) -> Result<(&'static str, i64, i64, u32), RuntimeError> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
     let bad = |why: &str| RuntimeError::usage(format!("device {:?}: {why}", device.path_on_host));
     let meta = std::fs::metadata(&device.path_on_host).map_err(|error| bad(&error.to_string()))?;
@@ -458,7 +518,24 @@ fn host_device(
 
 fn devices(host: &HostConfig) -> Result<Vec<Value>, RuntimeError> {
     let mut nodes = Vec::new();
+    let mut wanted = Vec::new();
+    if host.privileged {
+        // As docker: all that the host has.
+        let all = DeviceMapping {
+            path_on_host: "/dev".into(),
+            path_in_container: "/dev".into(),
+            cgroup_permissions: "rwm".into(),
+        };
+        let own = |node: &DeviceMapping| {
+            let name = node.path_in_container.strip_prefix("/dev/").and_then(|rest| rest.split('/').next());
+            name.is_some_and(|name| OWN_DEVICES.contains(&name) || name.starts_with(".udev"))
+        };
+        wanted.extend(nodes_of(&all)?.into_iter().filter(|node| !own(node)));
+    }
     for device in &host.devices {
+        wanted.extend(nodes_of(device)?);
+    }
+    for device in &wanted {
         let (kind, major, minor, mode) = host_device(device)?;
         let inside = &device.path_in_container;
         nodes.push(json!({"path": inside, "type": kind, "major": major, "minor": minor, "fileMode": mode}));

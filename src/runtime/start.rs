@@ -19,6 +19,19 @@ use super::{NetworkMode, files, overlay, user, volumes};
 use crate::base::AtPath;
 use crate::sys::process as sys;
 
+/// A link in the container's directory to the binary that is its init.
+const INIT: &str = "init";
+
+/// Notes where the binary that runs now is: it becomes the container's init, and a sealed copy has no path.
+pub fn note_program(dir: &ContainerDir) -> Result<(), RuntimeError> {
+    let (program, link) = (fs::read_link("/proc/self/exe").trying("find this program")?, dir.file(INIT));
+    match fs::remove_file(&link) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        removed => removed.at("remove", &link)?,
+    }
+    Ok(std::os::unix::fs::symlink(program, &link).at("create", &link)?)
+}
+
 /// What a start is about.
 #[derive(Debug)]
 pub struct Start<'a> {
@@ -65,7 +78,10 @@ pub fn run(start: Start<'_>, tell: &mut Tell<'_>) -> Result<(), RuntimeError> {
         joined,
         seccomp,
         rootless: super::cgroup::in_user_namespace(),
-        init: None,
+        init: match host.init {
+            Some(true) => Some(fs::canonicalize(dir.file(INIT)).at("find ferry's own binary by", dir.file(INIT))?),
+            _ => None,
+        },
     };
     let document = spec::generate(container, &around)?;
     let bundle = dir.file("bundle");

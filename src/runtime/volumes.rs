@@ -1,5 +1,6 @@
 //! Named volumes: `ferry/volumes/<name>/_data`, as docker lays them out.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -7,9 +8,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, fstat};
+use serde::{Deserialize, Serialize};
 
 use super::container::{Container, Containers, MountPoint};
 use super::error::{RuntimeError, While};
+use super::events;
 use super::init::mounts::copy_tree;
 use crate::base::{AtPath, durable};
 use crate::sys::mount::open_in_root;
@@ -27,7 +30,20 @@ pub struct Volume {
     pub mountpoint: PathBuf,
     /// RFC 3339.
     pub created: String,
+    /// Labels; an anonymous volume has docker's.
+    pub labels: BTreeMap<String, String>,
 }
+
+/// What is kept of a volume beside its files, in `volume.json`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct About {
+    created: String,
+    labels: BTreeMap<String, String>,
+}
+
+/// The label by which docker knows the volumes that nobody named.
+pub const ANONYMOUS: &str = "com.docker.volume.anonymous";
 
 /// Checks a volume's name against docker's pattern.
 pub fn check_name(name: &str) -> Result<(), RuntimeError> {
@@ -38,8 +54,14 @@ pub fn check_name(name: &str) -> Result<(), RuntimeError> {
     if good { Ok(()) } else { Err(RuntimeError::usage(format!("invalid volume name {name:?}"))) }
 }
 
-/// A volume's directory; made if it is not there.
-pub fn ensure(store_root: &Path, name: &str) -> Result<PathBuf, RuntimeError> {
+/// A volume's directory; made if it is not there. A volume that nobody named is marked as such.
+pub fn ensure(store_root: &Path, name: &str, anonymous: bool) -> Result<PathBuf, RuntimeError> {
+    let labels = anonymous.then(|| (ANONYMOUS.to_owned(), String::new()));
+    create(store_root, name, labels.into_iter().collect())
+}
+
+/// A volume's directory; made, with these labels, if it is not there.
+pub fn create(store_root: &Path, name: &str, labels: BTreeMap<String, String>) -> Result<PathBuf, RuntimeError> {
     check_name(name)?;
     let dir = root(store_root).join(name);
     let data = dir.join("_data");
@@ -49,7 +71,10 @@ pub fn ensure(store_root: &Path, name: &str) -> Result<PathBuf, RuntimeError> {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             made => made.at("create", &data)?,
         }
-        durable::write(&dir.join("created"), super::now().as_bytes(), 0o644)?;
+        let about = About { created: super::now(), labels };
+        let text = serde_json::to_vec(&about).map_err(|error| RuntimeError::Malformed(error.to_string()))?;
+        durable::write(&dir.join("volume.json"), &text, 0o644)?;
+        events::record_of(store_root, "volume", "create", name, &[("driver", "local")]);
     }
     Ok(data)
 }
@@ -66,12 +91,22 @@ pub fn list(store_root: &Path) -> Result<Vec<Volume>, RuntimeError> {
         let entry = entry.at("read", &root)?;
         let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
         if check_name(&name).is_ok() && entry.path().join("_data").is_dir() {
-            let created = fs::read_to_string(entry.path().join("created")).unwrap_or_default();
-            volumes.push(Volume { name, mountpoint: entry.path().join("_data"), created });
+            // Written last: one that is being made has none yet.
+            let about = fs::read(entry.path().join("volume.json")).unwrap_or_default();
+            let About { created, labels } = serde_json::from_slice(&about).unwrap_or_default();
+            volumes.push(Volume { name, mountpoint: entry.path().join("_data"), created, labels });
         }
     }
     volumes.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(volumes)
+}
+
+/// One volume.
+pub fn find(store_root: &Path, name: &str) -> Result<Volume, RuntimeError> {
+    let found = list(store_root)?.into_iter().find(|volume| volume.name == name);
+    found.ok_or_else(|| {
+        RuntimeError::NotFound(format!("no such volume: {}", name.chars().take(255).collect::<String>()))
+    })
 }
 
 /// The containers that mount a volume.
@@ -91,7 +126,9 @@ pub fn remove(store_root: &Path, name: &str) -> Result<(), RuntimeError> {
     if let Some(user) = users(store_root, name)?.first() {
         return Err(RuntimeError::Conflict(format!("volume {name} is in use by container {user}: remove that first")));
     }
-    Ok(fs::remove_dir_all(&dir).at("remove", &dir)?)
+    fs::remove_dir_all(&dir).at("remove", &dir)?;
+    events::record_of(store_root, "volume", "destroy", name, &[("driver", "local")]);
+    Ok(())
 }
 
 /// Removes a volume unless another container than `going` mounts it.
@@ -102,7 +139,11 @@ pub fn remove_unused(store_root: &Path, name: &str, going: &str) -> Result<(), R
     let dir = root(store_root).join(name);
     match fs::remove_dir_all(&dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => Ok(removed.at("remove", &dir)?),
+        removed => {
+            removed.at("remove", &dir)?;
+            events::record_of(store_root, "volume", "destroy", name, &[("driver", "local")]);
+            Ok(())
+        }
     }
 }
 

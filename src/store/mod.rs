@@ -28,7 +28,7 @@ mod sink;
 mod source;
 mod transaction;
 mod unpack;
-mod usage;
+pub mod usage;
 
 use std::path::{Path, PathBuf};
 

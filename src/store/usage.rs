@@ -123,7 +123,7 @@ impl Store {
 }
 
 /// The room that a tree takes on disk, in bytes. What vanishes meanwhile does not count.
-fn tree_bytes(path: &Path) -> Result<u64, PathError> {
+pub fn tree_bytes(path: &Path) -> Result<u64, PathError> {
     let Ok(metadata) = path.symlink_metadata() else { return Ok(0) };
     let mut bytes = metadata.blocks().saturating_mul(512);
     if metadata.is_dir() {

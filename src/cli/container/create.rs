@@ -15,7 +15,11 @@ use crate::runtime::create;
 
 /// Create a container
 #[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
 pub struct CreateArgs {
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
     #[command(flatten)]
     flags: ContainerFlags,
 }
@@ -35,6 +39,13 @@ pub fn run(args: CreateArgs, global: &Global) -> Result<ExitCode, BoxFault> {
 pub fn make(flags: ContainerFlags, detached: bool, global: &Global) -> Result<Container, BoxFault> {
     let store = global.store()?;
     let image = store.resolve(&flags.image)?;
+    if let Some(wanted) = &flags.platform {
+        let is = image.config.platform();
+        if !is.to_string().starts_with(wanted.as_str()) {
+            let why = format!("image {} is of the platform {is}, not {wanted}", flags.image);
+            return Err(RuntimeError::NotFound(why).into());
+        }
+    }
     // The file is taken first: a container whose ID nobody learns is of no use.
     let file = match &flags.cidfile {
         Some(path) => {

@@ -1,5 +1,6 @@
 //! `ferry exec`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -23,6 +24,9 @@ pub struct ExecArgs {
     /// Set an environment variable
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
+    /// Read environment variables from a file
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
     /// Keep standard input open
     #[arg(short, long)]
     interactive: bool,
@@ -51,6 +55,9 @@ pub fn run(args: ExecArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let dir = containers(global).find(&args.container)?;
     let keys = client::parse_detach_keys(&args.detach_keys)?;
     let mut env = Vec::new();
+    for file in &args.env_file {
+        env.extend(flags::env_lines(&flags::read(file)?)?);
+    }
     for text in &args.env {
         env.extend(flags::env_pair(text)?);
     }
@@ -62,6 +69,7 @@ pub fn run(args: ExecArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         privileged: args.privileged,
         tty: args.tty,
         interactive: args.interactive && !args.detach,
+        pid: None,
     };
     let run = || -> Result<ExitCode, RuntimeError> {
         let stream = exec::spawn(&global.root, &dir, &request)?;

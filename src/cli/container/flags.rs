@@ -1,6 +1,7 @@
 //! The flags of `create` and `run`: parsed here as typed, resolved to a request by [`ContainerFlags::resolve`].
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -11,6 +12,7 @@ use crate::runtime::container::config::{DeviceMapping, LogConfig, MountRequest, 
 use crate::runtime::container::{Config, HostConfig};
 use crate::runtime::create::Request;
 use crate::runtime::monitor::log::parse_size;
+use crate::runtime::net::{EndpointRequest, Mac};
 use crate::runtime::{NetworkMode, RuntimeError};
 
 /// Flags that make a container.
@@ -31,9 +33,15 @@ pub struct ContainerFlags {
     /// Drop Linux capabilities
     #[arg(long, value_name = "CAPABILITY", value_delimiter = ',')]
     cap_drop: Vec<String>,
+    /// Annotate the runtime's document
+    #[arg(long, value_name = "KEY=VALUE")]
+    annotation: Vec<String>,
     /// The control group to put the container's below
     #[arg(long, value_name = "PATH")]
     cgroup_parent: Option<String>,
+    /// Control group namespace: private or host
+    #[arg(long, value_name = "MODE", value_parser = ["private", "host"])]
+    cgroupns: Option<String>,
     /// Write the container's ID to a file
     #[arg(long, value_name = "FILE")]
     pub cidfile: Option<PathBuf>,
@@ -58,6 +66,12 @@ pub struct ContainerFlags {
     /// Add a device of the host
     #[arg(long, value_name = "HOST[:CONTAINER[:PERMISSIONS]]")]
     device: Vec<String>,
+    /// Allow more devices, by type and numbers
+    #[arg(long, value_name = "RULE")]
+    device_cgroup_rule: Vec<String>,
+    /// Accepted as docker has it: ferry checks every image by its digests
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, hide = true)]
+    disable_content_trust: Option<bool>,
     /// DNS servers
     #[arg(long, value_name = "IP")]
     dns: Vec<String>,
@@ -94,6 +108,9 @@ pub struct ContainerFlags {
     /// Failures in a row that make it unhealthy
     #[arg(long, value_name = "NUMBER")]
     health_retries: Option<i64>,
+    /// Time between two checks while it starts
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    health_start_interval: Option<i64>,
     /// Time at the start in which failures do not count
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     health_start_period: Option<i64>,
@@ -101,11 +118,17 @@ pub struct ContainerFlags {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     health_timeout: Option<i64>,
     /// The container's host name
-    #[arg(long, value_name = "NAME")]
+    #[arg(short = 'h', long, value_name = "NAME")]
     hostname: Option<String>,
+    /// Put a small init first, which passes signals on and collects what processes leave
+    #[arg(long)]
+    init: bool,
     /// Keep standard input open
     #[arg(short, long)]
     interactive: bool,
+    /// The container's address in its network
+    #[arg(long, value_name = "ADDRESS")]
+    ip: Option<Ipv4Addr>,
     /// IPC namespace: private, shareable, host, none, container:NAME
     #[arg(long, value_name = "MODE")]
     ipc: Option<String>,
@@ -121,6 +144,9 @@ pub struct ContainerFlags {
     /// Options of the log: max-size, max-file
     #[arg(long, value_name = "KEY=VALUE")]
     log_opt: Vec<String>,
+    /// The container's Ethernet address
+    #[arg(long, value_name = "ADDRESS")]
+    mac_address: Option<Mac>,
     /// Memory limit
     #[arg(short, long, value_name = "BYTES", value_parser = bytes)]
     memory: Option<i64>,
@@ -141,7 +167,10 @@ pub struct ContainerFlags {
     name: Option<String>,
     /// Network: bridge, none, host, container:NAME or the name of a network
     #[arg(long, visible_alias = "net", value_name = "NETWORK")]
-    network: Option<NetworkMode>,
+    network: Vec<String>,
+    /// More names it is known by in its network
+    #[arg(long, visible_alias = "net-alias", value_name = "NAME")]
+    network_alias: Vec<String>,
     /// Ignore the image's health check
     #[arg(long)]
     no_healthcheck: bool,
@@ -157,6 +186,9 @@ pub struct ContainerFlags {
     /// Limit of processes and threads; -1 for none
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     pids_limit: Option<i64>,
+    /// The platform that the image must be of
+    #[arg(long, value_name = "OS/ARCHITECTURE")]
+    pub platform: Option<String>,
     /// Give the container all rights
     #[arg(long)]
     privileged: bool,
@@ -166,6 +198,12 @@ pub struct ContainerFlags {
     /// Publish all ports that the image exposes
     #[arg(short = 'P', long)]
     publish_all: bool,
+    /// Whether to fetch the image first: missing and never are the same here, where nothing is fetched by itself
+    #[arg(long, value_name = "WHEN", value_parser = ["missing", "never"], default_value = "missing", hide_default_value = true)]
+    pull: String,
+    /// Say nothing of fetching: nothing is fetched by itself
+    #[arg(short, long, hide = true)]
+    quiet: bool,
     /// Mount the root file system read-only
     #[arg(long)]
     read_only: bool,
@@ -205,12 +243,18 @@ pub struct ContainerFlags {
     /// User and group, by name or number
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
+    /// User namespace: host, or empty
+    #[arg(long, value_name = "MODE", value_parser = ["", "host"])]
+    userns: Option<String>,
     /// UTS namespace: host
     #[arg(long, value_name = "MODE")]
     uts: Option<String>,
     /// Mount a directory of the host or a volume
     #[arg(short, long, value_name = "[SOURCE:]TARGET[:OPTIONS]")]
     volume: Vec<String>,
+    /// The driver of volumes: local is the one there is
+    #[arg(long, value_name = "DRIVER", value_parser = ["local"])]
+    volume_driver: Option<String>,
     /// Mount what other containers have mounted
     #[arg(long, value_name = "CONTAINER[:ro]")]
     volumes_from: Vec<String>,
@@ -291,7 +335,8 @@ pub fn env_pair(text: &str) -> Result<Option<String>, RuntimeError> {
     }
 }
 
-fn read(path: &PathBuf) -> Result<String, RuntimeError> {
+/// A file of lines, which is no larger than such files are.
+pub fn read(path: &PathBuf) -> Result<String, RuntimeError> {
     use crate::base::AtPath;
     let mut file = std::fs::File::open(path).at("open", path)?;
     let bytes = crate::base::caps::read_all(&mut file, 1 << 20, "the file").at("read", path)?;
@@ -372,8 +417,10 @@ impl ContainerFlags {
             stop_timeout: self.stop_timeout,
             ..Config::default()
         };
-        let host_config = self.host_config()?;
+        let (mode, endpoints) = self.networks()?;
+        let host_config = self.host_config(mode)?;
         Ok(Request {
+            endpoints,
             name: self.name,
             no_entrypoint: self.entrypoint.as_deref() == Some(""),
             no_healthcheck: self.no_healthcheck,
@@ -389,13 +436,14 @@ impl ContainerFlags {
             || self.health_interval.is_some()
             || self.health_retries.is_some()
             || self.health_start_period.is_some()
+            || self.health_start_interval.is_some()
             || self.health_timeout.is_some();
         given.then(|| Healthcheck {
             test: self.health_cmd.iter().flat_map(|command| ["CMD-SHELL".to_owned(), command.clone()]).collect(),
             interval: self.health_interval,
             timeout: self.health_timeout,
             start_period: self.health_start_period,
-            start_interval: None,
+            start_interval: self.health_start_interval,
             retries: self.health_retries,
         })
     }
@@ -416,7 +464,36 @@ impl ContainerFlags {
         Ok(exposed)
     }
 
-    fn host_config(&self) -> Result<HostConfig, RuntimeError> {
+    /// The network mode and what is asked for in each bridge network: address, names and Ethernet address in the first.
+    fn networks(&self) -> Result<(NetworkMode, BTreeMap<String, EndpointRequest>), RuntimeError> {
+        let mode = |text: &String| text.parse::<NetworkMode>().map_err(|error| usage(error.to_string()));
+        let first = self.network.first().map_or(Ok(NetworkMode::default()), mode)?;
+        let mut endpoints = BTreeMap::new();
+        for text in self.network.iter().skip(1) {
+            let other = mode(text)?;
+            let (Some(_), Some(name)) = (first.bridge(), other.bridge()) else {
+                return Err(usage(format!("conflicting options: network {text} goes with no other")));
+            };
+            endpoints.insert(name.to_owned(), EndpointRequest::default());
+        }
+        let wanted = EndpointRequest { ip: self.ip, mac: self.mac_address, aliases: self.network_alias.clone() };
+        if wanted == EndpointRequest::default() {
+            return Ok((first, endpoints));
+        }
+        match &first {
+            NetworkMode::Bridge(name) => drop(endpoints.insert(name.clone(), wanted)),
+            NetworkMode::Default if wanted.ip.is_none() && wanted.aliases.is_empty() => {
+                endpoints.insert("bridge".to_owned(), wanted);
+            }
+            _ if wanted.ip.is_some() => {
+                return Err(usage("an address can be chosen in networks made with `ferry network create` only"));
+            }
+            _ => return Err(usage("names can be given in networks made with `ferry network create` only")),
+        }
+        Ok((first, endpoints))
+    }
+
+    fn host_config(&self, network_mode: NetworkMode) -> Result<HostConfig, RuntimeError> {
         let mut port_bindings: BTreeMap<String, Vec<PortBinding>> = BTreeMap::new();
         for text in &self.publish {
             for (port, binding) in published(text)? {
@@ -448,13 +525,19 @@ impl ContainerFlags {
                 kind: self.log_driver.clone().unwrap_or_else(|| "json-file".to_owned()),
                 config: key_values(&self.log_opt),
             },
-            network_mode: self.network.clone().unwrap_or_default(),
+            network_mode,
             port_bindings,
             restart_policy: self.restart.as_deref().map_or(Ok(RestartPolicy::default()), restart_policy)?,
             auto_remove: self.rm,
             cap_add: some(self.cap_add.clone()),
             cap_drop: some(self.cap_drop.clone()),
-            cgroupns_mode: "private".to_owned(),
+            cgroupns_mode: self.cgroupns.clone().unwrap_or_else(|| "private".to_owned()),
+            annotations: (!self.annotation.is_empty()).then(|| key_values(&self.annotation)),
+            device_cgroup_rules: some(self.device_cgroup_rule.clone()),
+            init: self.init.then_some(true),
+            userns_mode: self.userns.clone().unwrap_or_default(),
+            volume_driver: self.volume_driver.clone().unwrap_or_default(),
+            volumes_from: some(self.volumes_from.clone()),
             dns: self.dns.clone(),
             dns_options: self.dns_option.clone(),
             dns_search: self.dns_search.clone(),

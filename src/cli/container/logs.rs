@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use jiff::Timestamp;
 
-use super::super::{Global, output};
+use super::super::{Global, moment, output};
 use super::containers;
 use crate::base::{AtPath, BoxFault};
 use crate::runtime::RuntimeError;
@@ -18,18 +19,35 @@ use crate::runtime::monitor::log::{Entry, numbered};
 /// Show what a container has written
 #[derive(Debug, Args)]
 pub struct LogsArgs {
+    /// Show the container's extra attributes as well: ferry's logs have none
+    #[arg(long)]
+    details: bool,
     /// Go on with what it writes
     #[arg(short, long)]
     follow: bool,
+    /// Only what was written since then
+    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
+    since: Option<Timestamp>,
     /// Only the last lines
     #[arg(short = 'n', long, value_name = "NUMBER|all", default_value = "all")]
     tail: String,
     /// Show when each line was written
     #[arg(short, long)]
     timestamps: bool,
+    /// Only what was written until then
+    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
+    until: Option<Timestamp>,
     /// A name or an ID
     #[arg(value_name = "CONTAINER")]
     container: String,
+}
+
+/// How lines are shown, and which.
+struct Show {
+    timestamps: bool,
+    details: bool,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
 }
 
 /// A line of the log is at most a cut line of output, escaped.
@@ -46,6 +64,7 @@ pub fn run(args: LogsArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         "all" | "-1" => None,
         number => Some(number.parse::<usize>().map_err(|_| RuntimeError::usage("--tail takes a number or all"))?),
     };
+    let shown = Show { timestamps: args.timestamps, details: args.details, since: args.since, until: args.until };
     let path = dir.log();
     // Rotated files first, the oldest at the top.
     let mut rotated = Vec::new();
@@ -55,7 +74,8 @@ pub fn run(args: LogsArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let mut last: VecDeque<String> = VecDeque::new();
     let mut show = |line: String| -> Result<(), BoxFault> {
         match tail {
-            None => print(&line, args.timestamps),
+            None => shown.print(&line),
+            Some(_) if !shown.fits(&line) => Ok(()),
             Some(most) => {
                 last.push_back(line);
                 if last.len() > most {
@@ -80,10 +100,10 @@ pub fn run(args: LogsArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         show(line)?;
     }
     for line in &last {
-        print(line, args.timestamps)?;
+        shown.print(line)?;
     }
     if args.follow {
-        follow(&dir, current, partial, args.timestamps, global)?;
+        follow(&dir, current, partial, &shown, global)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -93,23 +113,45 @@ fn next(reader: &mut impl BufRead, partial: &mut String, path: &std::path::Path)
     if partial.ends_with('\n') { Ok(Some(std::mem::take(partial))) } else { Ok(None) }
 }
 
-fn print(line: &str, timestamps: bool) -> Result<(), BoxFault> {
-    let Ok(entry) = serde_json::from_str::<Entry<'_>>(line) else { return Ok(()) };
-    let text = if timestamps { format!("{} {}", entry.time, entry.log) } else { entry.log.into_owned() };
-    if entry.stream == "stderr" {
-        use std::io::Write;
-        // As docker: each stream to its own.
-        let _ = std::io::stderr().write_all(text.as_bytes());
-        return Ok(());
+impl Show {
+    fn fits(&self, line: &str) -> bool {
+        let Ok(entry) = serde_json::from_str::<Entry<'_>>(line) else { return false };
+        let time = || entry.time.parse::<Timestamp>().ok();
+        self.since.is_none_or(|since| time().is_some_and(|time| time >= since))
+            && self.until.is_none_or(|until| time().is_some_and(|time| time <= until))
     }
-    output::print(text)
+
+    fn print(&self, line: &str) -> Result<(), BoxFault> {
+        let Ok(entry) = serde_json::from_str::<Entry<'_>>(line) else { return Ok(()) };
+        if !self.fits(line) {
+            return Ok(());
+        }
+        // Docker has its attributes, of which there are none, between the time and a blank.
+        let details = if self.details { " " } else { "" };
+        let text = match self.timestamps {
+            true => format!("{} {details}{}", entry.time, entry.log),
+            false => format!("{details}{}", entry.log),
+        };
+        if entry.stream == "stderr" {
+            use std::io::Write;
+            // As docker: each stream to its own.
+            let _ = std::io::stderr().write_all(text.as_bytes());
+            return Ok(());
+        }
+        output::print(text)
+    }
+
+    /// Whether nothing that comes from now on is to be shown.
+    fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| until < Timestamp::now())
+    }
 }
 
 fn follow(
     dir: &ContainerDir,
     mut reader: BufReader<File>,
     mut partial: String,
-    timestamps: bool,
+    shown: &Show,
     global: &Global,
 ) -> Result<(), BoxFault> {
     use std::os::unix::fs::MetadataExt;
@@ -118,7 +160,7 @@ fn follow(
         // Asked before the file is read: what the monitor wrote last is there once it is gone.
         let lives = dir.monitor_lives();
         while let Some(line) = next(&mut reader, &mut partial, &path)? {
-            print(&line, timestamps)?;
+            shown.print(&line)?;
         }
         let own = reader.get_ref().metadata().at("read", &path)?.ino();
         match std::fs::metadata(&path) {
@@ -130,7 +172,7 @@ fn follow(
             Ok(_) => {}
             Err(_) => return Ok(()),
         }
-        if !lives {
+        if !lives || shown.is_over() {
             return Ok(());
         }
         global.ctx.check()?;

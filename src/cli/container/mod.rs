@@ -2,10 +2,14 @@
 
 pub mod attach;
 pub mod commit;
+pub mod cp;
 pub mod create;
+pub mod diff;
+pub mod events;
 pub mod exec;
 pub mod export;
 pub mod flags;
+pub mod group;
 pub mod kill;
 pub mod logs;
 pub mod pause;
@@ -17,6 +21,7 @@ pub mod restart;
 pub mod rm;
 pub mod run;
 pub mod start;
+pub mod stats;
 pub mod stop;
 pub mod top;
 pub mod update;

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use super::super::render::human;
 use super::super::render::list::{Column, Layout};
 use super::super::{Global, output};
-use super::containers;
+use super::{containers, prune};
 use crate::base::BoxFault;
 use crate::runtime::RuntimeError;
-use crate::runtime::container::{Container, State, Status};
+use crate::runtime::container::{Container, Containers, State, Status};
 
 /// List containers
 #[derive(Debug, Args)]
@@ -20,7 +20,8 @@ pub struct PsArgs {
     /// Show all, not only running ones
     #[arg(short, long)]
     all: bool,
-    /// Only those that fit: status=, name=, id=, label=KEY[=VALUE], ancestor=IMAGE, exited=CODE
+    /// Only those that fit: ancestor=IMAGE, before=NAME, exited=CODE, expose=PORT, health=STATUS, id=ID, label=KEY[=VALUE],
+    /// name=NAME, network=NAME, publish=PORT, since=NAME, status=STATUS, volume=NAME
     #[arg(short, long, value_name = "FILTER")]
     filter: Vec<String>,
     /// Format the output: `table`, `table TEMPLATE`, `json` or a Go template
@@ -38,6 +39,9 @@ pub struct PsArgs {
     /// Show IDs only
     #[arg(short, long)]
     quiet: bool,
+    /// Show what their own files take
+    #[arg(short, long)]
+    size: bool,
 }
 
 const COLUMNS: &[Column] = &[
@@ -53,20 +57,39 @@ const COLUMNS: &[Column] = &[
     ("Labels", "LABELS"),
     ("Mounts", "MOUNTS"),
     ("Networks", "NETWORKS"),
+    ("LocalVolumes", "LOCAL VOLUMES"),
+    ("Size", "SIZE"),
 ];
 const DEFAULT: &str = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}";
 
 /// Lists.
 pub fn run(args: PsArgs, global: &Global) -> Result<ExitCode, BoxFault> {
-    let default = if args.quiet { "{{.ID}}" } else { DEFAULT };
+    let sized = format!("{DEFAULT}\t{{{{.Size}}}}");
+    let default = if args.quiet {
+        "{{.ID}}"
+    } else if args.size {
+        &sized
+    } else {
+        DEFAULT
+    };
     let layout = Layout::parse(args.format.as_deref(), default)?;
+    let sizes = args.size || args.format.as_deref().is_some_and(|format| format.contains(".Size"));
     let last = if args.latest { Some(1) } else { args.last };
     let by_state = args.filter.iter().any(|filter| filter.starts_with("status=") || filter.starts_with("exited="));
     let mut rows = Vec::new();
-    for (_, container, state) in containers(global).all()? {
+    let all = containers(global);
+    let edges = edges(&args.filter, &all)?;
+    for (dir, container, state) in all.all()? {
         let shown = args.all || last.is_some() || by_state || state.status.is_live();
-        if shown && fits(&args.filter, &container, &state)? {
-            rows.push(row(&container, &state, args.no_trunc));
+        if shown && edges.hold(&container) && fits(&args.filter, &container, &state)? {
+            let mut row = row(&container, &state, args.no_trunc);
+            if sizes {
+                let own = prune::size(global, &dir);
+                let image = global.store()?.image(&container.image).map_or(0, |image| image.size);
+                let virtual_size = human::size(own.saturating_add(image), 3);
+                row["Size"] = json!(format!("{} (virtual {virtual_size})", human::size(own, 3)));
+            }
+            rows.push(row);
         }
     }
     rows.truncate(last.unwrap_or(usize::MAX));
@@ -80,6 +103,39 @@ pub fn run(args: PsArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// `before=` and `since=`: made before or after another container.
+struct Edges {
+    before: Option<String>,
+    since: Option<String>,
+}
+
+impl Edges {
+    fn hold(&self, container: &Container) -> bool {
+        self.before.as_ref().is_none_or(|before| container.created < *before)
+            && self.since.as_ref().is_none_or(|since| container.created > *since)
+    }
+}
+
+fn edges(filters: &[String], all: &Containers) -> Result<Edges, RuntimeError> {
+    let one = |kind: &str| -> Result<Option<String>, RuntimeError> {
+        let name = filters.iter().find_map(|filter| filter.strip_prefix(kind)?.strip_prefix('='));
+        name.map(|name| Ok(all.find(name)?.container()?.created)).transpose()
+    };
+    Ok(Edges { before: one("before")?, since: one("since")? })
+}
+
+/// `80`, `80/tcp` or `80-90/udp` as a filter of ports.
+fn has_port(mut ports: impl Iterator<Item = String>, wanted: &str) -> bool {
+    let (numbers, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
+    let (from, to) = numbers.split_once('-').unwrap_or((numbers, numbers));
+    let (Ok(from), Ok(to)) = (from.parse::<u16>(), to.parse::<u16>()) else { return false };
+    ports.any(|port| {
+        port.split_once('/').is_some_and(|(number, own)| {
+            own == protocol && number.parse::<u16>().is_ok_and(|number| (from..=to).contains(&number))
+        })
+    })
+}
+
 fn fits(filters: &[String], container: &Container, state: &State) -> Result<bool, RuntimeError> {
     // Filters of one kind are alternatives, kinds go together, as docker has it.
     let mut kinds: Vec<(&str, bool)> = Vec::new();
@@ -90,6 +146,18 @@ fn fits(filters: &[String], container: &Container, state: &State) -> Result<bool
         let fits = match kind {
             "status" => state.status.as_str() == value,
             "name" => container.name.contains(value.trim_start_matches(['/', '^']).trim_end_matches('$')),
+            "before" | "since" => true,
+            "health" => state.health.as_ref().map_or("none", |health| health.status.as_str()) == value,
+            "network" => {
+                let mode = &container.host_config.network_mode;
+                let own = state.network.iter().flat_map(|network| &network.endpoints);
+                mode.bridge().map_or_else(|| mode.to_string(), str::to_owned) == value
+                    || container.endpoints.contains_key(value)
+                    || own.into_iter().any(|endpoint| endpoint.network_id.starts_with(value))
+            }
+            "volume" => container.mounts.iter().any(|mount| mount.name == value || mount.destination == value),
+            "expose" => has_port(container.config.exposed_ports.keys().cloned(), value),
+            "publish" => has_port(container.host_config.port_bindings.keys().cloned(), value),
             "id" => container.id.starts_with(value),
             "exited" => state.status == Status::Exited && value.parse() == Ok(state.exit_code),
             "ancestor" => container.config.image == value || image == value || image[7..].starts_with(value),
@@ -175,6 +243,8 @@ fn row(container: &Container, state: &State, whole: bool) -> Value {
         "Names": container.name,
         "Labels": labels.join(","),
         "Mounts": mounts.join(","),
+        "LocalVolumes": container.mounts.iter().filter(|mount| mount.kind == "volume").count().to_string(),
+        "Size": "",
         "Networks": network.unwrap_or_else(|| container.host_config.network_mode.to_string()),
     })
 }

@@ -14,7 +14,11 @@ use crate::runtime::{RuntimeError, client, lifecycle};
 
 /// Create and run a container
 #[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
 pub struct RunArgs {
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
     /// Run in the background and print the ID
     #[arg(short, long)]
     detach: bool,
@@ -22,7 +26,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "KEYS", default_value = attach::DETACH_KEYS)]
     detach_keys: String,
     /// Pass signals on to the program
-    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set)]
     sig_proxy: bool,
     #[command(flatten)]
     flags: ContainerFlags,

@@ -14,9 +14,21 @@ pub fn size(bytes: u64, digits: usize) -> String {
     format!("{}{}", significant(value, digits), UNITS[unit])
 }
 
-/// A number below 1000 with so many significant digits, and no zeros at its end.
+/// A size with binary units and four significant digits, as docker writes memory: `1.945MiB`.
+pub fn binary(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{}{}", significant(value, 4), UNITS[unit])
+}
+
+/// A number below 1024 with so many significant digits, and no zeros at its end.
 fn significant(value: f64, digits: usize) -> String {
-    let before = if value >= 100.0 { 3 } else { 1 + usize::from(value >= 10.0) };
+    let before = 1 + [10.0, 100.0, 1000.0].iter().filter(|power| value >= **power).count();
     let text = format!("{value:.*}", digits.saturating_sub(before));
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
@@ -74,6 +86,9 @@ mod tests {
             assert_eq!(size(bytes, 3), text);
         }
         assert_eq!(size(1_234_567, 4), "1.235MB");
+        for (bytes, text) in [(0, "0B"), (1023, "1023B"), (2_039_808, "1.945MiB"), (8 << 30, "8GiB")] {
+            assert_eq!(binary(bytes), text);
+        }
         for (seconds, text) in [
             (0, "Less than a second"),
             (1, "1 second"),

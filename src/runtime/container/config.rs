@@ -9,6 +9,7 @@ use super::state::State;
 use crate::image::ImageId;
 use crate::image::config::Healthcheck;
 use crate::runtime::NetworkMode;
+use crate::runtime::net::EndpointRequest;
 
 /// A container.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +33,9 @@ pub struct Container {
     pub host_config: HostConfig,
     /// What is mounted, resolved: volumes have been made.
     pub mounts: Vec<MountPoint>,
+    /// What is asked for in each bridge network: that of the network mode and those beside it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub endpoints: BTreeMap<String, EndpointRequest>,
 }
 
 /// Docker's `Config`.
@@ -80,6 +84,10 @@ pub struct HostConfig {
     pub port_bindings: BTreeMap<String, Vec<PortBinding>>,
     pub restart_policy: RestartPolicy,
     pub auto_remove: bool,
+    pub volume_driver: String,
+    pub volumes_from: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<BTreeMap<String, String>>,
     pub cap_add: Option<Vec<String>>,
     pub cap_drop: Option<Vec<String>>,
     pub cgroupns_mode: String,
@@ -114,6 +122,7 @@ pub struct HostConfig {
     pub cpuset_cpus: String,
     pub cpuset_mems: String,
     pub devices: Vec<DeviceMapping>,
+    pub device_cgroup_rules: Option<Vec<String>>,
     pub memory_reservation: i64,
     pub memory_swap: i64,
     pub memory_swappiness: Option<u64>,

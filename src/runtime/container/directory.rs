@@ -264,6 +264,14 @@ impl ContainerDir {
         file.is_ok_and(|file| lock::is_write_locked(&file).unwrap_or(false))
     }
 
+    /// The PID on the host of the monitor that lives.
+    pub fn monitor(&self) -> Option<i32> {
+        if !self.monitor_lives() {
+            return None;
+        }
+        fs::read_to_string(self.file("monitor")).ok()?.trim().parse().ok()
+    }
+
     /// Takes the monitor's lock for as long as the result lives; `None` when another monitor has it.
     pub fn lock_monitor(&self) -> Result<Option<File>, RuntimeError> {
         let path = self.file("monitor");

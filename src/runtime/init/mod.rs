@@ -3,6 +3,7 @@
 
 pub mod mounts;
 pub mod process;
+pub mod reaper;
 pub mod rootfs;
 
 use std::fs::File;

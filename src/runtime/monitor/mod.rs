@@ -2,6 +2,7 @@
 //! and the state, and starts the program again where the policy says so. It lives in a PID namespace of its own, as
 //! its first process: when it ends, however it ends, the kernel ends the container with it.
 
+pub mod health;
 pub mod hub;
 pub mod log;
 pub mod protocol;
@@ -15,9 +16,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
+use self::health::Checks;
 use self::hub::{Hub, Request, Streams};
 use self::log::Logger;
-use self::protocol::{Exit, Failure, Kill, Kind, frame, frame_of};
+use self::protocol::{Connect, Exit, Failure, Kill, Kind, frame, frame_of};
 use super::container::{Container, ContainerDir, Containers, State, Status};
 use super::error::{RuntimeError, While};
 use super::init::Stdio;
@@ -102,6 +104,7 @@ struct Running {
     pid: Pid,
     pidfd: OwnedFd,
     since: Instant,
+    checks: Option<Checks>,
 }
 
 struct Monitor {
@@ -134,6 +137,13 @@ impl Monitor {
             name: container.name.clone(),
             state: "running".into(),
         })?;
+        let own = pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).trying("find this process")?;
+        if let Some(pid) = host_pid(&own) {
+            // For those who look for the namespaces that the monitor is in.
+            lock.set_len(0)
+                .and_then(|()| io::Write::write_all(&mut &lock, format!("{pid}\n").as_bytes()))
+                .at("write", dir.file("monitor"))?;
+        }
         let signals =
             sys::signal_fd(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP]).trying("wait for signals")?;
         let (_open, path) = dir.socket()?;
@@ -173,6 +183,9 @@ impl Monitor {
                 return 1;
             }
             let code = self.watch();
+            if let Some(checks) = self.running.as_mut().and_then(|running| running.checks.as_mut()) {
+                checks.stop();
+            }
             let settled = self.running.take().is_some_and(|running| running.since.elapsed() > SETTLED);
             let again = self.ended(code, settled);
             if !again || !self.wait_for_restart() {
@@ -308,10 +321,12 @@ impl Monitor {
         self.state.started_at = super::now();
         self.state.error.clear();
         self.state.oom_killed = false;
+        let checks = Checks::of(&self.container);
+        self.state.health = checks.as_ref().map(|_| Checks::initial());
         self.write_state();
         events::record(&self.store_root, &self.container, "start", &[]);
         self.hub.announce(&frame(Kind::Started, &[]));
-        self.running = Some(Running { pid, pidfd, since: Instant::now() });
+        self.running = Some(Running { pid, pidfd, since: Instant::now(), checks });
         Ok(())
     }
 
@@ -319,11 +334,14 @@ impl Monitor {
     fn watch(&mut self) -> i32 {
         loop {
             let Some(pid) = self.running.as_ref().map(|running| running.pid) else { return 255 };
+            self.check_health(pid);
             let timeout = self.ending.map(|at| at.saturating_duration_since(Instant::now()));
             if timeout.is_some_and(|left| left.is_zero()) {
                 self.ending = None;
                 let _ = self.signal(libc::SIGKILL);
             }
+            let due = self.checks().map(|checks| checks.due().saturating_duration_since(Instant::now()));
+            let timeout = timeout.into_iter().chain(due).min();
             for request in self.turn(timeout) {
                 self.answer(&request);
             }
@@ -337,8 +355,36 @@ impl Monitor {
         }
     }
 
+    /// The health checks of a program that is not frozen.
+    fn checks(&self) -> Option<&Checks> {
+        let running = self.running.as_ref().filter(|_| self.state.status == Status::Running);
+        running.and_then(|running| running.checks.as_ref())
+    }
+
+    fn check_health(&mut self, pid: Pid) {
+        if self.state.status != Status::Running {
+            return;
+        }
+        let Some(checks) = self.running.as_mut().and_then(|running| running.checks.as_mut()) else { return };
+        let known = self.state.health.take().unwrap_or_else(Checks::initial);
+        let new = checks.turn(&self.store_root, &self.dir, pid.as_raw_nonzero().get(), &known);
+        let changed = new.as_ref().is_some_and(|new| new.status != known.status);
+        let ended = new.is_some();
+        let health = self.state.health.insert(new.unwrap_or(known));
+        if changed {
+            let action = format!("health_status: {}", health.status);
+            events::record(&self.store_root, &self.container, &action, &[]);
+        }
+        if ended {
+            self.write_state();
+        }
+    }
+
     fn turn(&mut self, timeout: Option<Duration>) -> Vec<Request> {
-        let turned = self.hub.turn(&[self.signals.as_fd(), self.listener.as_fd()], timeout);
+        let mut extra = vec![self.signals.as_fd(), self.listener.as_fd()];
+        let running = self.running.as_ref().filter(|_| self.state.status == Status::Running);
+        extra.extend(running.and_then(|running| running.checks.as_ref()).and_then(Checks::fd));
+        let turned = self.hub.turn(&extra, timeout);
         let (extras, requests) = turned.unwrap_or_default();
         if extras.contains(&0) {
             while let Some(signal) = self.signals.next() {
@@ -379,6 +425,8 @@ impl Monitor {
             Kind::Pause => self.freeze(true),
             Kind::Unpause => self.freeze(false),
             Kind::Reload => self.reload(),
+            Kind::Connect => self.connect(&request.payload),
+            Kind::Disconnect => self.disconnect(&request.payload),
             _ => return,
         };
         let answer = match result {
@@ -411,9 +459,26 @@ impl Monitor {
         }
         start::cgroup(&self.container).freeze(frozen)?;
         self.state.status = if frozen { Status::Paused } else { Status::Running };
+        if let Some(checks) = self.running.as_mut().and_then(|running| running.checks.as_mut()) {
+            checks.stop();
+        }
         self.write_state();
         events::record(&self.store_root, &self.container, if frozen { "pause" } else { "unpause" }, &[]);
         Ok(())
+    }
+
+    fn connect(&mut self, payload: &[u8]) -> Result<(), RuntimeError> {
+        let wanted: Connect = serde_json::from_slice(payload).map_err(|e| RuntimeError::Malformed(e.to_string()))?;
+        let result = network::connect_to(&self.store_root, &self.dir, &self.container, &mut self.state, &wanted);
+        self.write_state();
+        result
+    }
+
+    fn disconnect(&mut self, payload: &[u8]) -> Result<(), RuntimeError> {
+        let name = String::from_utf8_lossy(payload);
+        let result = network::disconnect_from(&self.store_root, &self.dir, &self.container, &mut self.state, &name);
+        self.write_state();
+        result
     }
 
     fn reload(&mut self) -> Result<(), RuntimeError> {

@@ -5,6 +5,8 @@ use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
+use super::super::net::EndpointRequest;
+
 /// The most bytes of one frame.
 pub const FRAME_BYTES: usize = 64 << 10;
 
@@ -30,6 +32,10 @@ pub enum Kind {
     Unpause = b'U',
     /// To the monitor: read the settings again. Answered.
     Reload = b'N',
+    /// To the monitor: connect to a network, see [`Connect`]. Answered.
+    Connect = b'C',
+    /// To the monitor: disconnect from the network of this name. Answered.
+    Disconnect = b'G',
     /// To the monitor: say when the program ends.
     Wait = b'Q',
     /// To a new monitor: how to attach has been said, start. No answer but `Started` or `Failed`.
@@ -50,7 +56,7 @@ pub enum Kind {
 
 impl Kind {
     fn parse(byte: u8) -> Option<Self> {
-        const ALL: [Kind; 17] = [
+        const ALL: [Kind; 19] = [
             Kind::Attach,
             Kind::Input,
             Kind::InputEnd,
@@ -60,6 +66,8 @@ impl Kind {
             Kind::Pause,
             Kind::Unpause,
             Kind::Reload,
+            Kind::Connect,
+            Kind::Disconnect,
             Kind::Wait,
             Kind::Begin,
             Kind::Started,
@@ -91,6 +99,15 @@ pub struct Kill {
     pub signal: i32,
     /// Whether the container is meant to end by it: no policy starts it again then.
     pub end: bool,
+}
+
+/// A network to connect to, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connect {
+    /// Its name.
+    pub network: String,
+    /// What is asked for there.
+    pub endpoint: EndpointRequest,
 }
 
 /// How a program ended.

@@ -15,6 +15,7 @@ use super::link::{Links, Pair};
 use super::listen::{Listener, listen};
 use super::mac::Mac;
 use super::sweep::FORSAKEN;
+use super::uplink;
 use super::{Endpoint, EndpointRequest, NetworkRequest, NetworkState, Networks};
 use crate::base::caps;
 use crate::base::error::AtPath;
@@ -92,10 +93,31 @@ impl Networks {
                 "network {name} needs a bridge, which only root can make: without root there is the default network"
             )));
         }
-        state.notices.push(
-            "without root a container has no way out of its network; its published ports are served by a proxy"
-                .to_owned(),
-        );
+        let started = request.uplink.as_ref().map(|(pid, scratch)| uplink::start(*pid, scratch));
+        let mut resolver = None;
+        match started {
+            Some(Some(Ok(helper))) => {
+                state.helpers.push(helper);
+                let resolvers = Resolvers::parse(&host_resolv_conf()).merged(&request.dns);
+                let networks = self.directory.path();
+                std::fs::create_dir_all(networks).at("create", networks)?;
+                if !resolvers.servers.is_empty() && resolvers.servers.iter().all(|server| server.is_loopback()) {
+                    resolver = Some(helper::Resolver {
+                        networks: self.directory.path().to_owned(),
+                        container: request.container.clone(),
+                        servers: resolvers.servers,
+                    });
+                }
+            }
+            Some(Some(Err(error))) => state.notices.push(format!(
+                "the container has no way out of its network: {error}; its published ports are served by a proxy"
+            )),
+            Some(None) | None => state.notices.push(
+                "without root and without pasta or slirp4netns a container has no way out of its network; its published \
+                 ports are served by a proxy"
+                    .to_owned(),
+            ),
+        }
         let listeners = listen(&request.publish)?;
         state.ports = listeners.iter().map(|listener| listener.port).collect();
         state.ports.sort();
@@ -103,6 +125,13 @@ impl Networks {
             let (program, target) = (&self.program, Ipv4Addr::LOCALHOST);
             let service = Service { program, listeners, target, resolver: None, netns, enter: true };
             state.helpers.push(service.start()?);
+        }
+        if resolver.is_some() {
+            // Another one: this one asks from the host.
+            let (program, target) = (&self.program, Ipv4Addr::LOCALHOST);
+            let service = Service { program, listeners: Vec::new(), target, resolver, netns, enter: false };
+            state.helpers.push(service.start()?);
+            state.resolver = true;
         }
         Ok(())
     }
@@ -147,6 +176,102 @@ impl Networks {
         Ok(())
     }
 
+    /// Connects a container that runs to one more network. Either all of it is done, or nothing is left of it.
+    ///
+    /// The caller must have one thread, and must end if an error says that it could not return to its own namespace.
+    pub fn connect(
+        &self,
+        netns: BorrowedFd<'_>,
+        request: &NetworkRequest,
+        name: &str,
+        wanted: &EndpointRequest,
+        state: &mut NetworkState,
+    ) -> Result<(), NetError> {
+        if request.isolated {
+            return Err(NetError::Usage(format!("network {name} needs a bridge, which only root can make")));
+        }
+        if request.mode == NetworkMode::None {
+            return Err(NetError::Usage("a container of the network none cannot be connected to others".to_owned()));
+        }
+        let found = self.get(name)?;
+        if state.endpoints.iter().any(|endpoint| endpoint.network_id == found.id) {
+            return Err(connection(request, "already connected to", &found.name));
+        }
+        let before = state.endpoints.len();
+        let filter = filter(Path::new("/proc/thread-self/net"));
+        let made = self
+            .connect_one(netns, request, (&found.name, wanted), &filter, state)
+            .and_then(|network| self.resolve_names(netns, request, network.has_names(), state));
+        if made.is_err() {
+            // What went wrong first is what the user must know.
+            for endpoint in state.endpoints.drain(before..) {
+                let _ = Links::here().and_then(|mut links| links.remove(&endpoint.host_link));
+                let _ = self.disconnect_one(&request.container, &endpoint, false);
+            }
+        }
+        made
+    }
+
+    /// Starts a resolver for a container in whose networks names are known, unless there is one.
+    fn resolve_names(
+        &self,
+        netns: BorrowedFd<'_>,
+        request: &NetworkRequest,
+        wanted: bool,
+        state: &mut NetworkState,
+    ) -> Result<(), NetError> {
+        let Some(target) = state.endpoints.first().map(|endpoint| endpoint.address) else { return Ok(()) };
+        if !wanted || state.resolver {
+            return Ok(());
+        }
+        let resolvers = Resolvers::parse(&host_resolv_conf()).merged(&request.dns);
+        let resolver = Some(helper::Resolver {
+            networks: self.directory.path().to_owned(),
+            container: request.container.clone(),
+            servers: resolvers.servers,
+        });
+        let service = Service { program: &self.program, listeners: Vec::new(), target, resolver, netns, enter: false };
+        state.helpers.push(service.start()?);
+        state.resolver = true;
+        Ok(())
+    }
+
+    /// Disconnects a container that runs from one of its networks; the others stay. With the network that it was
+    /// started in go its published ports.
+    pub fn disconnect(
+        &self,
+        netns: BorrowedFd<'_>,
+        request: &NetworkRequest,
+        name: &str,
+        state: &mut NetworkState,
+    ) -> Result<(), NetError> {
+        let is_it = |endpoint: &Endpoint| endpoint.network == name || endpoint.network_id == name;
+        let at = state.endpoints.iter().position(is_it);
+        let at = at.ok_or_else(|| connection(request, "not connected to", name))?;
+        let gone = state.endpoints.remove(at);
+        Links::here()?.remove(&gone.host_link)?;
+        let published = at == 0 && !state.ports.is_empty();
+        self.disconnect_one(&request.container, &gone, published)?;
+        if published {
+            for helper in state.helpers.drain(..) {
+                helper.end()?;
+            }
+            state.ports.clear();
+            state.resolver = false;
+            let names = state.endpoints.iter().any(|endpoint| endpoint.network != super::DEFAULT);
+            self.resolve_names(netns, request, names, state)?;
+        }
+        // The way out went with the first network: the next one that has a gateway takes its place.
+        let next = state.endpoints.iter().position(|endpoint| endpoint.gateway.is_some());
+        if let (0, Some(next)) = (at, next) {
+            if let Some(gateway) = state.endpoints.get(next).and_then(|endpoint| endpoint.gateway) {
+                Links::of(netns)?.add_default_route(gateway)?;
+            }
+            state.endpoints.swap(0, next);
+        }
+        Ok(())
+    }
+
     /// Makes one connection and adds it to `state` as it grows, so that it can be taken back.
     fn connect_one(
         &self,
@@ -160,7 +285,9 @@ impl Networks {
         let network = self.wanted(name, &held)?;
         let names = if network.has_names() { names(request, wanted)? } else { Vec::new() };
         let address = self.lease(&network, wanted.ip, request, &names, &held)?;
-        let link = format!("eth{}", state.endpoints.len());
+        let taken = |name: &String| state.endpoints.iter().any(|endpoint| endpoint.link == *name);
+        let mut links = (0..=state.endpoints.len()).map(|number| format!("eth{number}"));
+        let link = links.find(|name| !taken(name)).unwrap_or_default();
         let id = random_id()?;
         let endpoint = Endpoint {
             network: network.name.clone(),
@@ -371,6 +498,10 @@ impl Networks {
         }
         self.remove_links(network, held)
     }
+}
+
+fn connection(request: &NetworkRequest, what: &'static str, network: &str) -> NetError {
+    NetError::Connection { container: request.name.clone(), what, network: network.to_owned() }
 }
 
 /// The names a container is known by: its own, its ID's beginning, and its aliases; lower case, as names are compared.

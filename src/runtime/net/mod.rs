@@ -17,6 +17,7 @@ mod mac;
 pub mod ports;
 mod subnet;
 mod sweep;
+mod uplink;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -82,6 +83,9 @@ pub struct NetworkRequest {
     pub dns: DnsRequest,
     /// Whether the host's network is not ferry's to change: without root there are only loopbacks and proxies.
     pub isolated: bool,
+    /// A process of the container and a directory for files, from which such a network gets a way out if the host has a
+    /// program for it.
+    pub uplink: Option<(i32, PathBuf)>,
     /// `--add-host`: names and addresses. The address `host-gateway` is the gateway's.
     pub extra_hosts: Vec<(String, String)>,
 }

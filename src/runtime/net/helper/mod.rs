@@ -108,10 +108,7 @@ impl Service<'_> {
         fds.extend(settings.resolver.iter().flat_map(|(udp, tcp, _)| [*udp, *tcp]));
         let pid = start(self.program, &settings, fds).trying(action)?;
         drop(sockets);
-        let number =
-            i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData).trying(action)?;
-        let pidfd = rustix::process::pidfd_open(number, PidfdFlags::empty()).trying(action)?;
-        Ok(Helper { pid, started: started(&pidfd).trying(action)? })
+        Helper::of(pid).trying(action)
     }
 }
 
@@ -164,6 +161,13 @@ fn started(pidfd: &OwnedFd) -> io::Result<u64> {
 }
 
 impl Helper {
+    /// The process of a PID that is known to live.
+    pub(super) fn of(pid: u32) -> io::Result<Self> {
+        let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+        let pidfd = rustix::process::pidfd_open(number, PidfdFlags::empty())?;
+        Ok(Self { pid, started: started(&pidfd)? })
+    }
+
     /// Ends the helper and waits for its end; that it has ended already is fine.
     pub fn end(&self) -> Result<(), NetError> {
         let action = "end the helper for ports and names";

@@ -1,5 +1,10 @@
 //! Containers: the tutorial, exit codes, limits, confinement, and that nothing is left behind.
 
+mod files;
+mod flags;
+mod life;
+mod watch;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -1,0 +1,275 @@
+//! `ferry volume`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::inspect::pretty;
+use super::render::human;
+use super::render::list::{Column, Layout};
+use super::render::template::Template;
+use super::{Global, exit, output};
+use crate::base::{BoxFault, Fault};
+use crate::runtime::RuntimeError;
+use crate::runtime::create::random_id;
+use crate::runtime::volumes::{self, Volume};
+use crate::store::usage::tree_bytes;
+
+/// Manage volumes
+#[derive(Debug, Args)]
+pub struct VolumeArgs {
+    #[command(subcommand)]
+    command: VolumeCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum VolumeCommand {
+    Create(CreateArgs),
+    Inspect(InspectArgs),
+    #[command(visible_alias = "list")]
+    Ls(LsArgs),
+    Prune(PruneArgs),
+    #[command(visible_alias = "remove")]
+    Rm(RmArgs),
+}
+
+/// Create a volume
+#[derive(Debug, Args)]
+struct CreateArgs {
+    /// The driver: local is the one there is
+    #[arg(short, long, value_name = "DRIVER", default_value = "local", value_parser = ["local"])]
+    driver: String,
+    /// Set a label
+    #[arg(long, value_name = "KEY=VALUE")]
+    label: Vec<String>,
+    /// Its name, as before the argument
+    #[arg(long = "name", value_name = "NAME", hide = true)]
+    old_name: Option<String>,
+    /// Its name; made up if there is none
+    name: Option<String>,
+}
+
+/// Show all there is to know about volumes
+#[derive(Debug, Args)]
+struct InspectArgs {
+    /// Format the output with a Go template, or as `json`
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<String>,
+    /// Names
+    #[arg(required = true, value_name = "VOLUME")]
+    volumes: Vec<String>,
+}
+
+/// List volumes
+#[derive(Debug, Args)]
+struct LsArgs {
+    /// Only those that fit: dangling=BOOL, driver=local, label=KEY[=VALUE], name=PART
+    #[arg(short, long, value_name = "FILTER")]
+    filter: Vec<String>,
+    /// Format the output: `table`, `table TEMPLATE`, `json` or a Go template
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+    /// Show names only
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Remove volumes that no container uses and nobody named
+#[derive(Debug, Args)]
+struct PruneArgs {
+    /// Those with names too
+    #[arg(short, long)]
+    all: bool,
+    /// Only those that fit: label=KEY[=VALUE]
+    #[arg(long, value_name = "FILTER")]
+    filter: Vec<String>,
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// Remove volumes
+#[derive(Debug, Args)]
+struct RmArgs {
+    /// What is not there is no failure
+    #[arg(short, long)]
+    force: bool,
+    /// Names
+    #[arg(required = true, value_name = "VOLUME")]
+    volumes: Vec<String>,
+}
+
+/// Runs one of the subcommands.
+pub fn run(args: VolumeArgs, global: &Global) -> Result<ExitCode, BoxFault> {
+    let root = std::path::absolute(&global.root).unwrap_or_else(|_| global.root.clone());
+    match args.command {
+        VolumeCommand::Create(args) => create(args, &root, global),
+        VolumeCommand::Inspect(args) => inspect(&args, &root),
+        VolumeCommand::Ls(args) => ls(&args, &root),
+        VolumeCommand::Prune(args) => prune(&args, &root),
+        VolumeCommand::Rm(args) => rm(&args, &root),
+    }
+}
+
+fn create(args: CreateArgs, root: &Path, global: &Global) -> Result<ExitCode, BoxFault> {
+    let name = match args.name.or(args.old_name) {
+        Some(name) => name,
+        None => random_id()?,
+    };
+    let pair = |text: &String| {
+        let (key, value) = text.split_once('=').unwrap_or((text, ""));
+        (key.to_owned(), value.to_owned())
+    };
+    let labels: BTreeMap<String, String> = args.label.iter().map(pair).collect();
+    global.store_to_write()?;
+    volumes::create(root, &name, labels)?;
+    output::line(name)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Docker's document.
+pub fn document(volume: &Volume) -> Value {
+    json!({
+        "CreatedAt": volume.created,
+        "Driver": "local",
+        "Labels": volume.labels,
+        "Mountpoint": volume.mountpoint,
+        "Name": volume.name,
+        "Options": null,
+        "Scope": "local",
+    })
+}
+
+fn inspect(args: &InspectArgs, root: &Path) -> Result<ExitCode, BoxFault> {
+    let template = match args.format.as_deref() {
+        None | Some("json") => None,
+        Some(format) => Some(Template::parse(format)?),
+    };
+    let mut documents = Vec::new();
+    let mut code = ExitCode::SUCCESS;
+    for name in &args.volumes {
+        match volumes::find(root, name) {
+            Ok(volume) => documents.push(document(&volume)),
+            Err(error) => code = exit::report(&error),
+        }
+    }
+    match template {
+        None if args.format.is_some() => output::line(Value::Array(documents).to_string())?,
+        None => output::line(pretty(&Value::Array(documents)))?,
+        Some(template) => {
+            for document in &documents {
+                output::line(output::clean(&template.render(document)?))?;
+            }
+        }
+    }
+    Ok(code)
+}
+
+const COLUMNS: &[Column] = &[
+    ("Driver", "DRIVER"),
+    ("Name", "VOLUME NAME"),
+    ("Scope", "SCOPE"),
+    ("Mountpoint", "MOUNTPOINT"),
+    ("Labels", "LABELS"),
+];
+
+fn ls(args: &LsArgs, root: &Path) -> Result<ExitCode, BoxFault> {
+    let layout = Layout::parse(args.format.as_deref(), "{{.Driver}}\t{{.Name}}")?;
+    let mut rows = Vec::new();
+    for volume in volumes::list(root)? {
+        if !fits(&args.filter, &volume, root)? {
+            continue;
+        }
+        if args.quiet && args.format.is_none() {
+            output::line(&volume.name)?;
+            continue;
+        }
+        let labels: Vec<String> = volume.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        rows.push(json!({
+            "Driver": "local",
+            "Name": volume.name,
+            "Scope": "local",
+            "Mountpoint": volume.mountpoint,
+            "Labels": labels.join(","),
+        }));
+    }
+    if !args.quiet || args.format.is_some() {
+        output::print(layout.render(COLUMNS, &rows)?)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether all kinds of filters have one that fits.
+fn fits(filters: &[String], volume: &Volume, root: &Path) -> Result<bool, RuntimeError> {
+    let mut kinds: BTreeMap<&str, bool> = BTreeMap::new();
+    for filter in filters {
+        let bad = || RuntimeError::usage(format!("invalid filter {filter:?}"));
+        let (kind, value) = filter.split_once('=').ok_or_else(bad)?;
+        let fits = match kind {
+            "dangling" => {
+                let wanted = match value {
+                    "true" | "1" => true,
+                    "false" | "0" => false,
+                    _ => return Err(bad()),
+                };
+                volumes::users(root, &volume.name)?.is_empty() == wanted
+            }
+            "driver" => value == "local",
+            "name" => volume.name.contains(value),
+            "label" | "label!" => {
+                let (key, value) = value.split_once('=').map_or((value, None), |(key, value)| (key, Some(value)));
+                let found = volume.labels.get(key);
+                found.is_some_and(|found| value.is_none_or(|value| value == found)) == (kind == "label")
+            }
+            _ => return Err(bad()),
+        };
+        *kinds.entry(kind).or_default() |= fits;
+    }
+    Ok(kinds.into_values().all(|fits| fits))
+}
+
+fn prune(args: &PruneArgs, root: &Path) -> Result<ExitCode, BoxFault> {
+    let mut filters = args.filter.clone();
+    // Docker has it as a filter as well.
+    let all = args.all || filters.iter().any(|filter| matches!(filter.as_str(), "all=true" | "all=1"));
+    filters.retain(|filter| !filter.starts_with("all="));
+    let what = if all { "all local volumes" } else { "anonymous local volumes" };
+    if !args.force && !super::prune::sure(&format!("{what} not used by at least one container"))? {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (mut removed, mut freed, mut code) = (Vec::new(), 0, ExitCode::SUCCESS);
+    for volume in volumes::list(root)? {
+        let named = !volume.labels.contains_key(volumes::ANONYMOUS);
+        if named && !all || !fits(&filters, &volume, root)? || !volumes::users(root, &volume.name)?.is_empty() {
+            continue;
+        }
+        let size = tree_bytes(&volume.mountpoint).unwrap_or(0);
+        match volumes::remove(root, &volume.name) {
+            Ok(()) => {
+                freed += size;
+                removed.push(volume.name);
+            }
+            Err(error) => code = exit::report(&error),
+        }
+    }
+    if !removed.is_empty() {
+        output::print(format!("Deleted Volumes:\n{}\n\n", removed.join("\n")))?;
+    }
+    output::line(format!("Total reclaimed space: {}", human::size(freed, 4)))?;
+    Ok(code)
+}
+
+fn rm(args: &RmArgs, root: &Path) -> Result<ExitCode, BoxFault> {
+    let mut code = ExitCode::SUCCESS;
+    for name in &args.volumes {
+        match volumes::remove(root, name) {
+            Ok(()) => output::line(name)?,
+            Err(error) if args.force && error.class() == crate::base::Class::NotFound => output::line(name)?,
+            Err(error) => code = exit::report(&error),
+        }
+    }
+    Ok(code)
+}

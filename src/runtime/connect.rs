@@ -1,0 +1,97 @@
+//! Connecting containers to networks, and disconnecting them, whether they run or not.
+
+use std::path::Path;
+
+use super::NetworkMode;
+use super::client;
+use super::container::{Container, ContainerDir};
+use super::error::RuntimeError;
+use super::events;
+use super::monitor::protocol::{Connect, Kind};
+use super::net::{EndpointRequest, NetError, Network};
+use super::network::networks;
+
+fn other(error: NetError) -> RuntimeError {
+    RuntimeError::Other(error.into())
+}
+
+fn bridged(container: &Container) -> Result<(), RuntimeError> {
+    match &container.host_config.network_mode {
+        NetworkMode::Host | NetworkMode::Container(_) => Err(RuntimeError::usage(format!(
+            "container {} shares the network of {}: it cannot be connected to others",
+            container.name, container.host_config.network_mode
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn known(container: &Container, network: &Network) -> bool {
+    let mode = container.host_config.network_mode.bridge();
+    mode == Some(network.name.as_str()) || container.endpoints.contains_key(&network.name)
+}
+
+fn record(store_root: &Path, network: &Network, action: &str, container: &Container) {
+    let attributes = [("container", container.id.as_str()), ("name", &network.name), ("type", "bridge")];
+    events::record_of(store_root, "network", action, &network.id, &attributes);
+}
+
+/// Connects a container to a network: at once if it runs, and whenever it is started from now on.
+pub fn connect(
+    store_root: &Path,
+    dir: &ContainerDir,
+    name: &str,
+    endpoint: EndpointRequest,
+) -> Result<(), RuntimeError> {
+    let network = networks(store_root).get(name).map_err(other)?;
+    let _lock = dir.lock()?;
+    let mut container = dir.container()?;
+    bridged(&container)?;
+    if known(&container, &network) {
+        let (container, network) = (container.name, network.name);
+        return Err(other(NetError::Connection { container, what: "already connected to", network }));
+    }
+    if container.host_config.network_mode == NetworkMode::None {
+        // As docker: a container of the network none that gets another is in none no longer.
+        if dir.state()?.status.is_live() {
+            return Err(RuntimeError::usage("a running container of the network none cannot be connected to others"));
+        }
+        container.host_config.network_mode = NetworkMode::Bridge(network.name.clone());
+    }
+    if dir.state()?.status.has_process() {
+        let wanted = Connect { network: network.name.clone(), endpoint: endpoint.clone() };
+        let text = serde_json::to_vec(&wanted).map_err(|error| RuntimeError::Malformed(error.to_string()))?;
+        client::ask(dir, Kind::Connect, &text)?;
+    }
+    container.endpoints.insert(network.name.clone(), endpoint);
+    keep(dir, &container)?;
+    record(store_root, &network, "connect", &container);
+    Ok(())
+}
+
+fn keep(dir: &ContainerDir, container: &Container) -> Result<(), RuntimeError> {
+    dir.write_container(container)?;
+    if dir.monitor_lives() { client::ask(dir, Kind::Reload, &[]) } else { Ok(()) }
+}
+
+/// Disconnects a container from a network, at once if it runs, and for good.
+pub fn disconnect(store_root: &Path, dir: &ContainerDir, name: &str) -> Result<(), RuntimeError> {
+    let network = networks(store_root).get(name).map_err(other)?;
+    let _lock = dir.lock()?;
+    let mut container = dir.container()?;
+    bridged(&container)?;
+    if !known(&container, &network) {
+        let (container, network) = (container.name, network.name);
+        return Err(other(NetError::Connection { container, what: "not connected to", network }));
+    }
+    if dir.state()?.status.has_process() {
+        client::ask(dir, Kind::Disconnect, network.name.as_bytes())?;
+    }
+    container.endpoints.remove(&network.name);
+    if container.host_config.network_mode.bridge() == Some(network.name.as_str()) {
+        let next = container.endpoints.keys().next().cloned();
+        container.host_config.network_mode = next.map_or(NetworkMode::None, NetworkMode::Bridge);
+    }
+    keep(dir, &container)?;
+    record(store_root, &network, "disconnect", &container);
+    Ok(())
+}

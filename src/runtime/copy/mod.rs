@@ -1,0 +1,29 @@
+//! `docker cp`: files between a container and the host, or a tar stream.
+//!
+//! Attack: the container swaps a directory for a symlink while this copies. Every step goes through descriptors: what is
+//! named is looked up by the kernel with the container's root as `/`, and from there on each directory is opened from its
+//! parent without following anything. Nothing of the host is ever named by a path that the container could change.
+
+mod place;
+mod root;
+mod tar;
+mod tree;
+
+pub use place::{Place, Source};
+pub use root::Root;
+pub use tar::{extract, write};
+pub use tree::{Owner, into};
+
+use super::error::RuntimeError;
+use crate::sys::dir::{Kind, Metadata};
+
+/// Two descriptors a level are held open.
+const DEEPEST: usize = 400;
+
+fn is_dir(metadata: &Metadata) -> bool {
+    Kind::in_metadata(metadata) == Some(Kind::Directory)
+}
+
+fn too_deep() -> RuntimeError {
+    RuntimeError::Unsupported(format!("directories are nested deeper than {DEEPEST} levels"))
+}

@@ -1,0 +1,278 @@
+//! Copies as a tar stream, out of a container and into one.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use super::super::error::RuntimeError;
+use super::place::Source;
+use super::tree::Owner;
+use super::{DEEPEST, is_dir, too_deep};
+use crate::base::{AtPath, BoxFault, Ctx};
+use crate::layer::compression::{self, DecodeLimits};
+use crate::layer::tar::{self, Entry, Handler, Kind, Time};
+use crate::sys::dir::{self, Dir, Metadata};
+
+/// Writes a file or a tree under its base name.
+pub fn write(source: &Source, out: &mut dyn Write, ctx: &Ctx) -> Result<(), BoxFault> {
+    let mut out = BufWriter::with_capacity(1 << 18, out);
+    let mut writer = Writer { out: &mut out, ctx };
+    match &source.name {
+        Some(name) => writer.entry(&source.parent, Path::new(name), Path::new(&source.base), 0)?,
+        None => {
+            writer.header(&describe(Path::new("./"), &source.metadata, Kind::Directory))?;
+            writer.children(&source.parent, Path::new("."), 0)?;
+        }
+    }
+    tar::write::end(&mut out).at("write", "the tar stream")?;
+    out.flush().at("write", "the tar stream")?;
+    Ok(())
+}
+
+struct Writer<'a> {
+    out: &'a mut dyn Write,
+    ctx: &'a Ctx,
+}
+
+fn describe(path: &Path, metadata: &Metadata, kind: Kind) -> Entry {
+    Entry {
+        kind,
+        path: path.as_os_str().as_bytes().to_vec(),
+        link: Vec::new(),
+        mode: metadata.st_mode & 0o7777,
+        uid: metadata.st_uid,
+        gid: metadata.st_gid,
+        mtime: Time { seconds: metadata.st_mtime, nanoseconds: metadata.st_mtime_nsec as u32 },
+        device: (0, 0),
+        xattrs: Vec::new(),
+        stored: 0,
+        sparse: None,
+    }
+}
+
+impl Writer<'_> {
+    fn header(&mut self, entry: &Entry) -> Result<(), BoxFault> {
+        Ok(tar::write::header(self.out, entry).at("write", "the tar stream")?)
+    }
+
+    fn children(&mut self, dir: &Dir, path: &Path, depth: usize) -> Result<(), BoxFault> {
+        if depth > DEEPEST {
+            return Err(too_deep().into());
+        }
+        for entry in dir.entries()? {
+            self.entry(dir, Path::new(&entry.name), &path.join(&entry.name), depth)?;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, parent: &Dir, name: &Path, path: &Path, depth: usize) -> Result<(), BoxFault> {
+        self.ctx.check()?;
+        let metadata = parent.stat(name)?;
+        let mut entry = describe(path, &metadata, Kind::Regular);
+        match dir::Kind::in_metadata(&metadata) {
+            Some(dir::Kind::Directory) => {
+                entry.kind = Kind::Directory;
+                entry.path.push(b'/');
+                self.header(&entry)?;
+                return self.children(&parent.open_dir_no_links(name)?, path, depth + 1);
+            }
+            Some(dir::Kind::Regular) => {
+                let file = parent.open_file(name)?;
+                entry.stored = file.metadata().at("read", parent.full(name))?.len();
+                self.header(&entry)?;
+                // What grows meanwhile is cut, what shrinks is an error: the header has promised a size.
+                let copied =
+                    std::io::copy(&mut file.take(entry.stored), &mut self.out).at("read", parent.full(name))?;
+                if copied != entry.stored {
+                    return Err(crate::layer::LayerError::Changed(parent.full(name)).into());
+                }
+                return Ok(tar::write::pad(self.out, entry.stored).at("write", "the tar stream")?);
+            }
+            Some(dir::Kind::Symlink) => {
+                entry.kind = Kind::Symlink;
+                entry.link = parent.read_link(name)?.into_os_string().as_bytes().to_vec();
+            }
+            Some(dir::Kind::Fifo) => entry.kind = Kind::Fifo,
+            Some(kind @ (dir::Kind::CharDevice | dir::Kind::BlockDevice)) => {
+                let character = kind == dir::Kind::CharDevice;
+                entry.kind = if character { Kind::CharDevice } else { Kind::BlockDevice };
+                entry.device = (rustix::fs::major(metadata.st_rdev), rustix::fs::minor(metadata.st_rdev));
+            }
+            Some(dir::Kind::Socket) | None => return Ok(()),
+        }
+        self.header(&entry)
+    }
+}
+
+/// Extracts a tar stream, compressed or not, into the directory `into` below `root`. Symbolic links that are there, or
+/// come with the stream, lead to places inside the root only.
+pub fn extract(root: &Dir, into: &Path, stream: impl Read + Send, owner: Owner, ctx: &Ctx) -> Result<u64, BoxFault> {
+    let mut stream = BufReader::with_capacity(1 << 18, stream);
+    let head = std::io::BufRead::fill_buf(&mut stream).at("read", "the tar stream")?;
+    let kind = compression::detect(head);
+    let mut stream = kind.decoder(Box::new(stream), &DecodeLimits::default()).at("read", "the tar stream")?;
+    let mut extract = Extract { root, into, owner, ctx, current: None, directories: Vec::new(), bytes: 0 };
+    tar::scan(&mut stream, &mut extract)?;
+    for (path, entry) in std::mem::take(&mut extract.directories).iter().rev() {
+        extract.attributes(path, entry)?;
+    }
+    Ok(extract.bytes)
+}
+
+struct Extract<'a> {
+    root: &'a Dir,
+    into: &'a Path,
+    owner: Owner,
+    ctx: &'a Ctx,
+    current: Option<Current>,
+    directories: Vec<(PathBuf, Entry)>,
+    bytes: u64,
+}
+
+/// A file that is being written.
+struct Current {
+    file: File,
+    path: PathBuf,
+    entry: Entry,
+    /// Pieces still to come: offset, length.
+    pieces: std::vec::IntoIter<(u64, u64)>,
+    left: u64,
+}
+
+impl Extract<'_> {
+    /// Where an entry goes; `None` for the directory itself.
+    fn place(&self, raw: &[u8]) -> Result<Option<PathBuf>, BoxFault> {
+        let name = Path::new(std::ffi::OsStr::from_bytes(raw));
+        let mut path = self.into.to_owned();
+        let mut any = false;
+        for part in name.components() {
+            match part {
+                Component::Normal(part) => {
+                    path.push(part);
+                    any = true;
+                }
+                Component::ParentDir => {
+                    let shown = String::from_utf8_lossy(raw).into_owned();
+                    return Err(crate::layer::LayerError::Escape(shown).into());
+                }
+                _ => {}
+            }
+        }
+        Ok(any.then_some(path))
+    }
+
+    fn begin(&mut self, entry: Entry) -> Result<(), BoxFault> {
+        if matches!(entry.kind, Kind::Global | Kind::Other(_)) {
+            return Ok(());
+        }
+        let Some(path) = self.place(&entry.path)? else { return Ok(()) };
+        if let Some(parent) = path.parent() {
+            self.root.mkdir_all(parent, 0o755)?;
+        }
+        let directory = entry.kind == Kind::Directory;
+        let there = match self.root.stat(&path) {
+            Ok(found) => Some(is_dir(&found)),
+            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error.into()),
+        };
+        let conflict = |what: &str| -> BoxFault {
+            RuntimeError::Conflict(format!("cannot overwrite {what} at {}", self.root.full(&path).display())).into()
+        };
+        match (there, directory) {
+            (Some(true), false) => return Err(conflict("a directory with a non-directory")),
+            (Some(false), true) => return Err(conflict("a non-directory with a directory")),
+            (Some(false), false) => self.root.remove(&path)?,
+            _ => {}
+        }
+        match entry.kind {
+            Kind::Directory => {
+                if there.is_none() {
+                    self.root.mkdir(&path, 0o700)?;
+                }
+                self.directories.push((path, entry));
+                return Ok(());
+            }
+            Kind::Regular => {
+                let file = self.root.create_file(&path, 0o600)?;
+                let pieces = match &entry.sparse {
+                    Some(map) => {
+                        file.set_len(map.size).at("write", self.root.full(&path))?;
+                        map.pieces.clone()
+                    }
+                    None => vec![(0, entry.stored)],
+                };
+                self.current = Some(Current { file, path, entry, pieces: pieces.into_iter(), left: 0 });
+                return Ok(());
+            }
+            Kind::HardLink => {
+                let target = self.place(&entry.link)?;
+                let none = || RuntimeError::Malformed("a hard link in the tar stream points to nothing".into());
+                return Ok(self.root.hard_link(target.ok_or_else(none)?, &path)?);
+            }
+            Kind::Symlink => self.root.symlink(Path::new(std::ffi::OsStr::from_bytes(&entry.link)), &path)?,
+            Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => {
+                let kind = match entry.kind {
+                    Kind::CharDevice => dir::Kind::CharDevice,
+                    Kind::BlockDevice => dir::Kind::BlockDevice,
+                    _ => dir::Kind::Fifo,
+                };
+                let device = rustix::fs::makedev(entry.device.0, entry.device.1);
+                self.root.mknod(&path, kind, 0o600, device)?;
+            }
+            Kind::Global | Kind::Other(_) => return Ok(()),
+        }
+        self.attributes(&path, &entry)
+    }
+
+    fn attributes(&self, path: &Path, entry: &Entry) -> Result<(), BoxFault> {
+        match self.owner {
+            Owner::Kept => self.root.chown(path, entry.uid, entry.gid)?,
+            Owner::Fixed(uid, gid) => self.root.chown(path, uid, gid)?,
+            Owner::Own => {}
+        }
+        if entry.kind != Kind::Symlink {
+            self.root.chmod(path, entry.mode)?;
+        }
+        let time = dir::Time { seconds: entry.mtime.seconds, nanoseconds: entry.mtime.nanoseconds };
+        Ok(self.root.set_times(path, time)?)
+    }
+}
+
+impl Handler for Extract<'_> {
+    fn raw(&mut self, _: &[u8]) -> Result<(), BoxFault> {
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: Entry, _: u64) -> Result<(), BoxFault> {
+        self.ctx.check()?;
+        self.begin(entry)
+    }
+
+    fn data(&mut self, mut bytes: &[u8]) -> Result<(), BoxFault> {
+        let Some(current) = &mut self.current else { return Ok(()) };
+        let full = self.root.full(&current.path);
+        self.bytes += bytes.len() as u64;
+        while !bytes.is_empty() {
+            if current.left == 0 {
+                let Some((offset, length)) = current.pieces.next() else { break };
+                current.file.seek(SeekFrom::Start(offset)).at("write", &full)?;
+                current.left = length;
+                continue;
+            }
+            let n = usize::try_from(current.left).unwrap_or(usize::MAX).min(bytes.len());
+            let (now, rest) = bytes.split_at(n);
+            current.file.write_all(now).at("write", &full)?;
+            current.left -= n as u64;
+            bytes = rest;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), BoxFault> {
+        match self.current.take() {
+            Some(current) => self.attributes(&current.path, &current.entry),
+            None => Ok(()),
+        }
+    }
+}

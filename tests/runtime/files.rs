@@ -1,0 +1,94 @@
+//! Files of containers: cp by docker's rules, diff, volumes.
+
+use std::fs;
+
+use super::Host;
+
+#[test]
+fn cp_follows_dockers_path_rules_both_ways() {
+    let host = Host::new();
+    fs::create_dir_all(host.path("d/sub")).unwrap();
+    fs::write(host.path("d/one"), "1\n").unwrap();
+    fs::write(host.path("d/sub/two"), "2\n").unwrap();
+    std::os::unix::fs::symlink("one", host.path("d/link")).unwrap();
+    fs::write(host.path("f"), "f\n").unwrap();
+    // A stopped and a running container alike.
+    for state in ["create", "run -d"] {
+        let out = host.run(&format!(
+            "ferry {state} --name cc --network none busybox:1 sleep 1000 >/dev/null
+             show() {{ ferry cp cc:/t - | busybox tar t | busybox sort | busybox tr '\\n' ' '; echo; }}
+             mkdir -p t; ferry cp t cc:/; show
+             ferry cp f cc:/t/new; ferry cp f cc:/t; ferry cp f cc:/t/missing/; echo code $?
+             ferry cp d cc:/t/renamed; ferry cp d cc:/t/renamed; ferry cp d/. cc:/t/contents; show
+             ferry cp d cc:/t/f; echo code $?
+             ferry cp f cc:/t/contents/sub; ferry cp cc:/t/contents/link out; ferry cp -L cc:/t/contents/link out2
+             busybox readlink out; cat out2; rm -f out out2
+             ferry cp cc:/t/contents/sub/. back; ls back; ferry cp cc:/t/contents back; ls back; rm -rf back
+             echo over >o; ferry cp o cc:/t/new; ferry cp cc:/t/new o2; cat o2; rm o o2
+             ferry cp cc:/t/nothing x; echo code $?; ferry cp a b; echo code $?
+             ferry rm -f cc"
+        ));
+        let expected = "t/ \n\
+            ferry: no such directory: /t/missing/\ncode 3\n\
+            t/ t/contents/ t/contents/link t/contents/one t/contents/sub/ t/contents/sub/two t/f t/new t/renamed/ \
+            t/renamed/d/ t/renamed/d/link t/renamed/d/one t/renamed/d/sub/ t/renamed/d/sub/two t/renamed/link \
+            t/renamed/one t/renamed/sub/ t/renamed/sub/two \n\
+            ferry: cannot copy a directory to the file /t/f\ncode 2\n\
+            one\n1\nf\ntwo\ncontents\nf\ntwo\nover\n\
+            ferry: there is no /t/nothing to copy\ncode 3\n\
+            ferry: must specify at least one container source\ncode 2\ncc\n";
+        assert_eq!(out, expected, "{state}");
+    }
+}
+
+#[test]
+fn a_tar_stream_goes_in_and_out_and_never_out_of_the_container() {
+    let host = Host::new();
+    fs::write(host.path("secret"), "host\n").unwrap();
+    let inside = host.path("secret").display().to_string();
+    let out = host.run(&format!(
+        "ferry run -d --name cc --network none busybox:1 sleep 1000 >/dev/null
+         mkdir -p s/a; echo x >s/a/b; busybox tar -C s -cf - . | ferry cp - cc:/tmp; ferry exec cc cat /tmp/a/b
+         busybox tar -C s -czf - a | ferry cp - cc:/tmp/a; ferry exec cc cat /tmp/a/a/b
+         ferry cp - cc:/tmp/a/b </dev/null; echo code $?
+         ferry exec cc busybox ln -s {inside} /tmp/l; ferry cp -L cc:/tmp/l got; echo code $?; ls got 2>/dev/null
+         ferry exec cc busybox ln -s /../../../../../../tmp/escaped /tmp/e
+         echo y >y; ferry cp y cc:/tmp/e; ferry exec cc cat /tmp/escaped; ls /tmp/escaped 2>/dev/null
+         ferry rm -f cc"
+    ));
+    let shown: Vec<&str> = out.lines().map(|line| line.split(": ").next().unwrap_or(line)).collect();
+    assert_eq!(shown, ["x", "x", "ferry", "code 2", "ferry", "code 3", "y", "cc"], "{out}");
+}
+
+#[test]
+fn diff_tells_what_docker_tells() {
+    let host = Host::new();
+    let out = host.run(
+        "ferry run --name cc --network none busybox:1 sh -c 'echo x >/tmp/new; mkdir -p /root/a/b; rm /etc/group; \
+         echo bob >>/etc/passwd; rm -r /bin/true; rm -r /tmp; mkdir /tmp; echo y >/tmp/z'
+         ferry diff cc; ferry diff nothing; echo code $?; ferry rm cc",
+    );
+    let expected = "C /bin\nD /bin/true\nC /etc\nD /etc/group\nC /etc/passwd\nC /root\nA /root/a\nA /root/a/b\nC /tmp\nA /tmp/z\n\
+         ferry: no such container: nothing\ncode 3\ncc\n";
+    assert_eq!(out, expected);
+}
+
+#[test]
+fn volumes_are_made_listed_kept_and_pruned() {
+    let host = Host::new();
+    let out = host.run(
+        "ferry volume create --label a=b one; ferry volume create one; ferry volume ls -q
+         ferry volume inspect -f '{{.Name}} {{.Driver}} {{.Labels.a}} {{.Scope}}' one
+         ferry run --rm --network none -v one:/v -v /anon busybox:1 sh -c 'echo kept >/v/f'
+         ferry run --name cc --network none -v one:/v:ro -v /anon busybox:1 sh -c 'cat /v/f; echo no >/v/f' 2>/dev/null
+         echo code $?; ferry volume ls -q | busybox wc -l
+         ferry volume rm one 2>/dev/null; echo code $?
+         ferry volume ls -q -f dangling=true; ferry rm cc
+         ferry volume ls -q -f dangling=true | busybox wc -l
+         ferry volume prune -f | busybox tail -n 1 | busybox cut -c 1-15; ferry volume ls -q
+         ferry volume rm one nothing 2>/dev/null; echo code $?; ferry volume rm -f nothing; ferry volume ls",
+    );
+    let expected = "one\none\none\none local b local\nkept\ncode 1\n2\ncode 4\ncc\n2\nTotal reclaimed\none\none\ncode 3\n\
+        nothing\nDRIVER    VOLUME NAME\n";
+    assert_eq!(out, expected);
+}
