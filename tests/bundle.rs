@@ -2,18 +2,21 @@
 //! is not a bundle does harm.
 
 use std::collections::HashMap;
-use std::io::{Cursor, Read};
+use std::io::{Cursor, Read, Write};
 use std::sync::{Arc, Mutex};
 
 use ferry::base::{BoxFault, Class, Ctx, Digest, ReadAt};
-use ferry::bundle::index::ShortId;
+use ferry::bundle::index::{LayerKind, ShortId};
 use ferry::bundle::{BaseContents, Bundle, BundleOptions, BundleSink, BundleSource, KnownBase, Level};
 use ferry::image::{DiffId, Extent, Form, Image, ImageConfig, ImageSink, ImageSource, Layer, Manifest, SplitContent};
+use ferry::layer::replay::{Recipe, rebuild};
 
 /// Images in memory.
 struct Memory {
     images: Vec<Image>,
     tars: HashMap<DiffId, Vec<u8>>,
+    /// Of those layers that came compressed.
+    blobs: HashMap<DiffId, Vec<u8>>,
     /// Whether contents can be read in any order.
     random: bool,
 }
@@ -27,8 +30,9 @@ impl ImageSource for Memory {
         &self.images
     }
 
-    fn open_layer(&self, layer: &Layer, _: Form) -> Result<Box<dyn Read + Send + '_>, BoxFault> {
-        Ok(Box::new(Cursor::new(&self.tars[&layer.diff_id])))
+    fn open_layer(&self, layer: &Layer, form: Form) -> Result<Box<dyn Read + Send + '_>, BoxFault> {
+        let blob = self.blobs.get(&layer.diff_id).filter(|_| form == Form::Original);
+        Ok(Box::new(Cursor::new(blob.unwrap_or_else(|| &self.tars[&layer.diff_id]))))
     }
 
     fn has_contents(&self, _: &Layer) -> bool {
@@ -122,7 +126,7 @@ fn memory(tars: Vec<Vec<u8>>, random: bool) -> Memory {
     };
     let all: Vec<usize> = (0..tars.len()).collect();
     let images = vec![image("app:v1", &all, true), image("app:v2", &[1, 0], false), image("", &[], false)];
-    Memory { images, tars: tars.into_iter().collect(), random }
+    Memory { images, tars: tars.into_iter().collect(), blobs: HashMap::new(), random }
 }
 
 fn options(level: Level, threads: usize) -> BundleOptions {
@@ -148,8 +152,12 @@ fn open(bytes: Vec<u8>) -> Result<BundleSource, BoxFault> {
 
 /// All layers of a source, as they come.
 fn read_all(source: &dyn ImageSource) -> Result<HashMap<DiffId, Vec<u8>>, BoxFault> {
+    read_as(source, Form::Tar)
+}
+
+fn read_as(source: &dyn ImageSource, form: Form) -> Result<HashMap<DiffId, Vec<u8>>, BoxFault> {
     let wanted: Vec<(Layer, Form)> =
-        source.images().iter().flat_map(|image| &image.layers).map(|layer| (layer.clone(), Form::Tar)).collect();
+        source.images().iter().flat_map(|image| &image.layers).map(|layer| (layer.clone(), form)).collect();
     let out = Mutex::new(HashMap::new());
     source.visit_layers(&wanted, 2, &Ctx::silent(), &|layer, tar| {
         let mut bytes = Vec::new();
@@ -199,6 +207,173 @@ fn a_changed_byte_in_a_large_file_costs_a_chunk_and_a_rebuilt_layer_its_headers(
     let one = write(&memory(vec![tars[0].clone(), tars[0].clone()], true), options(Level::FAST, 1)).len();
     let both = write(&memory(tars, true), options(Level::FAST, 1)).len();
     assert!(both < one + 20_000, "{one} and {both} bytes");
+}
+
+/// The same images, as a registry has them: the first layer as docker compresses it, the second as another program does.
+fn compressed(mut source: Memory) -> Memory {
+    let layers: Vec<DiffId> = source.images[0].layers.iter().map(|layer| layer.diff_id).collect();
+    let mut docker = Vec::new();
+    let how = Recipe::from_bytes([1, 6]).unwrap();
+    rebuild(how, &mut &source.tars[&layers[0]][..], &mut docker, &Ctx::silent()).unwrap();
+    let mut other = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    other.write_all(&source.tars[&layers[1]]).unwrap();
+    source.blobs = HashMap::from([(layers[0], docker), (layers[1], other.finish().unwrap())]);
+    for layer in source.images.iter_mut().flat_map(|image| &mut image.layers) {
+        if let Some(blob) = source.blobs.get(&layer.diff_id) {
+            layer.original =
+                Some(ferry::image::Descriptor::of("application/vnd.docker.image.rootfs.diff.tar.gzip", blob));
+        }
+    }
+    source
+}
+
+#[test]
+fn compressed_layers_come_back_by_their_registry_digests_and_what_docker_compressed_is_deduplicated() {
+    let source = compressed(memory(tars(), true));
+    let bytes = write(&source, options(Level::FAST, 1));
+    for (threads, random) in [(2, true), (3, false)] {
+        let again = write(&compressed(memory(tars(), random)), options(Level::FAST, threads));
+        assert!(again == bytes, "{threads} threads");
+    }
+    assert_eq!(bytes[8..12], [2, 0, 2, 0], "readers of the first format cannot read it");
+    let bundle = open(bytes.clone()).unwrap_or_else(|fault| panic!("{fault}"));
+    let layers = &bundle.bundle().index().layers;
+    assert!(matches!(layers[0].kind, LayerKind::Split { .. }) && layers[0].replay == Recipe::from_bytes([1, 6]));
+    assert!(matches!(layers[1].kind, LayerKind::Blob { .. }) && layers[1].replay.is_none());
+    assert!(layers[2..].iter().all(|layer| layer.original.is_none() && layer.replay.is_none()));
+    for (got, expected) in bundle.images().iter().zip(&source.images) {
+        assert_eq!(got.layers, expected.layers);
+    }
+    assert!(read_as(&bundle, Form::Tar).unwrap_or_else(|fault| panic!("{fault}")) == source.tars);
+    let mut originals = source.tars.clone();
+    originals.extend(source.blobs.clone());
+    assert!(read_as(&bundle, Form::Original).unwrap_or_else(|fault| panic!("{fault}")) == originals);
+    // What does not come from docker costs its blob once more.
+    let blob = source.blobs[&layers[1].diff_id].len();
+    let plain = write(&memory(tars(), true), options(Level::FAST, 1)).len();
+    assert!(bytes.len() < plain + blob + 20_000, "{} bytes", bytes.len());
+    // A bundle of bundles: the blob is found to be docker's again.
+    let mut sink = BundleSink::new(Vec::new(), options(Level::FAST, 2));
+    sink.take(&bundle, bundle.images(), &Ctx::silent()).unwrap_or_else(|fault| panic!("{fault}"));
+    assert!(sink.into_inner() == bytes);
+    // Nor may it pass for one of the first format.
+    let mut old = bytes;
+    old[10] = 1;
+    let fault = open(old).map(drop).unwrap_err();
+    assert!(fault.to_string().contains("first format"), "{fault}");
+    // Without originals all of it is split, and any reader reads it.
+    let mut without = options(Level::FAST, 1);
+    without.keep_originals = false;
+    assert!(write(&source, without) == write(&memory(tars(), true), options(Level::FAST, 1)));
+}
+
+/// Bundles that were written once and are read for ever after; `FERRY_WRITE_VECTORS` writes the missing ones.
+fn vector(name: &str, make: impl Fn() -> Vec<u8>) -> Vec<u8> {
+    let path = crate::support::checkout().join("testdata/bundle").join(name);
+    if !path.exists() && std::env::var_os("FERRY_WRITE_VECTORS").is_some() {
+        std::fs::write(&path, make()).unwrap();
+    }
+    std::fs::read(&path).unwrap()
+}
+
+/// Small layers, so that the vectors are.
+fn small() -> Memory {
+    let words = |seed: u64, count: usize| -> Vec<u8> {
+        let mut next = random(seed);
+        (0..count).flat_map(|_| format!("{} ", next() % 1000).into_bytes()).collect()
+    };
+    let mut first = Vec::new();
+    entry(&mut first, "etc/hostname", b'0', 100, b"ferry\n");
+    entry(&mut first, "usr/text", b'0', 100, &words(3, 2_000));
+    first.resize(first.len() + 1024, 0);
+    let mut second = Vec::new();
+    let mut text = words(3, 2_000);
+    text[77] = b'x';
+    entry(&mut second, "usr/text", b'0', 200, &text);
+    second.resize(second.len() + 1024, 0);
+    memory(vec![first, second], true)
+}
+
+#[test]
+fn the_vectors_of_every_format_are_read_for_ever() {
+    let plain = small();
+    let docker = compressed(small());
+    let ctx = Ctx::silent();
+    let read = |bundle: &BundleSource, source: &Memory| {
+        for (got, expected) in bundle.images().iter().zip(&source.images) {
+            assert_eq!((&got.names, got.config.raw()), (&expected.names, expected.config.raw()));
+        }
+        let mut originals = source.tars.clone();
+        originals.extend(source.blobs.clone());
+        assert!(read_as(bundle, Form::Tar).unwrap_or_else(|fault| panic!("{fault}")) == source.tars);
+        assert!(read_as(bundle, Form::Original).unwrap_or_else(|fault| panic!("{fault}")) == originals);
+    };
+    let open = |bytes| open(bytes).unwrap_or_else(|fault| panic!("{fault}"));
+    let first = open(vector("plain.ferry", || write(&plain, options(Level::DEFAULT, 1))));
+    read(&first, &plain);
+    read(&open(vector("replay.ferry", || write(&docker, options(Level::DEFAULT, 1)))), &docker);
+    // The second layer against a bundle that has the first.
+    let base = || {
+        let mut only = small();
+        only.images.truncate(1);
+        only.images[0] = small_image(&only.images[0], 1);
+        only
+    };
+    let old = Arc::new(open(vector("base.ferry", || write(&base(), options(Level::DEFAULT, 1)))));
+    let thin = vector("thin.ferry", || {
+        let known = KnownBase::of_bundle(old.clone(), 1, &ctx).unwrap_or_else(|fault| panic!("{fault}"));
+        let mut sink = BundleSink::new(Vec::new(), options(Level::DEFAULT, 1)).against(vec![known]);
+        sink.take(&plain, &plain.images, &ctx).unwrap_or_else(|fault| panic!("{fault}"));
+        sink.into_inner()
+    });
+    let thin = open(thin);
+    assert_eq!(thin.bundle().index().frames[0].prefix.len(), 1, "the changed file is the difference to its version");
+    let thin = thin.with_base(old).unwrap_or_else(|fault| panic!("{fault}"));
+    let changed = plain.images[0].layers[1].clone();
+    let mut tar = Vec::new();
+    thin.open_layer(&changed, Form::Tar).unwrap_or_else(|fault| panic!("{fault}")).read_to_end(&mut tar).unwrap();
+    assert!(tar == plain.tars[&changed.diff_id]);
+}
+
+/// An image of the first `count` layers of another.
+fn small_image(image: &Image, count: usize) -> Image {
+    let layers: Vec<Layer> = image.layers[..count].to_vec();
+    let ids: Vec<String> = layers.iter().map(|layer| format!("\"{}\"", layer.diff_id)).collect();
+    let text = format!(
+        "{{\"architecture\":\"amd64\",\"os\":\"linux\",\"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[{}]}}}}",
+        ids.join(",")
+    );
+    Image {
+        names: vec!["app:v0".parse().unwrap()],
+        config: ImageConfig::parse(text.into_bytes()).unwrap(),
+        manifest: None,
+        layers,
+    }
+}
+
+#[test]
+fn the_bad_vectors_are_refused_each_for_its_reason() {
+    let folder = crate::support::checkout().join("testdata/bundle");
+    let text = std::fs::read_to_string(folder.join("bad.txt")).unwrap();
+    let mut refused = 0;
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let [file, offset, bytes, reason] = line.splitn(4, ' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let mut bad = std::fs::read(folder.join(file)).unwrap();
+        // From the end when negative.
+        let offset: i64 = offset.parse().unwrap();
+        let at = usize::try_from(if offset < 0 { bad.len() as i64 + offset } else { offset }).unwrap();
+        match bytes {
+            "cut" => bad.truncate(at),
+            bytes => {
+                let bytes = hex::decode(bytes).unwrap();
+                bad[at..at + bytes.len()].copy_from_slice(&bytes);
+            }
+        }
+        let fault = open(bad).and_then(|bundle| read_all(&bundle).map(drop)).unwrap_err();
+        assert!(fault.to_string().contains(reason), "{line}: {fault}");
+        refused += 1;
+    }
+    assert!(refused >= 10);
 }
 
 /// Opening and reading everything ends in an error of a class that says the input is bad, or gives the right bytes.

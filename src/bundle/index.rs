@@ -3,6 +3,7 @@
 
 use crate::base::{ContentId, Digest, caps};
 use crate::image::DiffId;
+use crate::layer::replay;
 
 /// Images, layers, frames and contents of one bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -52,8 +53,10 @@ pub struct LayerRecord {
     /// How it is kept.
     pub kind: LayerKind,
     /// The blob a registry knows it by: media type, digest, size in bytes. Of a blob layer it is the content, of a split
-    /// layer the tar itself.
+    /// layer the tar itself, or what `replay` makes of it.
     pub original: Option<(String, Digest, u64)>,
+    /// How the original is made of the tar again.
+    pub replay: Option<replay::Recipe>,
 }
 
 /// How a layer is kept.
@@ -214,6 +217,11 @@ impl Index {
     pub fn content_count(&self) -> u32 {
         // Both tables are capped at parsing so that the sum fits.
         (self.contents.ids.len() + self.base_contents.ids.len()) as u32
+    }
+
+    /// Whether a layer's blob is made again by replay, which readers of the first format cannot.
+    pub fn has_replays(&self) -> bool {
+        self.layers.iter().any(|layer| layer.replay.is_some())
     }
 
     /// Whether the bundle needs a base.

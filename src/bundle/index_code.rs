@@ -7,6 +7,7 @@ use super::error::BundleError;
 use super::index::*;
 use crate::base::{Digest, caps};
 use crate::image::DiffId;
+use crate::layer::replay;
 
 const SECTIONS: [(u8, &str); 9] = [
     (1, "documents"),
@@ -308,9 +309,10 @@ impl Index {
                 LayerKind::Base => {}
             }
             let kept = |(_, digest, size): &(String, Digest, u64)| match layer.kind {
-                LayerKind::Blob { .. } => true,
+                LayerKind::Split { .. } if layer.replay.is_some() => true,
                 // The tar is the original.
                 LayerKind::Split { .. } => *digest == layer.diff_id.0 && *size == layer.size,
+                LayerKind::Blob { .. } => layer.replay.is_none(),
                 LayerKind::Base => false,
             };
             if !layer.original.as_ref().is_none_or(kept) {
@@ -361,10 +363,13 @@ fn put_layer(b: &mut Vec<u8>, layer: &LayerRecord) {
     match &layer.original {
         None => b.push(0),
         Some((media_type, digest, size)) => {
-            b.push(1);
+            b.push(if layer.replay.is_none() { 1 } else { 2 });
             put_bytes(b, media_type.as_bytes());
             b.extend_from_slice(digest.as_bytes());
             put_vu(b, *size);
+            if let Some(replay) = layer.replay {
+                b.extend_from_slice(&replay.to_bytes());
+            }
         }
     }
 }
@@ -381,12 +386,17 @@ fn take_layer(t: &mut Take<'_>) -> Result<LayerRecord, Broken> {
         2 => LayerKind::Base,
         _ => return Err("an unknown kind of layer"),
     };
-    let original = match t.u8()? {
+    let how = t.u8()?;
+    let original = match how {
         0 => None,
-        1 => Some((t.text()?.to_owned(), Digest::from_bytes(t.array()?), t.vu()?)),
+        1 | 2 => Some((t.text()?.to_owned(), Digest::from_bytes(t.array()?), t.vu()?)),
         _ => return Err("an unknown way of keeping an original"),
     };
-    Ok(LayerRecord { diff_id, size, kind, original })
+    let replay = match how {
+        2 => Some(replay::Recipe::from_bytes(t.array()?).ok_or("an unknown way of replaying a compressor")?),
+        _ => None,
+    };
+    Ok(LayerRecord { diff_id, size, kind, original, replay })
 }
 
 fn put_image(b: &mut Vec<u8>, image: &ImageRecord) {
@@ -436,6 +446,12 @@ fn take_frame(t: &mut Take<'_>) -> Result<FrameRecord, Broken> {
 mod tests {
     use super::*;
 
+    /// The layer with an original that is not its tar.
+    fn compressed(layer: &mut LayerRecord, size: u64, level: Option<u8>) {
+        layer.original = Some(("x".into(), Digest::of(b"other"), size));
+        layer.replay = level.and_then(|level| replay::Recipe::from_bytes([1, level]));
+    }
+
     fn sample() -> Index {
         let id = |n: u8| ShortId(std::array::from_fn(|at| if at < ID_LENGTH { n } else { 0 }));
         let frame = FrameRecord {
@@ -444,7 +460,13 @@ mod tests {
             objects: 2,
             prefix: vec![PrefixPart { content: 2, offset: 1, length: 5 }],
         };
-        let layer = |n: u8, kind| LayerRecord { diff_id: DiffId(Digest::of(&[n])), size: 300, kind, original: None };
+        let layer = |n: u8, kind| LayerRecord {
+            diff_id: DiffId(Digest::of(&[n])),
+            size: 300,
+            kind,
+            original: None,
+            replay: None,
+        };
         Index {
             documents: vec![b"{}".to_vec(), b"{\"a\":1}".to_vec()],
             layers: vec![layer(1, LayerKind::Split { frame: 0, offset: 2, length: 9 }), layer(2, LayerKind::Base)],
@@ -474,7 +496,7 @@ mod tests {
         let bytes = sample().encode();
         assert_eq!(Index::parse(&bytes).unwrap(), sample());
         type Change = fn(&mut Index);
-        let bad: [(&str, Change); 14] = [
+        let bad: [(&str, Change); 16] = [
             ("an object", |index| index.contents.objects[0] = 2),
             ("a frame of too many objects", |index| index.frames[0].objects = 3),
             ("objects in no frame", |index| index.frames[0].objects = 1),
@@ -493,7 +515,14 @@ mod tests {
             ("an image of no layer", |index| index.images[0].layers[0] = 2),
             ("a config that is not there", |index| index.images[0].config = 2),
             ("an original that is not kept", |index| {
-                index.layers[0].original = Some(("x".into(), Digest::of(b"other"), 300));
+                compressed(&mut index.layers[0], 300, None);
+            }),
+            ("a replay of a layer that is not here", |index| {
+                compressed(&mut index.layers[1], 300, Some(6));
+            }),
+            ("a replay of a blob", |index| {
+                index.layers[0].kind = LayerKind::Blob { content: 0 };
+                compressed(&mut index.layers[0], 30, Some(6));
             }),
         ];
         for (what, change) in bad {
@@ -501,6 +530,13 @@ mod tests {
             change(&mut index);
             assert!(Index::parse(&index.encode()).is_err(), "{what}");
         }
+        let mut replayed = sample();
+        compressed(&mut replayed.layers[0], 299, Some(9));
+        let mut bytes_of_replayed = replayed.encode();
+        assert_eq!(Index::parse(&bytes_of_replayed).unwrap(), replayed);
+        let at = bytes_of_replayed.windows(2).position(|pair| pair == [1, 9]).unwrap();
+        bytes_of_replayed[at + 1] = 5;
+        assert!(Index::parse(&bytes_of_replayed).is_err(), "a replay nobody knows");
         let newer = [&bytes[..], &[100, 0]].concat();
         assert!(matches!(Index::parse(&newer), Err(BundleError::Newer { .. })));
         assert_eq!(Index::parse(&[&bytes[..], &[200, 1, 5]].concat()).unwrap(), sample(), "an ancillary section");

@@ -11,6 +11,8 @@ use super::level::Level;
 use crate::base::{ContentId, Digest};
 use crate::image::DiffId;
 
+/// The newest format of inventories this program reads.
+const FORMAT: u16 = 1;
 const MAGIC: &[u8; 8] = b"FERRYIV\n";
 const END: &[u8; 8] = b"FERRYEN\n";
 const HEADER: usize = 16;
@@ -65,7 +67,7 @@ impl Inventory {
             return Err(broken("it does not begin like one, or is cut short"));
         }
         let oldest = u16::from_le_bytes([bytes[10], bytes[11]]);
-        if oldest > super::layout::FORMAT {
+        if oldest > FORMAT {
             return Err(BundleError::Newer { what: format!("inventory format {oldest}") });
         }
         let (body, trailer) = bytes.split_at(bytes.len() - TRAILER);

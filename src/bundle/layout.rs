@@ -9,10 +9,10 @@ use super::index::{INDEX_BYTES, Index};
 use super::level::Level;
 use crate::base::ReadAt;
 
-/// The format this program writes, and the newest it reads.
-pub const FORMAT: u16 = 1;
-/// The oldest readers that understand what it writes.
-const OLDEST_READER: u16 = 1;
+/// The newest format this program reads.
+pub const FORMAT: u16 = 2;
+/// The format of bundles with replayed layers; all others are of the first, for the oldest readers' sake.
+const REPLAYS: u16 = 2;
 pub(crate) const HEADER: usize = 16;
 const TRAILER: usize = 64;
 const MAGIC: &[u8; 8] = b"FERRYOB\n";
@@ -25,12 +25,13 @@ pub(crate) struct StreamWriter<W> {
 }
 
 impl<W: Write> StreamWriter<W> {
-    /// Writes the header.
-    pub fn begin(out: W) -> Result<Self, BundleError> {
+    /// Writes the header; `replays` says whether a layer's blob will be made again by replay.
+    pub fn begin(out: W, replays: bool) -> Result<Self, BundleError> {
+        let format = if replays { REPLAYS } else { 1 };
         let mut stream = Self { out, at: 0 };
         let mut header = MAGIC.to_vec();
-        header.extend_from_slice(&FORMAT.to_le_bytes());
-        header.extend_from_slice(&OLDEST_READER.to_le_bytes());
+        header.extend_from_slice(&format.to_le_bytes());
+        header.extend_from_slice(&format.to_le_bytes());
         header.extend_from_slice(&[0; 4]);
         stream.write(&header)?;
         Ok(stream)
@@ -114,6 +115,9 @@ pub(crate) fn read_index(stream: &dyn ReadAt) -> Result<(Index, [u8; 32]), Bundl
     }
     let raw = frame::decompress(&bytes, length as usize, &[]).map_err(|what| BundleError::malformed("index", what))?;
     let index = Index::parse(&raw)?;
+    if index.has_replays() && oldest < REPLAYS {
+        return Err(BundleError::malformed("index, section 2 (layers)", "a replay in a bundle of the first format"));
+    }
     let frames = index.frames.iter().map(|frame| frame.stored);
     let recipes = index.recipe_frames.iter().map(|frame| frame.stored);
     let end = frames.chain(recipes).try_fold(HEADER as u64, |at, stored| at.checked_add(stored));

@@ -19,6 +19,7 @@ use crate::base::{BoxFault, Ctx};
 use crate::image::source::LayerVisitor;
 use crate::image::{Descriptor, DiffId, Form, Image, ImageConfig, ImageSource, Layer, Manifest, Reference};
 use crate::layer::compression::{self, DecodeLimits, MAGIC_BYTES};
+use crate::layer::replay::Rebuilt;
 
 /// The images of a bundle.
 pub struct BundleSource {
@@ -241,7 +242,16 @@ impl BundleSource {
             LayerKind::Split { frame, offset, length } => {
                 let recipe = self.recipe(frame)?;
                 let range = offset as usize..(offset + length) as usize;
-                Ok(Box::new(LayerReader::new(self, record, recipe, range)?))
+                let tar = LayerReader::new(self, record, recipe, range)?;
+                match record.replay {
+                    Some(how) if form == Form::Original => {
+                        let blob = Rebuilt::new(how, tar).ok_or_else(|| BundleError::Newer {
+                            what: format!("the replay of layer {}", layer.diff_id),
+                        })?;
+                        Ok(Box::new(blob))
+                    }
+                    _ => Ok(Box::new(tar)),
+                }
             }
             LayerKind::Blob { content } => {
                 let mut blob = self.open_content(content);

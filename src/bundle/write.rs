@@ -21,7 +21,8 @@ use crate::base::progress::Task;
 use crate::base::read_at::{FileAt, Section};
 use crate::base::{BoxFault, ContentId, Ctx, Digest, ReadAt};
 use crate::image::{Descriptor, DiffId, Extent, Form, Image, ImageSink, ImageSource, Layer};
-use crate::layer::compression::{self, DecodeLimits, MAGIC_BYTES};
+use crate::layer::compression::{self, Compression, DecodeLimits, MAGIC_BYTES};
+use crate::layer::replay;
 
 /// How a bundle is written.
 #[derive(Debug, Clone)]
@@ -123,7 +124,8 @@ impl<W: Write> ImageSink for BundleSink<W> {
             if bases.is_empty() { self.options.level.frame_bytes() } else { plan::PREFIX as usize },
         );
         drop((chunks, aligned));
-        let mut stream = layout::StreamWriter::begin(&mut self.out)?;
+        let replays = parts.iter().any(|part| matches!(part, Part::Split { replay: Some(_), .. }));
+        let mut stream = layout::StreamWriter::begin(&mut self.out, replays)?;
         let mut index = Index { writer: writer_line(self.options.level), ..Index::default() };
         index.bases = bases.iter().map(|known| known.base.clone()).collect();
         let numbers = job.number_contents(&plan, &mut index);
@@ -163,7 +165,8 @@ fn distinct_layers(images: &[Image]) -> Vec<Layer> {
 
 /// What the first pass leaves of a layer.
 enum Taken {
-    Split(SplitLayer, Option<Arc<dyn ReadAt>>),
+    /// Where its contents are read again when the source cannot give them, and how its blob is made again.
+    Split(SplitLayer, Option<Arc<dyn ReadAt>>, Option<replay::Recipe>),
     /// The blob, kept in the spool, and the size of its tar.
     Blob(Found, u64, Arc<dyn ReadAt>),
     /// A base has it.
@@ -172,7 +175,7 @@ enum Taken {
 
 /// A layer once its contents have numbers.
 enum Part {
-    Split { recipe: Box<Recipe>, numbers: Vec<u32> },
+    Split { recipe: Box<Recipe>, numbers: Vec<u32>, replay: Option<replay::Recipe> },
     Blob { content: u32, size: u64 },
     Base,
 }
@@ -203,7 +206,7 @@ fn take_apart(
         } else if options.keep_originals && is_compressed(layer) {
             visit.push((layer.clone(), Form::Original));
         } else if source.has_contents(layer) && source.split_layer(layer, &mut collector)? {
-            lock(&taken)[at] = Some(Taken::Split(collector.finish(), None));
+            lock(&taken)[at] = Some(Taken::Split(collector.finish(), None, None));
         } else {
             visit.push((layer.clone(), Form::Tar));
         }
@@ -212,7 +215,7 @@ fn take_apart(
         let task = ctx.begin("Reading layer", layer.diff_id.0.short(), layer.size);
         let original = layer.original.as_ref().filter(|_| options.keep_originals && is_compressed(layer));
         let done = match original {
-            Some(original) => take_blob(layer, original, bytes, options, &task)?,
+            Some(original) => take_blob(source, layer, original, bytes, options, &task, ctx)?,
             None => take_tar(source, layer, bytes, options, &task)?,
         };
         if let Some(at) = place.get(&layer.diff_id) {
@@ -243,25 +246,28 @@ fn take_tar(
 ) -> Result<Taken, BoxFault> {
     let spool = if source.has_contents(layer) { None } else { Some(spool_file(options)?) };
     let mut collector = Collector::default();
-    let mut tee = Tee { inner: HashingReader::new(tar), copy: spool.as_ref(), task };
+    let mut tee = Tee { inner: HashingReader::new(tar), copy: spool.as_ref(), task: Some(task) };
     cut::split(&mut tee, &mut collector)?;
     let (digest, _, _) = tee.inner.finish();
     if digest != layer.diff_id.0 {
         return Err(not_what_it_is_called(&layer.diff_id.0, &digest).into());
     }
-    Ok(Taken::Split(collector.finish(), spool.map(kept).transpose()?))
+    Ok(Taken::Split(collector.finish(), spool.map(kept).transpose()?, None))
 }
 
-/// Keeps a blob as it is; it must be what its descriptor says, and decompress to what the diff ID says.
+/// Takes a blob; it must be what its descriptor says, and decompress to what the diff ID says. Where its bytes can be
+/// made again of the tar the tar is taken apart, and where not the blob is kept as it is.
 fn take_blob(
+    source: &dyn ImageSource,
     layer: &Layer,
     original: &Descriptor,
     blob: &mut (dyn Read + Send),
     options: &BundleOptions,
     task: &Task,
+    ctx: &Ctx,
 ) -> Result<Taken, BoxFault> {
     let spool = spool_file(options)?;
-    let mut tee = Tee { inner: HashingReader::new(blob), copy: Some(&spool), task };
+    let mut tee = Tee { inner: HashingReader::new(blob), copy: Some(&spool), task: Some(task) };
     let doing = || format!("read layer {}", layer.diff_id);
     io::copy(&mut tee, &mut io::sink()).doing(doing)?;
     let (digest, size, _) = tee.inner.finish();
@@ -269,18 +275,43 @@ fn take_blob(
         return Err(not_what_it_is_called(&original.digest, &digest).into());
     }
     let spool = kept(spool)?;
-    let mut id = blake3::Hasher::new();
     let whole = || Section::new(spool.clone(), 0, size);
-    io::copy(&mut whole(), &mut id).doing(doing)?;
     let mut head = Vec::new();
     whole().take(MAGIC_BYTES as u64).read_to_end(&mut head).doing(doing)?;
-    let tar = compression::detect(&head).decoder(Box::new(whole()), &DecodeLimits::default()).doing(doing)?;
-    let mut tar = HashingReader::new(tar);
+    let form = compression::detect(&head);
+    // The blob is decompressed once, for its diff ID and for the attempt to make it again.
+    let tar_spool = if source.has_contents(layer) { None } else { Some(spool_file(options)?) };
+    let tar = form.decoder(Box::new(whole()), &DecodeLimits::default()).doing(doing)?;
+    let mut tar = Tee { inner: HashingReader::new(tar), copy: tar_spool.as_ref(), task: None };
+    let replay = match form {
+        Compression::Gzip => replay::detect(&mut io::BufReader::new(whole()), &mut tar, ctx).doing(doing)?,
+        _ => None,
+    };
+    if replay.is_none() {
+        tar.copy = None;
+    }
     io::copy(&mut tar, &mut io::sink()).doing(doing)?;
-    let (digest, tar_size, _) = tar.finish();
+    let (digest, tar_size, _) = tar.inner.finish();
     if digest != layer.diff_id.0 {
         return Err(not_what_it_is_called(&layer.diff_id.0, &digest).into());
     }
+    if replay.is_some() {
+        let mut collector = Collector::default();
+        let tar_spool = tar_spool.map(kept).transpose()?;
+        let whole = match &tar_spool {
+            Some(file) => {
+                cut::split(&mut Section::new(file.clone(), 0, tar_size), &mut collector)?;
+                true
+            }
+            None => source.split_layer(layer, &mut collector)?,
+        };
+        if !whole {
+            cut::split(&mut *source.open_layer(layer, Form::Tar)?, &mut collector)?;
+        }
+        return Ok(Taken::Split(collector.finish(), tar_spool, replay));
+    }
+    let mut id = blake3::Hasher::new();
+    io::copy(&mut whole(), &mut id).doing(doing)?;
     let id = ContentId::from_bytes(*id.finalize().as_bytes());
     Ok(Taken::Blob(Found { id, size, offset: 0, path: Box::default() }, tar_size, spool))
 }
@@ -302,13 +333,15 @@ fn spool_file(options: &BundleOptions) -> Result<std::fs::File, BundleError> {
 struct Tee<'a, R> {
     inner: HashingReader<R>,
     copy: Option<&'a std::fs::File>,
-    task: &'a Task,
+    task: Option<&'a Task>,
 }
 
 impl<R: Read> Read for Tee<'_, R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buf)?;
-        self.task.advance(n as u64)?;
+        if let Some(task) = self.task {
+            task.advance(n as u64)?;
+        }
         if let Some(mut copy) = self.copy {
             copy.write_all(&buf[..n])?;
         }
@@ -333,9 +366,9 @@ impl Job<'_> {
         // The images' layers are capped far below 2^32.
         let number = number as u32;
         match taken {
-            Taken::Split(SplitLayer { recipe, found }, spool) => {
+            Taken::Split(SplitLayer { recipe, found }, spool, replay) => {
                 self.spools.push(spool);
-                Part::Split { recipe: Box::new(recipe), numbers: self.catalog.add(number, found) }
+                Part::Split { recipe: Box::new(recipe), numbers: self.catalog.add(number, found), replay }
             }
             Taken::Blob(found, size, spool) => {
                 self.spools.push(Some(spool));
@@ -553,16 +586,18 @@ impl Job<'_> {
         };
         for (layer, part) in self.layers.iter().zip(parts) {
             let original = layer.original.as_ref().map(|o| (o.media_type.clone(), o.digest, o.size));
-            let (recipe, local) = match part {
-                Part::Split { recipe, numbers } => (recipe, numbers),
+            let (recipe, local, replay) = match part {
+                Part::Split { recipe, numbers, replay } => (recipe, numbers, *replay),
                 Part::Base => {
                     let (size, kind) = (layer.size.unwrap_or(0), LayerKind::Base);
-                    index.layers.push(LayerRecord { diff_id: layer.diff_id, size, kind, original: None });
+                    let record = LayerRecord { diff_id: layer.diff_id, size, kind, original: None, replay: None };
+                    index.layers.push(record);
                     continue;
                 }
                 Part::Blob { content, size } => {
                     let kind = LayerKind::Blob { content: numbers.catalog[*content as usize] };
-                    index.layers.push(LayerRecord { diff_id: layer.diff_id, size: *size, kind, original });
+                    let record = LayerRecord { diff_id: layer.diff_id, size: *size, kind, original, replay: None };
+                    index.layers.push(record);
                     continue;
                 }
             };
@@ -580,8 +615,8 @@ impl Job<'_> {
                 offset: raw.len() as u32,
                 length: length.ok_or_else(too_large)?,
             };
-            let original = original.filter(|_| !is_compressed(layer));
-            index.layers.push(LayerRecord { diff_id: layer.diff_id, size: recipe.size, kind, original });
+            let original = original.filter(|_| replay.is_some() || !is_compressed(layer));
+            index.layers.push(LayerRecord { diff_id: layer.diff_id, size: recipe.size, kind, original, replay });
             raw.append(&mut one);
         }
         if !raw.is_empty() {

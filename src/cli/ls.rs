@@ -11,7 +11,7 @@ use super::trust::AccessArgs;
 use super::{Global, output};
 use crate::base::BoxFault;
 use crate::bundle::carry;
-use crate::bundle::index::{BaseKind, Index, LayerKind};
+use crate::bundle::index::{BaseKind, Index, LayerKind, LayerRecord};
 use crate::bundle::outline::outline;
 use crate::bundle::tree::Tree;
 use crate::bundle::volume::VolumeSet;
@@ -65,7 +65,7 @@ pub fn run(args: LsArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         text += &format!("{}  {}\n", image.config.id().0.short(), names.join(" "));
         for layer in &image.layers {
             let record = index.layers.iter().find(|record| record.diff_id == layer.diff_id);
-            let how = record.map_or("", |record| how(record.kind));
+            let how = record.map_or("", how);
             let size = human::size(layer.size.unwrap_or(0), 4);
             text += &format!("    {}  {size:>9}  {how}\n", layer.diff_id.0.short());
         }
@@ -109,8 +109,9 @@ fn line(entry: &Entry, path: &str) -> String {
     format!("{mode} {:>5}/{:<5} {size:>10} {time} {path}{link}\n", entry.uid, entry.gid)
 }
 
-fn how(kind: LayerKind) -> &'static str {
-    match kind {
+fn how(layer: &LayerRecord) -> &'static str {
+    match layer.kind {
+        LayerKind::Split { .. } if layer.replay.is_some() => "deduplicated, compressed again when asked for",
         LayerKind::Split { .. } => "deduplicated",
         LayerKind::Blob { .. } => "as its registry has it",
         LayerKind::Base => "in the base",

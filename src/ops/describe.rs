@@ -44,6 +44,7 @@ pub fn describe(source: &BundleSource, carried: &Carried) -> Result<Value, BoxFa
     });
     let layers = index.layers.iter().zip(costs(source)?).map(|(layer, cost)| {
         let kept = match layer.kind {
+            LayerKind::Split { .. } if layer.replay.is_some() => "replay",
             LayerKind::Split { .. } => "split",
             LayerKind::Blob { .. } => "blob",
             LayerKind::Base => "base",
@@ -56,6 +57,7 @@ pub fn describe(source: &BundleSource, carried: &Carried) -> Result<Value, BoxFa
             "Size": layer.size,
             "Kept": kept,
             "Original": original,
+            "Replay": layer.replay.map(|recipe| recipe.to_string()),
             "Stored": {"Recipe": cost.recipe, "Own": cost.own, "Shared": cost.shared},
             "InBase": cost.base,
         })

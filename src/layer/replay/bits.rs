@@ -1,8 +1,6 @@
 //! Deflate blocks as Go's `compress/flate` writes them (RFC 1951): which of the three kinds, and how its tables are
 //! packed, is Go's choice.
 
-use std::io::{self, Write};
-
 use super::huffman::Codes;
 
 const END: usize = 256;
@@ -77,19 +75,90 @@ fn pack(lengths: &[u8]) -> Packed {
     packed
 }
 
+fn stored_bits(plain: &[u8]) -> u64 {
+    (plain.len() as u64 + 5) * 8
+}
+
+/// How often each symbol occurs in a block.
+struct Tally {
+    literals: [u32; LITERALS],
+    distances: [u32; DISTANCES],
+    /// Bits behind the codes.
+    extra: u64,
+}
+
+impl Tally {
+    fn of(tokens: &[Token]) -> Self {
+        let mut tally = Self { literals: [0; LITERALS], distances: [0; DISTANCES], extra: 0 };
+        tally.literals[END] = 1;
+        for token in tokens {
+            match *token {
+                Token::Literal(byte) => tally.literals[usize::from(byte)] += 1,
+                Token::Match(length, distance) => {
+                    let (length, distance) = (length_code(length), distance_code(distance));
+                    tally.literals[END + 1 + length.0] += 1;
+                    tally.distances[distance.0] += 1;
+                    tally.extra += u64::from(length.1 + distance.1);
+                }
+            }
+        }
+        if tally.distances.iter().all(|n| *n == 0) {
+            // A dynamic block must describe one distance at least.
+            tally.distances[0] = 1;
+        }
+        tally
+    }
+
+    fn bits(&self, codes: &(Codes, Codes)) -> u64 {
+        codes.0.bits(&self.literals) + codes.1.bits(&self.distances)
+    }
+}
+
+/// The tables of a dynamic block.
+struct Dynamic {
+    codes: (Codes, Codes),
+    /// How many of each are described.
+    literals: usize,
+    distances: usize,
+    lengths: usize,
+    packed: Packed,
+    of_lengths: Codes,
+    /// Of the block in bits, without those behind the codes.
+    size: u64,
+}
+
+impl Dynamic {
+    fn of(tally: &Tally) -> Self {
+        let count = |frequencies: &[u32]| frequencies.iter().rposition(|n| *n > 0).map_or(0, |last| last + 1);
+        let (literals, distances) = (count(&tally.literals), count(&tally.distances));
+        let codes = (Codes::new(&tally.literals, 15), Codes::new(&tally.distances, 15));
+        let described = codes.0.0[..literals].iter().chain(&codes.1.0[..distances]);
+        let packed = pack(&described.map(|(_, length)| *length).collect::<Vec<u8>>());
+        let mut uses = [0_u32; 19];
+        let mut extra = 0_u64;
+        for (symbol, bits, _) in &packed {
+            uses[*symbol] += 1;
+            extra += u64::from(*bits);
+        }
+        let of_lengths = Codes::new(&uses, 7);
+        let lengths = ORDER.iter().rposition(|symbol| uses[*symbol] > 0).map_or(4, |last| (last + 1).max(4));
+        let size = 3 + 5 + 5 + 4 + 3 * lengths as u64 + of_lengths.bits(&uses) + extra + tally.bits(&codes);
+        Self { codes, literals, distances, lengths, packed, of_lengths, size }
+    }
+}
+
 /// Writes bits, lowest first.
-pub struct BlockWriter<W: Write> {
-    out: W,
+pub struct BlockWriter {
     bits: u64,
     count: u32,
     buffer: Vec<u8>,
     fixed: (Codes, Codes),
 }
 
-impl<W: Write> BlockWriter<W> {
-    pub fn new(out: W) -> Self {
+impl BlockWriter {
+    pub fn new() -> Self {
         let fixed = (Codes::fixed_literals(), Codes::fixed_distances());
-        Self { out, bits: 0, count: 0, buffer: Vec::with_capacity(80 << 10), fixed }
+        Self { bits: 0, count: 0, buffer: Vec::with_capacity(80 << 10), fixed }
     }
 
     fn put(&mut self, value: u32, count: u32) {
@@ -115,94 +184,65 @@ impl<W: Write> BlockWriter<W> {
         self.bits = 0;
     }
 
-    fn send(&mut self) -> io::Result<()> {
-        if self.buffer.len() >= 64 << 10 {
-            self.out.write_all(&self.buffer)?;
-            self.buffer.clear();
-        }
-        Ok(())
+    /// The whole bytes that were written since the last call.
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
     }
 
     /// A block of the bytes themselves; at most 65,535.
-    pub fn stored(&mut self, bytes: &[u8], last: bool) -> io::Result<()> {
+    pub fn stored(&mut self, bytes: &[u8], last: bool) {
         self.put(u32::from(last), 3);
         self.align();
         let length = bytes.len() as u16;
         self.buffer.extend_from_slice(&length.to_le_bytes());
         self.buffer.extend_from_slice(&(!length).to_le_bytes());
         self.buffer.extend_from_slice(bytes);
-        self.send()
     }
 
     /// A block of `tokens`, in the form that takes the fewest bits. `plain` are the bytes they stand for, where those
     /// are still at hand.
-    pub fn block(&mut self, tokens: &[Token], plain: Option<&[u8]>) -> io::Result<()> {
-        let (mut literals, mut distances) = ([0_u32; LITERALS], [0_u32; DISTANCES]);
-        literals[END] = 1;
-        let mut extra = 0_u64;
-        for token in tokens {
-            match *token {
-                Token::Literal(byte) => literals[usize::from(byte)] += 1,
-                Token::Match(length, distance) => {
-                    let (length, distance) = (length_code(length), distance_code(distance));
-                    literals[END + 1 + length.0] += 1;
-                    distances[distance.0] += 1;
-                    extra += u64::from(length.1 + distance.1);
-                }
-            }
-        }
+    pub fn block(&mut self, tokens: &[Token], plain: Option<&[u8]>) {
+        let tally = Tally::of(tokens);
+        let dynamic = Dynamic::of(&tally);
         let plain = plain.filter(|plain| plain.len() <= STORED);
-        let count = |frequencies: &[u32]| frequencies.iter().rposition(|n| *n > 0).map_or(0, |last| last + 1);
-        let literal_count = count(&literals);
-        let mut distance_count = count(&distances);
-        if distance_count == 0 {
-            // A dynamic block must describe one distance at least.
-            distances[0] = 1;
-            distance_count = 1;
-        }
-        let dynamic = (Codes::new(&literals, 15), Codes::new(&distances, 15));
-        let lengths: Vec<u8> = dynamic.0.0[..literal_count]
-            .iter()
-            .chain(&dynamic.1.0[..distance_count])
-            .map(|(_, length)| *length)
-            .collect();
-        let packed = pack(&lengths);
-        let mut uses = [0_u32; 19];
-        let mut packed_extra = 0_u64;
-        for (symbol, bits, _) in &packed {
-            uses[*symbol] += 1;
-            packed_extra += u64::from(*bits);
-        }
-        let codes = Codes::new(&uses, 7);
-        let code_count = ORDER.iter().rposition(|symbol| uses[*symbol] > 0).map_or(4, |last| (last + 1).max(4));
-        let size = |codes: &(Codes, Codes)| codes.0.bits(&literals) + codes.1.bits(&distances) + extra;
-        let fixed_size = 3 + size(&self.fixed);
-        let header = 3 + 5 + 5 + 4 + 3 * code_count as u64 + codes.bits(&uses) + packed_extra;
-        let dynamic_size = header + size(&dynamic);
-        if let Some(plain) = plain
-            && (plain.len() as u64 + 5) * 8 < fixed_size.min(dynamic_size)
-        {
-            return self.stored(plain, false);
-        }
-        if dynamic_size < fixed_size {
-            self.put(4, 3);
-            self.put(literal_count as u32 - 257, 5);
-            self.put(distance_count as u32 - 1, 5);
-            self.put(code_count as u32 - 4, 4);
-            for symbol in &ORDER[..code_count] {
-                self.put(codes.0[*symbol].1.into(), 3);
+        let fixed_size = 3 + tally.bits(&self.fixed) + tally.extra;
+        let dynamic_size = dynamic.size + tally.extra;
+        match plain {
+            Some(plain) if stored_bits(plain) < fixed_size.min(dynamic_size) => self.stored(plain, false),
+            _ if dynamic_size < fixed_size => self.dynamic(tokens, dynamic),
+            _ => {
+                self.put(2, 3);
+                let fixed = self.fixed.clone();
+                self.tokens(tokens, &fixed);
             }
-            for (symbol, bits, value) in packed {
-                self.put_code(codes.0[symbol]);
-                self.put(value, bits);
-            }
-            self.tokens(tokens, &dynamic);
+        }
+    }
+
+    /// A block of `tokens` as Go's best speed writes it: with tables of its own, unless that saves next to nothing of
+    /// `plain`, the bytes they stand for.
+    pub fn quick_block(&mut self, tokens: &[Token], plain: &[u8]) {
+        let dynamic = Dynamic::of(&Tally::of(tokens));
+        // The bits behind the codes are left out of this account.
+        if plain.len() <= STORED && stored_bits(plain) < dynamic.size + (dynamic.size >> 4) {
+            self.stored(plain, false);
         } else {
-            self.put(2, 3);
-            let fixed = self.fixed.clone();
-            self.tokens(tokens, &fixed);
+            self.dynamic(tokens, dynamic);
         }
-        self.send()
+    }
+
+    fn dynamic(&mut self, tokens: &[Token], tables: Dynamic) {
+        self.put(4, 3);
+        self.put(tables.literals as u32 - 257, 5);
+        self.put(tables.distances as u32 - 1, 5);
+        self.put(tables.lengths as u32 - 4, 4);
+        for symbol in &ORDER[..tables.lengths] {
+            self.put(tables.of_lengths.0[*symbol].1.into(), 3);
+        }
+        for (symbol, bits, value) in tables.packed {
+            self.put_code(tables.of_lengths.0[symbol]);
+            self.put(value, bits);
+        }
+        self.tokens(tokens, &tables.codes);
     }
 
     fn tokens(&mut self, tokens: &[Token], codes: &(Codes, Codes)) {
@@ -223,9 +263,7 @@ impl<W: Write> BlockWriter<W> {
     }
 
     /// Ends the stream as Go does: with an empty stored block.
-    pub fn finish(mut self) -> io::Result<W> {
-        self.stored(&[], true)?;
-        self.out.write_all(&self.buffer)?;
-        Ok(self.out)
+    pub fn finish(&mut self) {
+        self.stored(&[], true);
     }
 }

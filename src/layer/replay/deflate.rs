@@ -2,8 +2,6 @@
 //! 64 KiB that is moved by half when there is new data and the end is near. When it is moved depends on how the data
 //! came in pieces, and what is found depends on that: the pieces have to be the original's.
 
-use std::io::{self, Write};
-
 use super::bits::{BlockWriter, Token};
 
 const WINDOW: usize = 1 << 15;
@@ -38,9 +36,9 @@ fn effort(level: u8) -> Option<Effort> {
 }
 
 /// A compressor with Go's choices.
-pub struct Deflater<W: Write> {
+pub struct Deflater {
     effort: Effort,
-    out: BlockWriter<W>,
+    out: BlockWriter,
     window: Vec<u8>,
     end: usize,
     index: usize,
@@ -59,12 +57,12 @@ pub struct Deflater<W: Write> {
     tokens: Vec<Token>,
 }
 
-impl<W: Write> Deflater<W> {
+impl Deflater {
     /// A compressor of `level`; `None` for a level whose method is another.
-    pub fn new(level: u8, out: W) -> Option<Self> {
+    pub fn new(level: u8) -> Option<Self> {
         Some(Self {
             effort: effort(level)?,
-            out: BlockWriter::new(out),
+            out: BlockWriter::new(),
             window: vec![0; 2 * WINDOW],
             end: 0,
             index: 0,
@@ -81,9 +79,9 @@ impl<W: Write> Deflater<W> {
     }
 
     /// Takes the next piece, which is one call of Go's `Write`.
-    pub fn write(&mut self, mut piece: &[u8]) -> io::Result<()> {
+    pub fn write(&mut self, mut piece: &[u8]) {
         while !piece.is_empty() {
-            self.step(false)?;
+            self.step(false);
             if self.index >= 2 * WINDOW - (MIN_MATCH + MAX_MATCH) {
                 self.slide();
             }
@@ -92,13 +90,18 @@ impl<W: Write> Deflater<W> {
             self.end += n;
             piece = &piece[n..];
         }
-        Ok(())
     }
 
-    /// Ends the stream.
-    pub fn finish(mut self) -> io::Result<W> {
-        self.step(true)?;
-        self.out.finish()
+    /// The compressed bytes that are ready since the last call.
+    pub fn take(&mut self) -> Vec<u8> {
+        self.out.take()
+    }
+
+    /// Ends the stream; the last bytes of it.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.step(true);
+        self.out.finish();
+        self.out.take()
     }
 
     fn slide(&mut self) {
@@ -131,9 +134,9 @@ impl<W: Write> Deflater<W> {
         before as usize
     }
 
-    fn step(&mut self, last: bool) -> io::Result<()> {
+    fn step(&mut self, last: bool) {
         if self.end - self.index < MIN_MATCH + MAX_MATCH && !last {
-            return Ok(());
+            return;
         }
         // Positions with too little behind them are not in the chains.
         let insertable = (self.end + 1).saturating_sub(MIN_MATCH);
@@ -141,16 +144,16 @@ impl<W: Write> Deflater<W> {
             let ahead = self.end - self.index;
             if ahead < MIN_MATCH + MAX_MATCH {
                 if !last {
-                    return Ok(());
+                    return;
                 }
                 if ahead == 0 {
                     if std::mem::take(&mut self.pending) {
                         self.tokens.push(Token::Literal(self.window[self.index - 1]));
                     }
                     if !self.tokens.is_empty() {
-                        self.emit(self.index)?;
+                        self.emit(self.index);
                     }
-                    return Ok(());
+                    return;
                 }
             }
             if self.index < insertable {
@@ -181,13 +184,13 @@ impl<W: Write> Deflater<W> {
                 self.pending = false;
                 self.length = MIN_MATCH - 1;
                 if self.tokens.len() == TOKENS {
-                    self.emit(self.index)?;
+                    self.emit(self.index);
                 }
             } else {
                 if self.pending {
                     self.tokens.push(Token::Literal(self.window[self.index - 1]));
                     if self.tokens.len() == TOKENS {
-                        self.emit(self.index)?;
+                        self.emit(self.index);
                     }
                 }
                 self.index += 1;
@@ -228,12 +231,11 @@ impl<W: Write> Deflater<W> {
         found
     }
 
-    fn emit(&mut self, end: usize) -> io::Result<()> {
+    fn emit(&mut self, end: usize) {
         let plain = self.block.filter(|begin| *begin <= end).map(|begin| &self.window[begin..end]);
         self.block = Some(end);
-        self.out.block(&self.tokens, plain)?;
+        self.out.block(&self.tokens, plain);
         self.tokens.clear();
-        Ok(())
     }
 }
 

@@ -4,11 +4,13 @@
 
 mod bits;
 mod deflate;
+mod fast;
 mod huffman;
 
 use std::io::{self, Read, Write};
 
 use self::deflate::Deflater;
+use self::fast::Fast;
 use crate::base::Ctx;
 
 /// What Go's `io.Copy` hands on at once, in bytes, and so docker when it compresses a layer.
@@ -16,10 +18,19 @@ const PIECE: usize = 32 << 10;
 /// A gzip header as Go writes it: no name, no time, no system; the eighth byte tells the extreme levels.
 const HEADER: [u8; 8] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0];
 
+/// The levels at which programs compress layers: best speed, default, best compression.
+const LEVELS: [u8; 3] = [1, 6, 9];
+
 /// How to make a compressed layer again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Recipe {
     level: u8,
+}
+
+impl std::fmt::Display for Recipe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Go's gzip, level {}", self.level)
+    }
 }
 
 impl Recipe {
@@ -32,7 +43,7 @@ impl Recipe {
     /// Reads that form; `None` for a recipe of another version.
     pub fn from_bytes(bytes: [u8; 2]) -> Option<Self> {
         match bytes {
-            [1, level @ (6 | 9)] => Some(Self { level }),
+            [1, level] if LEVELS.contains(&level) => Some(Self { level }),
             _ => None,
         }
     }
@@ -40,7 +51,11 @@ impl Recipe {
     fn header(self) -> [u8; 10] {
         let mut header = [0; 10];
         header[..8].copy_from_slice(&HEADER);
-        header[8] = if self.level == 9 { 2 } else { 0 };
+        header[8] = match self.level {
+            1 => 4,
+            9 => 2,
+            _ => 0,
+        };
         header[9] = 0xff;
         header
     }
@@ -54,41 +69,131 @@ pub fn detect(blob: &mut dyn Read, tar: &mut dyn Read, ctx: &Ctx) -> io::Result<
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         other => other?,
     }
-    let known = [6, 9].map(|level| Recipe { level });
+    let known = LEVELS.map(|level| Recipe { level });
     let Some(recipe) = known.into_iter().find(|recipe| recipe.header() == header) else { return Ok(None) };
-    let mut compare = Compare { blob, read: vec![0; 64 << 10], differs: false };
+    let mut made = Rebuilt::new(recipe, tar).ok_or(io::ErrorKind::Unsupported)?;
     // The header has been compared.
-    let made = body(recipe, tar, &mut compare, ctx);
-    if compare.differs {
-        return Ok(None);
+    made.used = header.len();
+    let mut expected = vec![0; 64 << 10];
+    loop {
+        ctx.check()?;
+        if !made.advance()? {
+            return Ok((blob.read(&mut [0])? == 0).then_some(recipe));
+        }
+        let ready = &made.ready[made.used..];
+        let n = ready.len().min(expected.len());
+        let have = fill(blob, &mut expected[..n])?;
+        if expected[..have] != ready[..n] {
+            return Ok(None);
+        }
+        made.used += n;
     }
-    made?;
-    Ok((compare.blob.read(&mut [0])? == 0).then_some(recipe))
 }
 
 /// Makes the compressed layer of `tar` again. Of a tar that is not the one the recipe was found with, the result is
 /// other bytes: whoever takes them checks their digest.
 pub fn rebuild(recipe: Recipe, tar: &mut dyn Read, out: &mut dyn Write, ctx: &Ctx) -> io::Result<()> {
-    out.write_all(&recipe.header())?;
-    body(recipe, tar, out, ctx)
+    let mut made = Rebuilt::new(recipe, tar).ok_or(io::ErrorKind::Unsupported)?;
+    while made.advance()? {
+        ctx.check()?;
+        out.write_all(&made.ready[made.used..])?;
+        made.used = made.ready.len();
+    }
+    Ok(())
 }
 
-fn body(recipe: Recipe, tar: &mut dyn Read, out: &mut dyn Write, ctx: &Ctx) -> io::Result<()> {
-    let mut deflater = Deflater::new(recipe.level, &mut *out).ok_or(io::ErrorKind::Unsupported)?;
-    let mut crc = flate2::Crc::new();
-    let mut piece = vec![0; PIECE];
-    loop {
-        ctx.check()?;
-        let n = fill(tar, &mut piece)?;
-        crc.update(&piece[..n]);
-        deflater.write(&piece[..n])?;
-        if n < piece.len() {
-            break;
+/// Go's methods.
+enum Compressor {
+    Fast(Fast),
+    Chains(Deflater),
+}
+
+impl Compressor {
+    fn new(level: u8) -> Option<Self> {
+        if level == 1 { Some(Self::Fast(Fast::new())) } else { Deflater::new(level).map(Self::Chains) }
+    }
+
+    fn write(&mut self, piece: &[u8]) {
+        match self {
+            Self::Fast(fast) => fast.write(piece),
+            Self::Chains(deflater) => deflater.write(piece),
         }
     }
-    deflater.finish()?;
-    out.write_all(&crc.sum().to_le_bytes())?;
-    out.write_all(&crc.amount().to_le_bytes())
+
+    fn take(&mut self) -> Vec<u8> {
+        match self {
+            Self::Fast(fast) => fast.take(),
+            Self::Chains(deflater) => deflater.take(),
+        }
+    }
+
+    fn finish(self) -> Vec<u8> {
+        match self {
+            Self::Fast(fast) => fast.finish(),
+            Self::Chains(deflater) => deflater.finish(),
+        }
+    }
+}
+
+/// A compressed layer, made again of its tar as it is read. What [`rebuild`] says of its bytes holds here too.
+pub struct Rebuilt<R> {
+    tar: R,
+    /// `None` when the stream is complete.
+    deflater: Option<Compressor>,
+    crc: flate2::Crc,
+    piece: Vec<u8>,
+    /// Bytes to give, from `used` on.
+    ready: Vec<u8>,
+    used: usize,
+}
+
+impl<R: Read> Rebuilt<R> {
+    /// The layer that `recipe` makes of `tar`; `None` when this program cannot follow the recipe.
+    pub fn new(recipe: Recipe, tar: R) -> Option<Self> {
+        Some(Self {
+            tar,
+            deflater: Some(Compressor::new(recipe.level)?),
+            crc: flate2::Crc::new(),
+            piece: vec![0; PIECE],
+            ready: recipe.header().to_vec(),
+            used: 0,
+        })
+    }
+
+    /// Gets more bytes ready unless some are; false at the end.
+    fn advance(&mut self) -> io::Result<bool> {
+        while self.used == self.ready.len() {
+            if self.deflater.is_none() {
+                return Ok(false);
+            }
+            let n = fill(&mut self.tar, &mut self.piece)?;
+            let Some(mut deflater) = self.deflater.take() else { return Ok(false) };
+            self.used = 0;
+            self.crc.update(&self.piece[..n]);
+            deflater.write(&self.piece[..n]);
+            if n == self.piece.len() {
+                self.ready = deflater.take();
+                self.deflater = Some(deflater);
+            } else {
+                self.ready = deflater.finish();
+                self.ready.extend_from_slice(&self.crc.sum().to_le_bytes());
+                self.ready.extend_from_slice(&self.crc.amount().to_le_bytes());
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl<R: Read> Read for Rebuilt<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.is_empty() || !self.advance()? {
+            return Ok(0);
+        }
+        let n = buf.len().min(self.ready.len() - self.used);
+        buf[..n].copy_from_slice(&self.ready[self.used..][..n]);
+        self.used += n;
+        Ok(n)
+    }
 }
 
 /// Reads until the buffer is full or the stream over.
@@ -103,29 +208,6 @@ fn fill(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(have)
-}
-
-/// Takes bytes that have to be those of the blob.
-struct Compare<'a> {
-    blob: &'a mut dyn Read,
-    read: Vec<u8>,
-    differs: bool,
-}
-
-impl Write for Compare<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = bytes.len().min(self.read.len());
-        let have = fill(self.blob, &mut self.read[..n])?;
-        if self.read[..have] != bytes[..n] {
-            self.differs = true;
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -149,7 +231,7 @@ mod tests {
     #[test]
     fn what_is_made_is_gzip_of_the_same_bytes() {
         for (i, sample) in samples().iter().enumerate() {
-            for level in [6, 9] {
+            for level in LEVELS {
                 let recipe = Recipe { level };
                 let mut blob = Vec::new();
                 rebuild(recipe, &mut &sample[..], &mut blob, &Ctx::silent()).unwrap();
@@ -172,4 +254,22 @@ mod tests {
         assert_eq!(Recipe::from_bytes([1, 5]), None);
         assert_eq!(Recipe::from_bytes([2, 6]), None);
     }
+
+    /// Made by Go 1.19 of the same samples, one after another, `io.Copy` into `gzip.NewWriterLevel`.
+    #[test]
+    fn what_is_made_is_what_go_makes() {
+        for (level, digest) in GO {
+            let mut all = Vec::new();
+            for sample in samples() {
+                rebuild(Recipe { level }, &mut &sample[..], &mut all, &Ctx::silent()).unwrap();
+            }
+            assert_eq!(crate::base::Digest::of(&all).hex(), digest, "level {level}");
+        }
+    }
+
+    const GO: [(u8, &str); 3] = [
+        (1, "180d6e8a3fa87b7c9bd24415e9469e006b8fc32d0abca83ab5d6a6f4ae667536"),
+        (6, "b5fb350d5259f3a39f1ccacde0a77d9c47c3bb85c2be84fbb0b052f8235eb7d5"),
+        (9, "91d6e5abe3752ba735c0b4ae521ff1ddb2046660191d5fa00a478aad83d769cf"),
+    ];
 }
