@@ -94,11 +94,11 @@ class Machine:
             time.sleep(0.1)
         sys.exit(f"{command} does not answer:\n{open(self.log.name).read()[-2000:]}")
 
-    def dockerd(self, root):
-        """Starts dockerd with its data-root at `root`; returns what to put before docker's arguments."""
+    def dockerd(self, root, bridge=False):
+        """Starts dockerd with its data-root at `root`, with its bridge on demand; returns what to put before docker's arguments."""
         host = f"unix://{root}.sock"
         self.daemon(f"dockerd -H {host} --data-root {root} --exec-root /run/exec --pidfile /run/dockerd.pid"
-                    " --bridge=none --iptables=false --ip6tables=false", f"docker -H {host} info")
+                    + ("" if bridge else " --bridge=none --iptables=false --ip6tables=false"), f"docker -H {host} info")
         return f"docker -H {host}"
 
 

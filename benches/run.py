@@ -8,6 +8,7 @@ All run in one machine of tools/peer.sh (Debian 13, cgroups v1 of the host), so 
 
 import json
 import os
+import re
 
 from harness import CORPUS, FERRY, FreshFs, Machine, Table, measure, need_corpus, publish, sh
 
@@ -19,10 +20,11 @@ FILL = "mkdir /d; i=0; while [ $i -lt 5000 ]; do echo $i >/d/$i; i=$((i+1)); don
 def main():
     need_corpus("docker-archive/busybox.tar", "docker-archive/node.tar")
     starts = Table("run --rm busybox true")
+    bridged = Table("run --rm busybox true, on the bridge")
     changes = Table("commit of 5,000 changed files, export of 37,000 files")
     busybox = f"{CORPUS}/docker-archive/busybox.tar"
     with FreshFs() as fs, Machine(13) as machine:
-        ferry, docker = f"{FERRY} --root {fs}/ferry", machine.dockerd(f"{fs}/docker")
+        ferry, docker = f"{FERRY} --root {fs}/ferry", machine.dockerd(f"{fs}/docker", bridge=True)
         podman = f"podman --root {fs}/podman --runroot /run/podman --cgroup-manager cgroupfs"
         for tool in (ferry, docker, podman):
             machine.run(f"{tool} load -q -i {busybox}")
@@ -42,9 +44,15 @@ def main():
             "podman 5 run --rm --net=none": f"{podman} run {LIMITS} --rm --net=none busybox:1.35 true",
             "docker 26 run --rm --net=none": f"{docker} run --rm --net=none busybox:1.35 true",
         }
+        on_bridge = {
+            "ferry run --rm": f"{ferry} run --rm busybox:1.35 true",
+            "docker 26 run --rm": f"{docker} run --rm busybox:1.35 true",
+        }
         for _ in range(ROUNDS):
-            for name, command in commands.items():
-                starts.add(name, measure(machine.inside(command), [machine.pid] if "docker" in name else ()))
+            for table, rows in ((starts, commands), (bridged, on_bridge)):
+                for name, command in rows.items():
+                    table.add(name, measure(machine.inside(command), [machine.pid] if "docker" in name else ()))
+        resident = monitor(machine, ferry)
         for tool in (ferry, docker):
             machine.run(f"{tool} run --name filled --net=none busybox:1.35 sh -c '{FILL}'")
             machine.run(f"{tool} create --name many node:18")
@@ -55,7 +63,19 @@ def main():
                 changes.add(f"{name} export", measure(machine.inside(f"{tool} export -o {fs}/x.tar many && sync -f {fs}"), pids))
                 os.unlink(f"{fs}/x.tar")
     publish("run", "## run\n\nIncludes entering the machine's namespaces (about 5 ms), for all alike.\n\n"
-            + starts.markdown(against="ferry run --rm --net=none") + "\n" + changes.markdown())
+            + starts.markdown(against="ferry run --rm --net=none") + "\n" + bridged.markdown(against="ferry run --rm") + "\n"
+            + changes.markdown() + "\n" + resident)
+
+
+def monitor(machine, ferry):
+    """What the monitor of a container has in memory while it runs, with a published port and a log."""
+    machine.run(f"{ferry} run -d --name watched -p 8080:80 busybox:1.35 sh -c 'i=0; while [ $i -lt 1000 ]; do echo $i; i=$((i+1)); done; exec sleep 1000'")
+    status = machine.run(f"p=$({ferry} inspect -f '{{{{.State.Pid}}}}' watched); sleep 1; cat /proc/$(awk '/PPid/ {{print $2}}' /proc/$p/status)/status")
+    machine.run(f"{ferry} rm -f watched")
+    sizes = dict(re.findall(r"(VmRSS|RssAnon|RssFile):\s+(\d+)", status))
+    print(f"monitor: {sizes}", flush=True)
+    return ("### The monitor of a running container\n\n| resident | of that its own memory | of that the program's file, shared with other"
+            " monitors |\n|---|---|---|\n| " + " | ".join(f"{int(sizes[k]) / 1024:.2f} MiB" for k in ("VmRSS", "RssAnon", "RssFile")) + " |\n")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ mod ssh;
 mod readme;
 mod replay;
 mod runtime;
+mod runtime_show;
 mod static_binary;
 mod store;
 mod store_faults;

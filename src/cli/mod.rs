@@ -228,9 +228,6 @@ fn store_options() -> store::Options {
 
 /// The system's state directory for root, the user's data directory otherwise.
 fn default_root() -> PathBuf {
-    if let Some(root) = std::env::var_os("FERRY_ROOT").filter(|root| !root.is_empty()) {
-        return PathBuf::from(root);
-    }
     if rustix::process::geteuid().is_root() {
         return PathBuf::from("/var/lib/ferry");
     }
@@ -311,24 +308,33 @@ pub fn main() -> ExitCode {
             let code = crate::runtime::init::reaper::main(std::env::args_os().skip(1).collect());
             ExitCode::from((code & 0xff) as u8)
         }
-        _ => {
-            if let Some(why) = rootless::enter(&default_root()) {
-                eprintln!("ferry: warning: {why}");
-            }
-            main_with(std::env::args_os())
-        }
+        _ => main_with(std::env::args_os()),
     }
 }
 
 fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let mut cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version go to standard output with success, everything else is a usage error.
             let _ = error.print();
-            return if error.use_stderr() { exit::usage() } else { ExitCode::SUCCESS };
+            return match error.use_stderr() {
+                false => ExitCode::SUCCESS,
+                true if args.get(1).is_some_and(|command| command == "run") => container::exit_code(125),
+                true => exit::usage(),
+            };
         }
     };
+    let root = cli.global.root.clone().unwrap_or_else(default_root);
+    let docker = container::is_dockers(&cli.command);
+    let fail = |fault: BoxFault| if docker { container::failed(&*fault) } else { exit::report(&*fault) };
+    let notice = match rootless::enter(&cli.command, &root) {
+        Ok(notice) => notice,
+        Err(fault) => return fail(fault),
+    };
+    // Root in a user namespace would have another default.
+    cli.global.root = Some(root);
     let level = match cli.global.log_level {
         LogLevel::Error => tracing::Level::ERROR,
         LogLevel::Warn => tracing::Level::WARN,
@@ -337,5 +343,8 @@ fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         LogLevel::Trace => tracing::Level::TRACE,
     };
     tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).without_time().init();
-    run(cli).unwrap_or_else(|fault| exit::report(&*fault))
+    if let Some(notice) = notice {
+        tracing::warn!("{notice}");
+    }
+    run(cli).unwrap_or_else(fail)
 }

@@ -25,6 +25,7 @@ pub mod network;
 pub mod network_mode;
 pub mod overlay;
 pub mod remove;
+pub mod rootless;
 pub mod sealed;
 pub mod seccomp;
 pub mod signals;

@@ -15,6 +15,16 @@ pub fn store(root: &Path) -> Result<Store, RuntimeError> {
     Store::open(root, crate::store::Options::default()).map_err(|error| RuntimeError::Other(error.into()))
 }
 
+/// What the store's readers rely on: renames are copies, metadata comes with data, hard links need no index. The kernel
+/// takes `userxattr` with no other word than `nofollow` for the first.
+fn flags() -> &'static str {
+    if super::cgroup::in_user_namespace() {
+        "redirect_dir=nofollow,metacopy=off,index=off,userxattr"
+    } else {
+        "redirect_dir=off,metacopy=off,index=off"
+    }
+}
+
 /// Mounts a container's root file system in this process's mount namespace, which must not be the host's, and gives
 /// its path.
 pub fn mount(store_root: &Path, dir: &ContainerDir) -> Result<PathBuf, RuntimeError> {
@@ -22,14 +32,7 @@ pub fn mount(store_root: &Path, dir: &ContainerDir) -> Result<PathBuf, RuntimeEr
     let target = dir.file("rootfs");
     fs::create_dir_all(&target).at("create", &target)?;
     let id = layer.id.as_str();
-    // What the store's readers rely on: renames are copies, metadata comes with data, hard links need no index.
-    let mut options = format!(
-        "redirect_dir=off,metacopy=off,index=off,lowerdir={},upperdir={id}/diff,workdir={id}/work",
-        layer.lower_option
-    );
-    if super::cgroup::in_user_namespace() {
-        options.push_str(",userxattr");
-    }
+    let options = format!("{},lowerdir={},upperdir={id}/diff,workdir={id}/work", flags(), layer.lower_option);
     // Relative to `overlay2/`: 128 layers fit into one page only by their short links.
     let target = std::path::absolute(&target).at("resolve", &target)?;
     let before = rustix::process::getcwd(Vec::new()).trying("find the working directory")?;
@@ -48,11 +51,7 @@ pub fn mount_view(store_root: &Path, dir: &ContainerDir) -> Result<PathBuf, Runt
     let target = dir.file("rootfs");
     fs::create_dir_all(&target).at("create", &target)?;
     let target = std::path::absolute(&target).at("resolve", &target)?;
-    let mut options =
-        format!("redirect_dir=off,metacopy=off,index=off,lowerdir={}/diff:{}", layer.id.as_str(), layer.lower_option);
-    if super::cgroup::in_user_namespace() {
-        options.push_str(",userxattr");
-    }
+    let options = format!("{},lowerdir={}/diff:{}", flags(), layer.id.as_str(), layer.lower_option);
     rustix::process::chdir(&layer.base).at("enter", &layer.base)?;
     let data = crate::sys::process::c_string(&options).trying("mount the container's root file system")?;
     let mounted = mount_call("overlay", &target, "overlay", MountFlags::RDONLY, Some(data.as_c_str()));
@@ -72,10 +71,7 @@ pub fn mount_lower(store_root: &Path, dir: &ContainerDir) -> Result<PathBuf, Run
     // The kernel wants two layers for a mount without an upper one: the empty one changes nothing.
     let (target, empty) = (made("rootfs")?, made("empty")?);
     let escaped = empty.to_string_lossy().replace('\\', "\\\\").replace(':', "\\:");
-    let mut options = format!("redirect_dir=off,metacopy=off,index=off,lowerdir={escaped}:{}", layer.lower_option);
-    if super::cgroup::in_user_namespace() {
-        options.push_str(",userxattr");
-    }
+    let options = format!("{},lowerdir={escaped}:{}", flags(), layer.lower_option);
     rustix::process::chdir(&layer.base).at("enter", &layer.base)?;
     let data = crate::sys::process::c_string(&options).trying("mount the container's layers")?;
     let mounted = mount_call("overlay", &target, "overlay", MountFlags::RDONLY, Some(data.as_c_str()));

@@ -202,9 +202,11 @@ fn external(
     let state = bundle.join("state");
     let _ = fs::remove_dir_all(&state);
     let mut create = Command::new(runtime);
-    create.arg("--root").arg(&state).args(["create", "--bundle"]).arg(bundle).arg("--pid-file").arg(&pid_file);
     let log = bundle.join("log");
     let _ = fs::remove_file(&log);
+    // Its standard error is the container's: what it has to say itself it writes to a file.
+    create.arg("--root").arg(&state).arg("--log").arg(&log).args(["--log-format", "json"]);
+    create.args(["create", "--bundle"]).arg(bundle).arg("--pid-file").arg(&pid_file);
     let mut passed = None;
     match stdio {
         Stdio::Plain([stdin, stdout, stderr]) => {
@@ -213,15 +215,15 @@ fn external(
         Stdio::Terminal(socket) => {
             let (listener, path) = console_listener(bundle)?;
             create.arg("--console-socket").arg(path);
-            create.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
-            create.stderr(File::create(&log).at("create", &log)?);
+            let null = std::process::Stdio::null;
+            create.stdin(null()).stdout(null()).stderr(null());
             passed = Some((listener, socket));
         }
     }
     create.arg(&container.id);
     let mut child = create.spawn().trying(format!("run the OCI runtime {runtime:?}"))?;
     if let Some((listener, socket)) = passed {
-        let (stream, _) = accept_while_alive(&listener, &mut child, runtime)?;
+        let (stream, _) = accept_while_alive(&listener, &mut child, runtime, &log)?;
         let master = super::terminal::receive(&stream).trying("receive the container's terminal")?;
         let none = || RuntimeError::Malformed(format!("{runtime} has sent no terminal"));
         super::terminal::send(&socket, master.ok_or_else(none)?).trying("pass the container's terminal on")?;
@@ -258,6 +260,7 @@ fn accept_while_alive(
     listener: &std::os::unix::net::UnixListener,
     child: &mut std::process::Child,
     runtime: &str,
+    log: &Path,
 ) -> Result<Accepted, RuntimeError> {
     loop {
         match listener.accept() {
@@ -269,7 +272,7 @@ fn accept_while_alive(
             Err(error) => return Err(error).trying("receive the container's terminal"),
         }
         if let Some(status) = child.try_wait().trying(format!("wait for {runtime}"))? {
-            return Err(failed(runtime, "create", status, Path::new("")));
+            return Err(failed(runtime, "create", status, log));
         }
         let mut fds = [rustix::event::PollFd::new(listener, rustix::event::PollFlags::IN)];
         let wait = rustix::event::Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
@@ -277,13 +280,17 @@ fn accept_while_alive(
     }
 }
 
+/// The last error in the runtime's log: a JSON object a line, as runc, crun and youki write it.
 fn failed(runtime: &str, step: &str, status: std::process::ExitStatus, log: &Path) -> RuntimeError {
     let mut text = String::new();
     if let Ok(file) = File::open(log) {
-        let _ = file.take(4096).read_to_string(&mut text);
+        let _ = file.take(64 << 10).read_to_string(&mut text);
     }
-    let text = if text.trim().is_empty() { format!("{runtime} {step} failed: {status}") } else { text };
-    classify(runtime, text.trim())
+    let message = text.lines().rev().find_map(|line| {
+        let entry: serde_json::Value = serde_json::from_str(line).ok()?;
+        (entry["level"] == "error").then(|| entry["msg"].as_str().map(str::to_owned)).flatten()
+    });
+    classify(runtime, &message.unwrap_or_else(|| format!("{step} failed: {status}")))
 }
 
 /// What an OCI runtime says, as docker reads it: from the text.

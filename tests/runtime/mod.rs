@@ -6,69 +6,8 @@ mod life;
 mod watch;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
-/// A store with one image, in a network namespace of its own.
-struct Host {
-    dir: tempfile::TempDir,
-}
-
-fn text(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-impl Host {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let host = Self { dir };
-        let root = host.path("rootfs");
-        for name in ["bin", "etc", "tmp", "proc", "sys", "dev", "root"] {
-            fs::create_dir_all(root.join(name)).unwrap();
-        }
-        fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-        for name in ["sh", "true", "cat", "id", "ls", "touch", "rm", "mkdir", "sleep", "httpd", "wget", "tail", "mount"]
-        {
-            std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
-        }
-        fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nbob:x:1000:1000::/:/bin/sh\n").unwrap();
-        fs::write(root.join("etc/group"), "root:x:0:\nbob:x:1000:\nwheel:x:10:bob\n").unwrap();
-        let made =
-            Command::new("tar").args(["-C", "rootfs", "-cf", "image.tar", "."]).current_dir(host.dir.path()).status();
-        assert!(made.unwrap().success());
-        let import = host.script("ferry import -c 'CMD [\"sh\"]' -c 'ENV PATH=/bin' image.tar busybox:1");
-        assert!(import.status.success(), "{import:?}");
-        host
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// Runs shell lines as on a host of their own: network namespace with loopback.
-    fn script(&self, lines: &str) -> Output {
-        let program = Path::new(env!("CARGO_BIN_EXE_ferry"));
-        let script = format!("busybox ip link set lo up; ferry() {{ {} \"$@\"; }}; {lines}", program.display());
-        Command::new("timeout")
-            .args(["-s", "KILL", "120", "unshare", "-n", "sh", "-c", &script])
-            .env("FERRY_ROOT", self.path("store"))
-            .current_dir(self.dir.path())
-            .stdin(std::process::Stdio::null())
-            .output()
-            .unwrap()
-    }
-
-    fn run(&self, lines: &str) -> String {
-        let output = self.script(lines);
-        format!("{}{}", text(&output), String::from_utf8_lossy(&output.stderr))
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        self.script("for c in $(ferry ps -aq); do ferry rm -f $c; done");
-    }
-}
+use crate::support::containers::Host;
 
 #[test]
 fn the_tutorial_runs_word_for_word() {

@@ -7,7 +7,6 @@ use clap::Args;
 
 use super::super::{Global, output};
 use super::flags::ContainerFlags;
-use super::own_failure;
 use crate::base::{AtPath, BoxFault};
 use crate::runtime::RuntimeError;
 use crate::runtime::container::Container;
@@ -26,13 +25,8 @@ pub struct CreateArgs {
 
 /// Creates, and prints the ID.
 pub fn run(args: CreateArgs, global: &Global) -> Result<ExitCode, BoxFault> {
-    match make(args.flags, false, global) {
-        Ok(container) => {
-            output::line(&container.id)?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(fault) => Ok(own_failure(fault)),
-    }
+    output::line(&make(args.flags, false, global)?.id)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Makes the container, with its ID in the file that was asked for.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::super::Global;
-use super::{attach, containers, flags, own_failure};
+use super::{attach, containers, failed, flags};
 use crate::base::BoxFault;
 use crate::runtime::exec::{self, Request};
 use crate::runtime::monitor::protocol::Attach;
@@ -44,7 +44,7 @@ pub struct ExecArgs {
     workdir: Option<String>,
     /// A name or an ID
     #[arg(value_name = "CONTAINER")]
-    container: String,
+    pub container: String,
     /// What to run
     #[arg(required = true, value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
@@ -82,6 +82,6 @@ pub fn run(args: ExecArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     };
     Ok(run().unwrap_or_else(|error| match error {
         RuntimeError::Start { .. } => super::start::failed(error),
-        error => own_failure(error.into()),
+        error => failed(&error),
     }))
 }

@@ -29,8 +29,8 @@ pub mod wait;
 
 use std::process::ExitCode;
 
-use super::{Global, exit, output};
-use crate::base::BoxFault;
+use super::{Command, Global, exit, output};
+use crate::base::{BoxFault, Fault};
 use crate::runtime::container::{ContainerDir, Containers};
 use crate::runtime::{RuntimeError, lifecycle};
 
@@ -53,7 +53,7 @@ pub fn each(
     for name in names {
         match containers.find(name).and_then(|dir| act(&dir)) {
             Ok(()) => output::line(name)?,
-            Err(error) => code = exit::report(&error),
+            Err(error) => code = failed(&error),
         }
     }
     Ok(code)
@@ -64,7 +64,41 @@ pub fn exit_code(code: i32) -> ExitCode {
     ExitCode::from((code & 0xff) as u8)
 }
 
-/// Docker's code for its own failures in `run`, `create`, `start` and `exec`.
+/// Whether docker has the command for containers: its failures then have docker's codes.
+pub fn is_dockers(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Attach(_)
+            | Command::Commit(_)
+            | Command::Cp(_)
+            | Command::Create(_)
+            | Command::Exec(_)
+            | Command::Export(_)
+            | Command::Kill(_)
+            | Command::Logs(_)
+            | Command::Pause(_)
+            | Command::Port(_)
+            | Command::Ps(_)
+            | Command::Rename(_)
+            | Command::Restart(_)
+            | Command::Rm(_)
+            | Command::Start(_)
+            | Command::Stats(_)
+            | Command::Stop(_)
+            | Command::Top(_)
+            | Command::Unpause(_)
+            | Command::Update(_)
+            | Command::Wait(_)
+    )
+}
+
+/// Reports a failure of such a command; docker knows one code for all.
+pub fn failed(fault: &dyn Fault) -> ExitCode {
+    let _ = exit::report(fault);
+    ExitCode::from(1)
+}
+
+/// Docker's code for its own failures in `run`.
 pub fn own_failure(fault: BoxFault) -> ExitCode {
     let _ = exit::report(&*fault);
     ExitCode::from(125)

@@ -241,7 +241,8 @@ fn row(container: &Container, state: &State, whole: bool) -> Value {
         "State": state.status.as_str(),
         "Ports": ports(container, state),
         "Names": container.name,
-        "Labels": labels.join(","),
+        // One line, whatever an image puts into them.
+        "Labels": labels.join(",").replace(char::is_control, "\u{fffd}"),
         "Mounts": mounts.join(","),
         "LocalVolumes": container.mounts.iter().filter(|mount| mount.kind == "volume").count().to_string(),
         "Size": "",

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::super::{Global, exit, output};
-use super::containers;
+use super::{containers, failed};
 use crate::base::BoxFault;
 use crate::runtime::{RuntimeError, lifecycle};
 
@@ -31,7 +31,7 @@ pub fn run(args: RmArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         match all.find(name).and_then(|dir| lifecycle::rm(&global.root, &dir, args.force, args.volumes)) {
             Ok(()) => output::line(name)?,
             Err(error @ RuntimeError::NoSuchContainer(_)) if args.force => drop(exit::report(&error)),
-            Err(error) => code = exit::report(&error),
+            Err(error) => code = failed(&error),
         }
     }
     Ok(code)

@@ -7,6 +7,7 @@ use clap::Args;
 use super::super::{Global, exit, output};
 use super::{attach, containers};
 use crate::base::BoxFault;
+use crate::runtime::container::Status;
 use crate::runtime::monitor::protocol::Attach;
 use crate::runtime::{RuntimeError, client, lifecycle};
 
@@ -60,8 +61,12 @@ pub fn run(args: StartArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     for name in &args.containers {
         let start = || -> Result<(), RuntimeError> {
             let dir = all.find(name)?;
-            // Starting what runs is no failure, as with docker.
-            if dir.state()?.status.is_live() {
+            // Starting what runs is no failure, as with docker; starting what is paused is one.
+            let state = dir.state()?;
+            if state.status == Status::Paused {
+                state.require(Status::can_start, "start", &dir.container()?.name)?;
+            }
+            if state.status.is_live() {
                 return Ok(());
             }
             client::begin(lifecycle::start_monitor(&global.root, &dir)?)

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::super::{Global, exit, output};
-use super::containers;
+use super::super::{Global, output};
+use super::{containers, failed};
 use crate::base::BoxFault;
 use crate::runtime::lifecycle;
 
@@ -24,7 +24,7 @@ pub fn run(args: WaitArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     for name in &args.containers {
         match all.find(name).and_then(|dir| lifecycle::wait(&dir)) {
             Ok(ended) => output::line(ended.to_string())?,
-            Err(error) => code = exit::report(&error),
+            Err(error) => code = failed(&error),
         }
     }
     Ok(code)

@@ -327,6 +327,8 @@ impl Monitor {
         events::record(&self.store_root, &self.container, "start", &[]);
         self.hub.announce(&frame(Kind::Started, &[]));
         self.running = Some(Running { pid, pidfd, since: Instant::now(), checks });
+        // From here on it mostly waits, maybe for months: what a start takes is not kept in memory for that.
+        let _ = sys::forget_code();
         Ok(())
     }
 

@@ -57,6 +57,10 @@ impl Networks {
         let mut state = NetworkState { container: request.container.clone(), ..NetworkState::default() };
         match &request.mode {
             NetworkMode::Host | NetworkMode::Container(_) => return Ok(state),
+            NetworkMode::None if request.isolated => {
+                Links::raise_loopback(netns)?;
+                return Ok(state);
+            }
             NetworkMode::None => {
                 Links::of(netns)?.loopback()?;
                 return Ok(state);
@@ -87,7 +91,7 @@ impl Networks {
         request: &NetworkRequest,
         state: &mut NetworkState,
     ) -> Result<(), NetError> {
-        Links::of(netns)?.loopback()?;
+        Links::raise_loopback(netns)?;
         if let NetworkMode::Bridge(name) = &request.mode {
             return Err(NetError::Usage(format!(
                 "network {name} needs a bridge, which only root can make: without root there is the default network"

@@ -4,6 +4,8 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
 use super::error::{NetError, Trying};
 use super::mac::Mac;
 use super::subnet::Subnet;
@@ -107,6 +109,18 @@ impl Links {
     /// Of another namespace.
     pub fn of(netns: BorrowedFd<'_>) -> Result<Self, NetError> {
         within(netns, Socket::route).trying("enter the container's network namespace").map(Self)
+    }
+
+    /// Brings up the loopback of another namespace. On a thread that ends inside: without privileges over the host's
+    /// network there is no way back.
+    pub fn raise_loopback(netns: BorrowedFd<'_>) -> Result<(), NetError> {
+        let what = "enter the container's network namespace";
+        let inside = || {
+            move_into_link_name_space(netns, Some(LinkNameSpaceType::Network)).trying(what)?;
+            Self::here()?.loopback()
+        };
+        let ended = std::thread::scope(|scope| scope.spawn(inside).join());
+        ended.unwrap_or_else(|_| Err(io::Error::other("the thread inside has failed")).trying(what))
     }
 
     /// All links.

@@ -1,0 +1,111 @@
+//! Containers of an ordinary user: with ranges of IDs, without them, and without the tools that ranges need.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::containers::busybox;
+use crate::support::ferry;
+
+const UID: u32 = 4242;
+
+/// A directory with an image of files of three owners, the user's home, and a copy of ferry that they can reach.
+fn place() -> tempfile::TempDir {
+    let dir = tempfile::Builder::new().prefix("ferry-user-").tempdir_in("/var/tmp").unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let open = |name: &str| fs::set_permissions(at(name), fs::Permissions::from_mode(0o755)).unwrap();
+    for name in ["bin", "home", "r/bin", "r/etc", "r/tmp"] {
+        fs::create_dir_all(at(name)).unwrap();
+    }
+    fs::copy(ferry(), at("bin/ferry")).unwrap();
+    fs::copy(busybox(), at("r/bin/busybox")).unwrap();
+    for applet in ["sh", "cat", "id", "stat", "touch", "sleep"] {
+        symlink("busybox", at("r/bin").join(applet)).unwrap();
+    }
+    fs::write(at("r/etc/passwd"), "root:x:0:0::/:/bin/sh\nbob:x:1000:1000::/:/bin/sh\n").unwrap();
+    fs::write(at("r/bobs"), "bobs\n").unwrap();
+    chown(at("r/bobs"), Some(1000), Some(1000)).unwrap();
+    chown(at("r/tmp"), Some(5), Some(6)).unwrap();
+    let mut tar = Command::new("tar");
+    tar.args(["-C", "r", "--numeric-owner", "-cf", "image.tar", "."]).current_dir(dir.path());
+    assert!(tar.status().unwrap().success());
+    chown(at("home"), Some(UID), Some(UID)).unwrap();
+    for name in [".", "bin", "bin/ferry", "home"] {
+        open(name);
+    }
+    dir
+}
+
+/// Runs lines as a user whom `/etc/subuid` gives these ranges, with these directories in PATH.
+fn play(dir: &Path, subuid: &str, path: &str, lines: &str) -> String {
+    for (name, line) in [("passwd", "user:x:4242:4242::/:/bin/sh\n"), ("group", "user:x:4242:\n")] {
+        let theirs = fs::read_to_string(Path::new("/etc").join(name)).unwrap();
+        fs::write(dir.join(name), theirs + line).unwrap();
+    }
+    fs::write(dir.join("subuid"), subuid).unwrap();
+    // The host's own files are covered in a mount namespace, and nowhere else.
+    let script = format!(
+        "busybox ip link set lo up
+         for f in passwd group; do mount --bind $f /etc/$f; done
+         for f in subuid subgid; do [ -e /etc/$f ] || touch /etc/$f; mount --bind subuid /etc/$f; done
+         cd home; HOME=$PWD PATH={}/bin:{path} exec setpriv --reuid user --regid user --clear-groups sh -c \"$0\"",
+        dir.display()
+    );
+    let output = Command::new("timeout")
+        .args(["-s", "KILL", "280", "unshare", "-mn", "sh", "-ec", &script, lines])
+        .current_dir(dir)
+        .env_remove("FERRY_ROOT")
+        .env_remove("XDG_DATA_HOME")
+        .output()
+        .unwrap();
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+const WORK: &str = "
+    ferry import -c 'ENV PATH=/bin' -c 'CMD [\"sh\"]' ../image.tar i:1 >/dev/null
+    ferry run --rm --net none i:1 id -u
+    ferry run --name one --net none i:1 sh -c 'echo more >/new; cat /bobs'
+    ferry commit one i:2 >/dev/null
+    ferry run -d --name two --net none i:2 sleep 1000 >/dev/null
+    ferry exec two cat /new
+    ferry exec two sh -c 'exit 7'; echo $?
+    ferry ps --format '{{.Names}} {{.State}}'
+    ferry rm -f one two
+    ferry save -o out.tar i:2
+    mkdir x; tar -C x -xf out.tar
+    for t in $(find x -type f); do tar --numeric-owner -tvf $t 2>/dev/null; done |
+      awk '{sub(\"^\\\\./\", \"\", $6)} $6 == \"bobs\" || $6 == \"new\" || $6 == \"tmp/\" {print $2, $6}' | sort
+    ferry fsck --contents
+    cat .local/share/ferry/ferry/ids
+";
+const DONE: &str = "0\nbobs\nmore\n7\ntwo running\none\ntwo\n0/0 new\n1000/1000 bobs\n5/6 tmp/\n";
+
+#[test]
+fn a_user_with_ranges_runs_execs_commits_and_saves_with_owners_intact() {
+    let dir = place();
+    let more = "ferry run --rm --net none -u bob i:1 id -u; ferry run --rm --net none i:1 stat -c '%u %g' /bobs /tmp
+                stat -c %u .local/share/ferry/overlay2/*/diff/bobs";
+    let out = play(dir.path(), "user:700000:65536\n", "$PATH", &format!("{WORK}{more}"));
+    assert_eq!(out, format!("{DONE}ranges\n1000\n1000 1000\n5 6\n700999\n"));
+}
+
+#[test]
+fn a_user_without_ranges_does_the_same_with_one_id() {
+    let dir = place();
+    let out = play(dir.path(), "other:700000:65536\n", "$PATH", WORK);
+    assert_eq!(out, format!("{DONE}single\n"));
+}
+
+#[test]
+fn a_user_is_told_when_newuidmap_is_missing_and_goes_on_with_one_id() {
+    let dir = place();
+    for tool in ["sh", "cat"] {
+        symlink(Path::new("/bin").join(tool), dir.path().join("bin").join(tool)).unwrap();
+    }
+    let lines = "ferry import ../image.tar i:1 >/dev/null; ferry images --format '{{.Repository}}'
+                 cat .local/share/ferry/ferry/ids";
+    let out = play(dir.path(), "user:700000:65536\n", "", lines);
+    assert!(out.starts_with("i\nsingle\n"), "{out}");
+    assert!(out.contains("newuidmap is missing (Debian: uidmap, Fedora: shadow-utils)"), "{out}");
+}
