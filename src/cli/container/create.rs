@@ -32,11 +32,11 @@ pub fn run(args: CreateArgs, global: &Global) -> Result<ExitCode, BoxFault> {
 /// Makes the container, with its ID in the file that was asked for.
 pub fn make(flags: ContainerFlags, detached: bool, global: &Global) -> Result<Container, BoxFault> {
     let store = global.store()?;
-    let image = store.resolve(&flags.image)?;
+    let image = store.resolve(flags.image())?;
     if let Some(wanted) = &flags.platform {
         let is = image.config.platform();
         if !is.to_string().starts_with(wanted.as_str()) {
-            let why = format!("image {} is of the platform {is}, not {wanted}", flags.image);
+            let why = format!("image {} is of the platform {is}, not {wanted}", flags.image());
             return Err(RuntimeError::NotFound(why).into());
         }
     }

@@ -261,12 +261,21 @@ pub struct ContainerFlags {
     /// The working directory
     #[arg(short, long, value_name = "PATH")]
     workdir: Option<String>,
-    /// The image
-    #[arg(value_name = "IMAGE")]
-    pub image: String,
-    /// What to run instead of the image's command
-    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
-    command: Vec<String>,
+    /// The image, and what to run instead of its command: all that follows the image is the command's
+    #[arg(value_names = ["IMAGE", "COMMAND"], required = true, num_args = 1.., trailing_var_arg = true)]
+    words: Vec<String>,
+}
+
+impl ContainerFlags {
+    /// The image's name.
+    pub fn image(&self) -> &str {
+        self.words.first().map_or("", String::as_str)
+    }
+
+    /// What to run instead of the image's command.
+    fn command(&self) -> Vec<String> {
+        self.words.iter().skip(1).cloned().collect()
+    }
 }
 
 fn usage(text: impl Into<String>) -> RuntimeError {
@@ -407,9 +416,9 @@ impl ContainerFlags {
             open_stdin: self.interactive,
             stdin_once: self.interactive && !detached,
             env,
-            cmd: some(self.command.clone()),
+            cmd: some(self.command()),
             healthcheck,
-            image: self.image.clone(),
+            image: self.image().to_owned(),
             working_dir: self.workdir.clone().unwrap_or_default(),
             entrypoint: self.entrypoint.clone().filter(|word| !word.is_empty()).map(|word| vec![word]),
             labels,
