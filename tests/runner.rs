@@ -8,6 +8,7 @@ mod dependencies;
 mod interop;
 mod layer;
 mod layering;
+mod media;
 mod net;
 mod peers;
 mod seal;

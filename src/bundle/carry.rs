@@ -25,6 +25,10 @@ pub struct Carriage {
     pub parity: Option<ParityShare>,
     /// Go on where an earlier run ended.
     pub resume: bool,
+    /// The device number of the file system that all files must lie on.
+    pub device: Option<u64>,
+    /// What stands in front of a bundle of one file, so that it can be started.
+    pub lead: Option<Arc<Vec<u8>>>,
     /// Whom it is encrypted to.
     pub recipients: Option<Recipients>,
     /// Who signs it.
@@ -52,10 +56,10 @@ pub fn write(
     options: BundleOptions,
     ctx: &Ctx,
 ) -> Result<(BundleReport, Written), BoxFault> {
-    let Carriage { volume_size, parity, resume, recipients, signer, budget, bases } = carriage;
+    let Carriage { volume_size, parity, resume, device, lead, recipients, signer, budget, bases } = carriage;
     let encrypted = recipients.is_some();
     let set = if encrypted { random_id()? } else { set_id(images, &options, volume_size, parity, &bases) };
-    let volume = WriteOptions { set, encrypted, volume_size, parity, resume, budget };
+    let volume = WriteOptions { set, encrypted, volume_size, parity, resume, device, lead, budget };
     let writer = match target {
         Target::Path(path) => SetWriter::to_path(path, volume)?,
         Target::Pipe(pipe) => SetWriter::to_pipe(pipe, volume)?,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::bundle_options::{BundleArgs, bundle_options};
+use super::medium_options::MediumArgs;
 use super::{UsageError, threads};
 use crate::archive::write::{Format, WriteOptions, WriteReport};
 use crate::base::{AtPath, BoxFault, Ctx};
@@ -14,6 +15,8 @@ use crate::bundle::volume::{ENDING, fits_a_pipe};
 use crate::bundle::{KnownBase, Level};
 use crate::image::{Image, ImageSource};
 use crate::layer::compression::{Compression, EncodeOptions};
+use crate::ops::carried::Luggage;
+use crate::ops::media::{self, Attendant};
 use crate::ops::save::{self, Output, Packing};
 
 /// How an archive is written.
@@ -40,6 +43,12 @@ pub struct ArchiveOptions {
     verify: bool,
     #[command(flatten)]
     bundle: BundleArgs,
+    #[command(flatten)]
+    medium: MediumArgs,
+    /// Write a bundle as one executable file, or with --volume-size as one beside the volumes: started, it loads itself, or
+    /// does what ferry's options after it say
+    #[arg(long, help_heading = "Medium options")]
+    self_extracting: bool,
 }
 
 /// How an archive is compressed.
@@ -100,7 +109,12 @@ impl ArchiveOptions {
             let mut carriage = self.bundle.carriage(&spool, ctx)?;
             more(&mut carriage.bases)?;
             let level = self.level.as_deref().map(str::parse).transpose().map_err(usage)?;
-            let options = bundle_options(level, !self.no_originals, spool);
+            let options = bundle_options(level, !self.no_originals, spool.clone());
+            let mut luggage = to.map_or_else(|| Ok(Luggage::default()), |path| self.luggage(path))?;
+            if let Some(path) = to.filter(|path| self.medium.concerns(path)) {
+                let onto = (&*spool, &self.medium as &dyn Attendant);
+                return media::save(source, images, path, (carriage, options), luggage, onto, ctx);
+            }
             let device = |path: &&Path| path.metadata().is_ok_and(|meta| !meta.is_file());
             let target = match to {
                 None => Target::Pipe(Box::new(stdout)),
@@ -108,22 +122,46 @@ impl ArchiveOptions {
                     fits_a_pipe(carriage.volume_size, carriage.parity)?;
                     Target::Pipe(Box::new(File::options().write(true).open(path).at("open", path)?))
                 }
-                Some(path) => Target::Path(path),
+                Some(path) => {
+                    carriage.lead = luggage.take_lead(path, carriage.volume_size.is_some());
+                    Target::Path(path)
+                }
             };
             carry::write(source, images, target, carriage, options, ctx)?;
+            if let Some(path) = to {
+                luggage.beside.iter().try_for_each(|file| file.write(media::folder_of(path)).map(drop))?;
+            }
             return Ok(());
         }
         let packing = self.packing(to)?;
         let mut options = self.write_options(spool);
         options.prove |= prove;
+        if let Some(path) = to.filter(|path| self.medium.concerns(path)) {
+            let report = media::save_archive(source, images, path, (packing, options), &self.medium, ctx)?;
+            self.warn_of_changes(&report, ctx);
+            return Ok(());
+        }
         let output = to.map_or(Output::Stream(&mut stdout), Output::File);
         let report = save::save(source, images, output, packing, options, ctx)?;
         self.warn_of_changes(&report, ctx);
         Ok(())
     }
 
+    /// What the bundle at `path` brings along.
+    fn luggage(&self, path: &Path) -> Result<Luggage, BoxFault> {
+        self.medium.luggage(path, self.self_extracting)
+    }
+
     /// Fails when the options make no sense together; before anything is opened.
     pub fn check(&self, to: Option<&Path>) -> Result<(), UsageError> {
+        if self.self_extracting || self.medium.brings() {
+            if to.is_none() {
+                return Err(UsageError("a bundle that brings its ferry along needs a file: -o FILE".into()));
+            }
+            if !self.is_bundle(to) {
+                return Err(UsageError("--with-ferry is for bundles: name the file .ferry".into()));
+            }
+        }
         if self.is_bundle(to) {
             if self.compress.is_some() || self.compat || self.verify {
                 let text =
@@ -143,7 +181,7 @@ impl ArchiveOptions {
     /// Whether a bundle is written.
     pub fn is_bundle(&self, to: Option<&Path>) -> bool {
         let named = || to.is_some_and(|path| path.as_os_str().as_encoded_bytes().ends_with(ENDING.as_bytes()));
-        self.output_format.map_or_else(named, |format| format == OutputFormat::Bundle)
+        self.output_format.map_or_else(|| self.self_extracting || named(), |format| format == OutputFormat::Bundle)
     }
 
     /// The compression asked for, or the one that the file's name asks for.

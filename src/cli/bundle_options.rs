@@ -70,7 +70,8 @@ impl BundleArgs {
             base::open(&self.base, &access, threads(), ctx)?
         };
         let Self { volume_size, parity, resume, .. } = *self;
-        Ok(Carriage { volume_size, parity, resume, recipients, signer, budget: Budget::default(), bases })
+        let budget = Budget::default();
+        Ok(Carriage { volume_size, parity, resume, device: None, lead: None, recipients, signer, budget, bases })
     }
 }
 

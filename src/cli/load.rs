@@ -1,21 +1,27 @@
 //! `ferry load`.
 
 use std::fs::File;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
+use super::bundle_options::signer;
+use super::medium_options::MediumArgs;
 use super::render::human;
 use super::trust::AccessArgs;
 use super::{Global, UsageError, output, parse, threads};
 use crate::archive::{Input, OpenOptions};
-use crate::base::{AtPath, BoxFault};
+use crate::base::durable::AtomicFile;
+use crate::base::{AtPath, BoxFault, Ctx};
+use crate::bundle::seal::Signer;
 use crate::image::{Platform, Reference};
 use crate::layer::compression::DecodeLimits;
-use crate::ops::load::{self, From, LoadRequest};
+use crate::ops::load::{self, From, LoadRequest, Loaded};
+use crate::ops::media;
+use crate::ops::receipt::{Receipt, Scene};
 use crate::store::{Conflict, LoadOptions, LoadReport};
 
 /// Load images from an archive
@@ -55,6 +61,17 @@ pub struct LoadArgs {
     /// Mend a damaged bundle while it is read, as far as its parity goes
     #[arg(long)]
     repair: bool,
+    /// Write what was loaded into this file, for `ferry verify --receipt` on the sending side; signed with the host's key
+    /// (/etc/ssh/ssh_host_ed25519_key) if it can be read
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
+    receipt: Option<PathBuf>,
+    /// Sign the receipt with this ssh-ed25519 key instead; with a public key the ssh agent signs
+    #[arg(long, value_name = "KEY", requires = "receipt")]
+    sign: Option<PathBuf>,
+    /// When volumes are missing, run this shell command, which puts the next medium in, instead of asking on the terminal;
+    /// see `ferry help save`
+    #[arg(long, value_name = "COMMAND")]
+    next_medium: Option<String>,
     #[command(flatten)]
     access: AccessArgs,
 }
@@ -86,11 +103,29 @@ pub fn run(args: LoadArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         }
     };
     let access = &args.access;
+    let origin = match &input {
+        From::One(Input::Path(path)) => path.display().to_string(),
+        From::One(Input::File(_, origin) | Input::Stream(_, origin)) => origin.clone(),
+        From::Volumes(paths) => paths.first().map_or_else(String::new, |path| path.display().to_string()),
+    };
+    // What cannot be written or signed is known before anything is loaded.
+    let receipt = args.receipt.as_deref().map(|path| begin_receipt(path, args.sign.as_deref(), &ctx)).transpose()?;
     let store = if args.dry_run { global.store()? } else { global.store_to_write()? };
     let spool = args.spool_dir.unwrap_or_else(|| match global.root.is_dir() {
         true => global.root.clone(),
         false => std::env::temp_dir(),
     });
+    let attendant = MediumArgs::attending(args.next_medium);
+    let mut gathered = None;
+    let named = match &input {
+        From::One(Input::Path(path)) => std::slice::from_ref(path),
+        From::One(_) => &[],
+        From::Volumes(paths) => paths,
+    };
+    if named.iter().any(|path| attendant.concerns(path)) {
+        gathered = media::gather(named, &spool, &attendant, &ctx)?;
+    }
+    let input = gathered.as_ref().map_or(input, |staged| From::One(Input::Path(staged.path().to_owned())));
     let access = access.access(true, args.repair, spool.clone())?;
     let mut limits = DecodeLimits::default();
     if let Some(window) = args.max_window {
@@ -110,9 +145,39 @@ pub fn run(args: LoadArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     };
     let open = OpenOptions { platform: args.platform, max_window: args.max_window, spool };
     let request = LoadRequest { input, open, access, options, name: args.tag };
-    let report = load::load(&store, request, &ctx)?;
+    let Loaded { report, images, bundle } = load::load(&store, request, &ctx)?;
     output::print(if report.committed.is_some() { done(&report) } else { plan(&report) })?;
+    if let Some((mut file, path, signer)) = receipt {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let store = global.root.display().to_string();
+        let scene = Scene { input: origin, host, store, time: jiff::Timestamp::now() };
+        let text = Receipt::new(&images, bundle.as_ref(), scene).seal(signer.as_ref())?;
+        file.write_all(text.as_bytes()).at("write", &path)?;
+        file.commit()?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The key that a host's sshd is known by.
+const HOST_KEY: &str = "/etc/ssh/ssh_host_ed25519_key";
+
+/// The file that a receipt will be in, and who signs it.
+fn begin_receipt(
+    path: &Path,
+    key: Option<&Path>,
+    ctx: &Ctx,
+) -> Result<(AtomicFile, PathBuf, Option<Signer>), BoxFault> {
+    let signer = match key {
+        Some(key) => Some(signer(key)?),
+        None if File::open(HOST_KEY).is_ok() => Some(signer(Path::new(HOST_KEY))?),
+        None => {
+            ctx.warn(format!(
+                "the receipt will not be signed: {HOST_KEY} cannot be read, and --sign names no other key"
+            ));
+            None
+        }
+    };
+    Ok((AtomicFile::create(path, 0o644)?, path.to_owned(), signer))
 }
 
 /// Docker's lines.

@@ -27,6 +27,7 @@ mod load;
 mod ls;
 mod man;
 mod media;
+mod medium_options;
 mod moment;
 mod network;
 mod output;
@@ -48,7 +49,7 @@ mod version;
 mod volume;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -308,8 +309,30 @@ pub fn main() -> ExitCode {
             let code = crate::runtime::init::reaper::main(std::env::args_os().skip(1).collect());
             ExitCode::from((code & 0xff) as u8)
         }
-        _ => main_with(std::env::args_os()),
+        _ => match carried(std::env::args_os().collect()) {
+            Ok(args) => main_with(args),
+            Err(fault) => exit::report(&*fault),
+        },
     }
+}
+
+/// What a bundle's start script runs: `ferry carried BUNDLE [ARGUMENT]...` loads the bundle, or is the command that the
+/// arguments say, `{}` standing for the bundle. Any other command line stays as it is.
+fn carried(mut args: Vec<OsString>) -> Result<Vec<OsString>, BoxFault> {
+    if args.len() < 3 || args[1] != "carried" {
+        return Ok(args);
+    }
+    let bundle = crate::ops::carried::bundle_of(Path::new(&args[2]))?.into_os_string();
+    args.drain(1..3);
+    let option = |arg: &OsString| arg.as_encoded_bytes().starts_with(b"-");
+    if args.get(1).is_none_or(option) {
+        args.splice(1..1, ["load".into(), "-i".into(), bundle]);
+    } else if args[1] == "load" && !args.iter().any(|arg| arg == "-i" || arg == "--input") {
+        args.splice(2..2, ["-i".into(), bundle]);
+    } else {
+        args.iter_mut().filter(|arg| *arg == "{}").for_each(|arg| arg.clone_from(&bundle));
+    }
+    Ok(args)
 }
 
 fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {

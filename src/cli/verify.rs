@@ -1,16 +1,17 @@
 //! `ferry verify`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::trust::AccessArgs;
+use super::trust::{self, AccessArgs};
 use super::{Global, exit, output};
 use crate::base::{AtPath, BoxFault, Class, durable};
-use crate::bundle::seal::armor;
+use crate::bundle::seal::{SignedBy, armor};
 use crate::bundle::volume::{State, VolumeReport};
+use crate::ops::receipt::Returned;
 use crate::ops::verify::{self, Verified};
 
 /// Check that a bundle is whole, and who signed it
@@ -20,7 +21,7 @@ use crate::ops::verify::{self, Verified};
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
     /// A bundle: its directory, any of its volumes, or several
-    #[arg(required = true, value_name = "BUNDLE")]
+    #[arg(required_unless_present = "receipt", value_name = "BUNDLE")]
     paths: Vec<PathBuf>,
     /// Prove every layer against its digests too
     #[arg(long)]
@@ -31,6 +32,10 @@ pub struct VerifyArgs {
     /// Write what is signed and the signatures into this directory, for `ssh-keygen -Y verify -n ferry-bundle`
     #[arg(long, value_name = "DIR")]
     export_signature: Option<PathBuf>,
+    /// Check this receipt instead, which `ferry load --receipt` wrote, and whether it is for BUNDLE when that is named;
+    /// --allowed-signers has the hosts' keys then
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["deep", "export_signature"])]
+    receipt: Option<PathBuf>,
     #[command(flatten)]
     access: AccessArgs,
 }
@@ -46,6 +51,9 @@ enum Format {
 
 /// Verifies.
 pub fn run(args: VerifyArgs, global: &Global) -> Result<ExitCode, BoxFault> {
+    if let Some(path) = &args.receipt {
+        return receipt(path, &args, global);
+    }
     let access = args.access.access(true, false, std::env::temp_dir())?;
     let verified = verify::verify(&args.paths, &access, args.deep, &global.ctx)?;
     if let Some(directory) = &args.export_signature {
@@ -64,6 +72,66 @@ pub fn run(args: VerifyArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         return Ok(ExitCode::SUCCESS);
     }
     Ok(ExitCode::from(exit::code(Class::Integrity)))
+}
+
+/// Checks a receipt, and the bundle against it.
+fn receipt(path: &Path, args: &VerifyArgs, global: &Global) -> Result<ExitCode, BoxFault> {
+    let returned = Returned::parse(path, &trust::read(path)?)?;
+    // No policy: what comes in here is a receipt.
+    let mut access = args.access.access(false, false, std::env::temp_dir())?;
+    let mut signed_by = Vec::new();
+    let gates = std::mem::take(&mut access.gates);
+    for gate in gates.iter().filter(|gate| gate.required || returned.signed()) {
+        signed_by = returned.verify(&gate.trust)?;
+    }
+    let compared = match args.paths.is_empty() {
+        true => None,
+        false => Some(returned.compare(&args.paths, &access, &global.ctx)?),
+    };
+    let receipt = &returned.receipt;
+    if args.format == Format::Json {
+        let signers: Vec<Value> = signed_by.iter().map(signer).collect();
+        let value = json!({
+            "receipt": receipt,
+            "signed": returned.signed(),
+            "signedBy": signers,
+            "bundleMatches": compared.is_some(),
+            "imagesCompared": compared == Some(true),
+        });
+        output::line(value.to_string())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut text = format!("Loaded:  {} on {} ({})\n", receipt.loaded, receipt.host, receipt.store);
+    text += &match (returned.signed(), &signed_by[..]) {
+        (false, _) => "Signed:  no\n".to_owned(),
+        (true, []) => "Signed:  checked against no keys: give --allowed-signers\n".to_owned(),
+        (true, signers) => {
+            signers.iter().map(|s| format!("Signed:  by {} ({})\n", s.principals.join(", "), s.fingerprint)).collect()
+        }
+    };
+    match &receipt.bundle {
+        None => text += &format!("Archive: {}\n", receipt.input),
+        Some(bundle) => {
+            text += &format!("Bundle:  {} ({})\n", receipt.input, bundle.root);
+            for signer in &bundle.signed_by {
+                text += &format!("         signed by {} ({})\n", signer.principals.join(", "), signer.fingerprint);
+            }
+        }
+    }
+    for image in &receipt.images {
+        text += &format!("Image:   {} {}\n", image.id, image.names.join(" "));
+    }
+    text += match compared {
+        None => "",
+        Some(true) => "The receipt is for this bundle, and names all its images.\n",
+        Some(false) => "The receipt is for this bundle; its images cannot be seen without its key (--identity).\n",
+    };
+    output::print(output::clean(&text))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn signer(signer: &SignedBy) -> Value {
+    json!({"principals": signer.principals, "fingerprint": signer.fingerprint})
 }
 
 fn state(volume: &VolumeReport) -> &'static str {
@@ -141,11 +209,7 @@ fn json(verified: &Verified) -> Value {
             })
         })
         .collect();
-    let signed: Vec<Value> = verified
-        .signed_by
-        .iter()
-        .map(|signer| json!({"principals": signer.principals, "fingerprint": signer.fingerprint}))
-        .collect();
+    let signed: Vec<Value> = verified.signed_by.iter().map(signer).collect();
     json!({
         "set": verified.set.to_string(),
         "root": format!("blake3:{}", verified.root),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::base::StoreBase;
-use super::open::{self, OpenError};
+use super::open::{self, KnownBundle, OpenError, Opened};
 use crate::archive::{Input, OpenOptions};
 use crate::base::{BoxFault, Ctx};
 use crate::bundle::carry::Access;
@@ -33,12 +33,22 @@ pub struct LoadRequest {
     pub name: Option<Reference>,
 }
 
+/// What was loaded.
+pub struct Loaded {
+    /// What the store did.
+    pub report: LoadReport,
+    /// The images, with the names they came with.
+    pub images: Vec<Image>,
+    /// The bundle they were in.
+    pub bundle: Option<KnownBundle>,
+}
+
 /// Loads all images of an archive, or none.
-pub fn load(store: &Store, mut request: LoadRequest, ctx: &Ctx) -> Result<LoadReport, BoxFault> {
+pub fn load(store: &Store, mut request: LoadRequest, ctx: &Ctx) -> Result<Loaded, BoxFault> {
     // A thin bundle is read with what the store has.
     request.access.base = Some(Arc::new(StoreBase::new(store.clone())));
-    let source = match request.input {
-        From::One(input) => open::open(input, &request.open, &request.access, ctx)?,
+    let Opened { source, bundle } = match request.input {
+        From::One(input) => open::open_known(input, &request.open, &request.access, ctx)?,
         From::Volumes(paths) => open::open_volumes(&paths, &request.access, ctx)?,
     };
     let mut images: Vec<Image> = source.images().to_vec();
@@ -50,5 +60,6 @@ pub fn load(store: &Store, mut request: LoadRequest, ctx: &Ctx) -> Result<LoadRe
             image.names.push(name);
         }
     }
-    store.sink(request.options).take(&*source, &images, ctx)
+    let report = store.sink(request.options).take(&*source, &images, ctx)?;
+    Ok(Loaded { report, images, bundle })
 }

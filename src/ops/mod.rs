@@ -2,6 +2,7 @@
 
 pub mod base;
 pub mod bundle_diff;
+pub mod carried;
 pub mod commit;
 pub mod describe;
 pub mod extract;
@@ -12,9 +13,11 @@ pub mod inspect;
 pub mod ledger;
 pub mod list;
 pub mod load;
+pub mod media;
 pub mod open;
 pub mod save;
 pub mod tree_path;
+pub mod receipt;
 pub mod repair;
 pub mod uses;
 pub mod verify;

@@ -2,14 +2,13 @@
 
 use std::fs::File;
 use std::io::{Cursor, Read, Seek, Write};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::archive::{self, Input, OpenOptions};
 use crate::base::{AtPath, BoxFault, Class, Ctx, Fault};
 use crate::bundle::carry::{self, Access};
-use crate::bundle::seal::WayIn;
-use crate::bundle::volume::{ENDING, VolumeSet};
+use crate::bundle::seal::{SignedBy, WayIn};
+use crate::bundle::volume::{ENDING, Root, SetId, VolumeSet};
 use crate::image::{ImageSource, Reference};
 
 /// An input that does not fit what was asked.
@@ -36,22 +35,52 @@ impl Fault for OpenError {
 /// Opens an input, recognising what it is by its content. What comes in through `access` is as its gates have it: a
 /// bundle signed as they ask, anything else only where they admit it.
 pub fn open(input: Input, options: &OpenOptions, access: &Access, ctx: &Ctx) -> Result<Box<dyn ImageSource>, BoxFault> {
+    Ok(open_known(input, options, access, ctx)?.source)
+}
+
+/// What was opened.
+pub struct Opened {
+    /// Its images.
+    pub source: Box<dyn ImageSource>,
+    /// The bundle it is, if it is one.
+    pub bundle: Option<KnownBundle>,
+}
+
+/// A bundle, by what its signatures are over.
+#[derive(Debug, Clone)]
+pub struct KnownBundle {
+    /// The set's ID.
+    pub set: SetId,
+    /// Its root hash.
+    pub root: Root,
+    /// The signatures that counted.
+    pub signed_by: Vec<SignedBy>,
+}
+
+/// The same as [`open`], and says which bundle it was.
+pub fn open_known(input: Input, options: &OpenOptions, access: &Access, ctx: &Ctx) -> Result<Opened, BoxFault> {
     let origin = match &input {
         Input::Path(path) => path.display().to_string(),
         Input::File(_, origin) | Input::Stream(_, origin) => origin.clone(),
     };
     match recognise(input, &options.spool, ctx)? {
-        Recognised::Bundle(set) => Ok(Box::new(carry::open(*set, access, ctx)?.source)),
+        Recognised::Bundle(set) => open_set(*set, access, ctx),
         Recognised::Other(input) => {
             access.gates.iter().try_for_each(|gate| gate.admits(WayIn::Archive, &origin))?;
-            Ok(archive::open(input, options, ctx)?)
+            Ok(Opened { source: archive::open(input, options, ctx)?, bundle: None })
         }
     }
 }
 
 /// Opens a bundle by several of its volumes, in any order.
-pub fn open_volumes(paths: &[PathBuf], access: &Access, ctx: &Ctx) -> Result<Box<dyn ImageSource>, BoxFault> {
-    Ok(Box::new(carry::open(VolumeSet::open(paths)?, access, ctx)?.source))
+pub fn open_volumes(paths: &[PathBuf], access: &Access, ctx: &Ctx) -> Result<Opened, BoxFault> {
+    open_set(VolumeSet::open(paths)?, access, ctx)
+}
+
+fn open_set(set: VolumeSet, access: &Access, ctx: &Ctx) -> Result<Opened, BoxFault> {
+    let (id, root) = (set.id(), set.root());
+    let carry::Opened { source, signed_by } = carry::open(set, access, ctx)?;
+    Ok(Opened { source: Box::new(source), bundle: Some(KnownBundle { set: id, root, signed_by }) })
 }
 
 /// Whether a path is that of a bundle: a volume, the name of a set of volumes, or a directory that holds some.
@@ -91,8 +120,7 @@ fn recognise(input: Input, spool: &Path, ctx: &Ctx) -> Result<Recognised, BoxFau
             if !in_place || file.stream_position().at("look at", place)? != 0 {
                 return recognise(Input::Stream(Box::new(file), origin), spool, ctx);
             }
-            let mut start = [0; START];
-            if file.read_exact_at(&mut start, 0).is_ok() && VolumeSet::recognises(&start) {
+            if VolumeSet::recognises_file(file.try_clone().at("open", place)?) {
                 return Ok(bundle(VolumeSet::of_file(file, PathBuf::from(origin))?));
             }
             Ok(Recognised::Other(Input::File(file, origin)))
@@ -130,8 +158,7 @@ fn named_bundle(path: &Path) -> bool {
 }
 
 fn begins_as_volume(path: &Path) -> bool {
-    let mut start = [0; START];
-    File::open(path).and_then(|file| file.read_exact_at(&mut start, 0)).is_ok() && VolumeSet::recognises(&start)
+    File::open(path).is_ok_and(VolumeSet::recognises_file)
 }
 
 /// Whether a directory holds volumes rather than an OCI layout.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::base::{BoxFault, Ctx};
-use crate::bundle::volume::{self, Budget, Copied, Report, VolumeSet};
+use crate::bundle::volume::{self, Budget, Copied, CopyOptions, Report, VolumeSet};
 
 /// Mends every damaged or missing volume of a bundle, in its place or into the directory `to`. Gives what was wrong,
 /// and the files written.
@@ -17,5 +17,5 @@ pub fn repair(paths: &[PathBuf], to: Option<&Path>, ctx: &Ctx) -> Result<(Report
 
 /// Copies the volumes of a bundle, checked, going on where an interrupted copy ended.
 pub fn copy(paths: &[PathBuf], to: &Path, ctx: &Ctx) -> Result<Copied, BoxFault> {
-    Ok(volume::copy(&VolumeSet::open(paths)?, to, ctx)?)
+    Ok(volume::copy(&VolumeSet::open(paths)?, to, &CopyOptions::default(), ctx)?)
 }

@@ -292,7 +292,7 @@ impl Binary {
 
 /// The machine number of a static 64- or 32-bit little-endian ELF file; `None` for anything else. Static means: no
 /// program header asks for an interpreter (PT_INTERP, 3).
-fn static_elf_machine(bytes: &[u8]) -> Option<u16> {
+pub fn static_elf_machine(bytes: &[u8]) -> Option<u16> {
     let u16_at = |at: usize| Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
     let u32_at = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let u64_at = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));

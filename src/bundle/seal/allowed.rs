@@ -8,7 +8,6 @@ use jiff::tz::TimeZone;
 use ssh_key::{HashAlg, PublicKey};
 
 use super::error::SealError;
-use super::sign::NAMESPACE;
 
 /// Who may sign.
 #[derive(Debug, Clone, Default)]
@@ -44,22 +43,22 @@ impl AllowedSigners {
         Ok(Self { entries })
     }
 
-    /// The principals that `key` signs for in ferry's namespace at the time `now`, or why there are none.
-    pub fn principals(&self, key: &PublicKey, now: Timestamp) -> Result<Vec<String>, String> {
+    /// The principals that `key` signs for in `namespace` at the time `now`, or why there are none.
+    pub fn principals(&self, key: &PublicKey, namespace: &str, now: Timestamp) -> Result<Vec<String>, String> {
         let mut principals: Vec<String> = Vec::new();
-        let mut reason = "the key is not among the allowed signers";
+        let mut reason = "the key is not among the allowed signers".to_owned();
         for entry in self.entries.iter().filter(|entry| entry.key.key_data() == key.key_data()) {
-            if entry.namespaces.as_ref().is_some_and(|list| !matches_list(list, NAMESPACE)) {
-                reason = "the key is not allowed for the namespace ferry-bundle";
+            if entry.namespaces.as_ref().is_some_and(|list| !matches_list(list, namespace)) {
+                reason = format!("the key is not allowed for the namespace {namespace}");
             } else if entry.after.is_some_and(|after| now < after) {
-                reason = "the key is not valid yet";
+                reason = "the key is not valid yet".into();
             } else if entry.before.is_some_and(|before| now >= before) {
-                reason = "the key is no longer valid";
+                reason = "the key is no longer valid".into();
             } else {
                 principals.extend(entry.principals.iter().cloned());
             }
         }
-        if principals.is_empty() { Err(reason.to_owned()) } else { Ok(principals) }
+        if principals.is_empty() { Err(reason) } else { Ok(principals) }
     }
 }
 
@@ -224,6 +223,7 @@ pub fn glob(pattern: &str, text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sign::NAMESPACE;
     use super::*;
 
     const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
@@ -244,7 +244,7 @@ mod tests {
             ("# nobody".into(), Err("not among")),
         ] {
             let signers = AllowedSigners::parse(Path::new("f"), &line).unwrap();
-            match (signers.principals(&key, now), expected) {
+            match (signers.principals(&key, NAMESPACE, now), expected) {
                 (Ok(principals), Ok(expected)) => assert_eq!(principals, expected, "{line}"),
                 (Err(reason), Err(expected)) => assert!(reason.contains(expected), "{line}: {reason}"),
                 (got, _) => panic!("{line}: {got:?}"),

@@ -13,5 +13,5 @@ pub use allowed::{AllowedSigners, RevokedKeys};
 pub use crypt::{Decrypted, Encrypting, Identities, Passphrase, Recipients};
 pub use error::SealError;
 pub use policy::{Policy, WayIn};
-pub use sign::{NAMESPACE, Signer, armor};
+pub use sign::{NAMESPACE, Signer, armor, dearmor};
 pub use verify::{SignedBy, Trust};

@@ -61,30 +61,35 @@ impl Signer {
 
     /// Signs `message` in [`NAMESPACE`]; gives the binary signature blob.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SealError> {
+        self.sign_for(NAMESPACE, message)
+    }
+
+    /// Signs `message` in `namespace`; gives the binary signature blob.
+    pub fn sign_for(&self, namespace: &str, message: &[u8]) -> Result<Vec<u8>, SealError> {
         match self {
             Self::Key(key) => {
                 let what = || format!("key {:?}", key.comment());
                 let wrong = |error: ssh_key::Error| SealError::Key { what: what(), reason: error.to_string() };
-                let signature = key.sign(NAMESPACE, HashAlg::Sha512, message).map_err(wrong)?;
+                let signature = key.sign(namespace, HashAlg::Sha512, message).map_err(wrong)?;
                 let pem = signature.to_pem(LineEnding::LF).map_err(wrong)?;
                 dearmor(&pem).ok_or_else(|| SealError::Key { what: what(), reason: "it made no signature".into() })
             }
             Self::Agent { key, socket } => {
                 let broken = |reason: String| SealError::Agent { socket: socket.clone(), reason };
-                let data = SshSig::signed_data(NAMESPACE, HashAlg::Sha512, message);
+                let data = SshSig::signed_data(namespace, HashAlg::Sha512, message);
                 let data = data.map_err(|error| broken(error.to_string()))?;
                 let public = key.to_bytes().map_err(|error| broken(error.to_string()))?;
                 let signature = super::agent::sign(socket, &public, &data)?;
                 let mut blob = BLOB_MAGIC.to_vec();
                 blob.extend_from_slice(&1_u32.to_be_bytes());
                 put_string(&mut blob, &public);
-                put_string(&mut blob, NAMESPACE.as_bytes());
+                put_string(&mut blob, namespace.as_bytes());
                 put_string(&mut blob, b"");
                 put_string(&mut blob, b"sha512");
                 put_string(&mut blob, &signature);
                 // An agent is another program: what it gives is checked like anybody's.
                 let parsed = parse(&blob).map_err(|error| broken(error.to_string()))?;
-                key.verify(NAMESPACE, message, &parsed).map_err(|_| broken("its signature is wrong".into()))?;
+                key.verify(namespace, message, &parsed).map_err(|_| broken("its signature is wrong".into()))?;
                 Ok(blob)
             }
         }
@@ -115,7 +120,8 @@ pub fn armor(blob: &[u8]) -> String {
     text
 }
 
-fn dearmor(text: &str) -> Option<Vec<u8>> {
+/// The blob in an armored signature.
+pub fn dearmor(text: &str) -> Option<Vec<u8>> {
     let inner = text.trim().strip_prefix(BEGIN)?.strip_suffix(END)?;
     STANDARD.decode(inner.split_whitespace().collect::<String>()).ok()
 }

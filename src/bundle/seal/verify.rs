@@ -31,13 +31,24 @@ impl Trust {
     /// The good signatures among `blobs` over `statement`. Fails when there is none, saying what is wrong with each;
     /// `what` is the bundle, for messages. A signature that is wrong does not spoil one that is right.
     pub fn verify(&self, what: &str, statement: &str, blobs: &[Vec<u8>]) -> Result<Vec<SignedBy>, SealError> {
+        self.verify_for(NAMESPACE, what, statement, blobs)
+    }
+
+    /// The same for signatures of another namespace.
+    pub fn verify_for(
+        &self,
+        namespace: &str,
+        what: &str,
+        statement: &str,
+        blobs: &[Vec<u8>],
+    ) -> Result<Vec<SignedBy>, SealError> {
         if blobs.is_empty() {
             return Err(SealError::NotSigned(what.to_owned()));
         }
         let mut good = Vec::new();
         let mut reasons = Vec::new();
         for blob in blobs {
-            match self.judge(statement, blob) {
+            match self.judge(namespace, statement, blob) {
                 Ok(signed) => good.push(signed),
                 Err(reason) => reasons.push(reason),
             }
@@ -45,7 +56,7 @@ impl Trust {
         if good.is_empty() { Err(SealError::NotTrusted { what: what.to_owned(), reasons }) } else { Ok(good) }
     }
 
-    fn judge(&self, statement: &str, blob: &[u8]) -> Result<SignedBy, String> {
+    fn judge(&self, namespace: &str, statement: &str, blob: &[u8]) -> Result<SignedBy, String> {
         let signature = parse(blob).map_err(|error| format!("a signature is malformed: {error}"))?;
         let key = PublicKey::from(signature.public_key().clone());
         let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
@@ -56,9 +67,9 @@ impl Trust {
         if self.revoked.contains(&key) {
             return Err(because("the key is revoked"));
         }
-        let principals = self.allowed.principals(&key, self.now).map_err(|reason| because(&reason))?;
-        key.verify(NAMESPACE, statement.as_bytes(), &signature)
-            .map_err(|_| because("the signature is not over this bundle"))?;
+        let principals = self.allowed.principals(&key, namespace, self.now).map_err(|reason| because(&reason))?;
+        key.verify(namespace, statement.as_bytes(), &signature)
+            .map_err(|_| because("the signature is not over this text"))?;
         Ok(SignedBy { principals, fingerprint })
     }
 }

@@ -1,6 +1,5 @@
 //! Verify: every volume read once from its first byte to its last, damage located to the block.
 
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use super::code::{self, Budget, Erased};

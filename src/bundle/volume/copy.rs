@@ -1,11 +1,12 @@
 //! Copies a set to another medium, volume by volume, checking what is read and what is there already.
 
-use std::os::unix::fs::FileExt;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::error::{Damaged, VolumeError};
-use super::part::Part;
-use super::set::VolumeSet;
+use super::part::{Part, PartOptions};
+use super::set::{Volume, VolumeSet};
 use super::units::{Tables, Unit, fixed, piece_hash, units};
 use crate::base::{AtPath, Ctx, durable};
 
@@ -20,11 +21,23 @@ pub struct Copied {
     pub written: u64,
 }
 
+/// What is copied, and where it may go.
+#[derive(Debug, Clone, Default)]
+pub struct CopyOptions {
+    /// Only the volumes with these numbers, so that a set can be spread; without it the set must be complete.
+    pub only: Option<BTreeSet<u32>>,
+    /// The device number of the file system that the copies must lie on.
+    pub device: Option<u64>,
+}
+
 /// Copies every volume into the directory `to`, or a set of one volume to the file `to`. Every byte is checked as it is read. Bytes that an
 /// interrupted copy left are compared, not written again; a volume has its name only when it is whole and durable.
 /// What is left of an interrupted copy stays for the next one.
-pub fn copy(set: &VolumeSet, to: &Path, ctx: &Ctx) -> Result<Copied, VolumeError> {
-    set.complete()?;
+pub fn copy(set: &VolumeSet, to: &Path, options: &CopyOptions, ctx: &Ctx) -> Result<Copied, VolumeError> {
+    let wanted = |number: u32| options.only.as_ref().is_none_or(|only| only.contains(&number));
+    if options.only.is_none() {
+        set.complete()?;
+    }
     let directory = to.is_dir();
     if !directory && set.record.all_volumes() > 1 {
         let text = format!("{} is no directory, and the bundle has several volumes", to.display());
@@ -32,9 +45,10 @@ pub fn copy(set: &VolumeSet, to: &Path, ctx: &Ctx) -> Result<Copied, VolumeError
     }
     let tables = load_tables(set)?;
     let mut copied = Copied::default();
-    let total = set.files.iter().flatten().map(|volume| volume.len).sum();
+    let there = |(volume, number): (&Option<Volume>, u32)| volume.as_ref().filter(|_| wanted(number)).map(|v| v.len);
+    let total = set.files.iter().zip(1..).filter_map(there).sum();
     let task = ctx.begin("Copying", set.near().display().to_string(), Some(total));
-    for (volume, number) in set.files.iter().zip(1..) {
+    for (volume, number) in set.files.iter().zip(1..).filter(|(_, number)| wanted(*number)) {
         let Some(volume) = volume else {
             let path = set.path_of(number);
             ctx.warn(format!("parity volume {} is missing and not copied", path.display()));
@@ -42,7 +56,11 @@ pub fn copy(set: &VolumeSet, to: &Path, ctx: &Ctx) -> Result<Copied, VolumeError
         };
         let name = volume.path.file_name().unwrap_or_default();
         let target = if directory { to.join(name) } else { to.to_owned() };
-        let mut part = Part::create(&target, true)?;
+        let lead = match volume.file.start() {
+            0 => None,
+            _ => Some(Arc::new(volume.file.lead().at("read", &volume.path)?)),
+        };
+        let mut part = Part::create(&target, PartOptions { resume: true, device: options.device, lead })?;
         let mut bytes = Vec::new();
         for (unit, extent) in units(&set.record, number) {
             task.advance(extent.len)?;
@@ -74,7 +92,7 @@ pub fn copy(set: &VolumeSet, to: &Path, ctx: &Ctx) -> Result<Copied, VolumeError
 }
 
 /// The tables of the volumes that are there.
-fn load_tables(set: &VolumeSet) -> Result<Tables, VolumeError> {
+pub fn load_tables(set: &VolumeSet) -> Result<Tables, VolumeError> {
     let parity = set.record.parity.as_ref().map_or(0, |parity| parity.pieces.len());
     let mut tables = Tables(vec![None; set.record.core.pieces.len() + parity]);
     for (volume, number) in set.files.iter().zip(1..) {

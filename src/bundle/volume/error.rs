@@ -105,6 +105,12 @@ pub enum VolumeError {
         /// The file.
         path: PathBuf,
     },
+    /// Another file system lies where the medium was.
+    #[error("{}: the medium was taken away or unmounted while it was written", .path.display())]
+    Gone {
+        /// The file that was to be written.
+        path: PathBuf,
+    },
     /// The set as it is does not match what `--resume` would write.
     #[error("{} differs from what would be written: it is finished, and of something else", .path.display())]
     Differs {
@@ -145,6 +151,7 @@ impl Fault for VolumeError {
             | Self::Lost(_)
             | Self::ParityDisagrees(_)
             | Self::Unfinished { .. } => Class::Integrity,
+            Self::Gone { .. } => Class::System,
             Self::Unsuitable(_) => Class::Usage,
             Self::Sign(fault) => fault.class(),
         }

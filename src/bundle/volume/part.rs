@@ -2,10 +2,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::error::VolumeError;
+use super::slice::trailer;
 use crate::base::{AtPath, PathError};
 
 /// A file under its `.part` name. With `resume` what is there already is compared instead of written, and kept when
@@ -21,11 +23,29 @@ pub struct Part {
     finished: bool,
     resume: bool,
     done: bool,
+    lead: Option<Arc<Vec<u8>>>,
+    /// Where the volume begins in the file.
+    start: u64,
+}
+
+/// How volumes are begun.
+#[derive(Debug, Clone, Default)]
+pub struct PartOptions {
+    /// Compare with what is there already, and keep it when the work fails.
+    pub resume: bool,
+    /// The device number of the file system that the files must lie on: where a medium was mounted is an ordinary
+    /// directory when it is gone.
+    pub device: Option<u64>,
+    /// What makes the file executable: it stands in front of the volume.
+    pub lead: Option<Arc<Vec<u8>>>,
 }
 
 impl Part {
     /// Begins the volume that will be called `path`.
-    pub fn create(path: &Path, resume: bool) -> Result<Self, VolumeError> {
+    pub fn create(path: &Path, options: PartOptions) -> Result<Self, VolumeError> {
+        let PartOptions { resume, device, lead } = options;
+        let mode = if lead.is_some() { 0o755 } else { 0o644 };
+        let start = lead.as_ref().map_or(0, |lead| lead.len() as u64);
         let mut name = path.as_os_str().to_owned();
         name.push(".part");
         let part = PathBuf::from(name);
@@ -35,8 +55,13 @@ impl Part {
             File::open(path).at("open", path)?
         } else {
             let mut options = OpenOptions::new();
-            options.read(true).write(true).create(true).truncate(false).mode(0o644).custom_flags(libc::O_NOFOLLOW);
+            options.read(true).write(true).create(true).truncate(false).mode(mode).custom_flags(libc::O_NOFOLLOW);
             let file = options.open(&part).at("create", &part)?;
+            if device.is_some_and(|device| file.metadata().is_ok_and(|meta| meta.dev() != device)) {
+                // Made a moment ago, where nobody wants it.
+                let _: io::Result<()> = fs::remove_file(&part);
+                return Err(VolumeError::Gone { path: part });
+            }
             let lock = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive);
             // A file system without locks is no reason not to write to it.
             if lock == Err(rustix::io::Errno::WOULDBLOCK) {
@@ -48,8 +73,11 @@ impl Part {
             }
             file
         };
-        let there = file.metadata().at("read", &part)?.len();
-        Ok(Self { file, path: path.to_owned(), part, there, finished, resume, done: false })
+        if let Some(lead) = lead.as_ref().filter(|_| !finished) {
+            file.write_all_at(lead, 0).at("write", &part)?;
+        }
+        let there = file.metadata().at("read", &part)?.len().saturating_sub(start);
+        Ok(Self { file, path: path.to_owned(), part, there, finished, resume, done: false, lead, start })
     }
 
     /// The name it will have.
@@ -57,11 +85,11 @@ impl Part {
         &self.path
     }
 
-    /// Writes `bytes`, unless they are there; says whether it wrote.
+    /// Writes `bytes` at the volume's byte `offset`, unless they are there; says whether it wrote.
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<bool, VolumeError> {
         if offset + bytes.len() as u64 <= self.there {
             let mut old = vec![0; bytes.len()];
-            self.file.read_exact_at(&mut old, offset).at("read", &self.part)?;
+            self.file.read_exact_at(&mut old, self.start + offset).at("read", &self.part)?;
             if old == bytes {
                 return Ok(false);
             }
@@ -69,21 +97,27 @@ impl Part {
         if self.finished {
             return Err(VolumeError::Differs { path: self.path.clone() });
         }
-        self.file.write_all_at(bytes, offset).at("write", &self.part)?;
+        self.file.write_all_at(bytes, self.start + offset).at("write", &self.part)?;
         Ok(true)
     }
 
     /// Reads what was written.
     pub fn read_at(&self, bytes: &mut [u8], offset: u64) -> Result<(), VolumeError> {
-        Ok(self.file.read_exact_at(bytes, offset).at("read", &self.part)?)
+        Ok(self.file.read_exact_at(bytes, self.start + offset).at("read", &self.part)?)
     }
 
     /// Cuts off what an earlier run left behind `len` bytes, and makes the file durable.
     pub fn complete(&self, len: u64) -> Result<(), VolumeError> {
+        let trailer = self.lead.as_ref().map_or_else(Vec::new, |lead| trailer(lead, len));
         if self.finished {
-            return if self.there == len { Ok(()) } else { Err(VolumeError::Differs { path: self.path.clone() }) };
+            return if self.there == len + trailer.len() as u64 {
+                Ok(())
+            } else {
+                Err(VolumeError::Differs { path: self.path.clone() })
+            };
         }
-        self.file.set_len(len).at("truncate", &self.part)?;
+        self.file.set_len(self.start + len).at("truncate", &self.part)?;
+        self.file.write_all_at(&trailer, self.start + len).at("write", &self.part)?;
         Ok(self.file.sync_all().at("write", &self.part)?)
     }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, OnceLock};
 
 use super::error::{Damaged, VolumeError};

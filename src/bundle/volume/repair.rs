@@ -11,6 +11,7 @@ use super::code::{self, Budget, Erased};
 use super::error::VolumeError;
 use super::parity::{Places, block_shape, table_shape};
 use super::set::VolumeSet;
+use super::slice::{Slice, trailer};
 use super::units::{Tables, Unit, fixed, units};
 use crate::base::durable::AtomicFile;
 use crate::base::{AtPath, Ctx};
@@ -173,7 +174,11 @@ impl Restored {
 
     /// Writes volume `number` as it was at `path`: complete and checked, or not at all.
     fn write_volume(&self, set: &VolumeSet, number: u32, path: &Path, ctx: &Ctx) -> Result<(), VolumeError> {
-        let mut out = AtomicFile::create(path, 0o644)?;
+        // An executable file stays one.
+        let file = set.files[number as usize - 1].as_ref().map(|volume| &volume.file).filter(|file| file.start() > 0);
+        let lead = file.map(Slice::lead).transpose().at("read", path)?;
+        let mut out = AtomicFile::create(path, if lead.is_some() { 0o755 } else { 0o644 })?;
+        out.write_all(lead.as_deref().unwrap_or_default()).at("write", path)?;
         let mut bytes = Vec::new();
         for (unit, extent) in units(&set.record, number) {
             ctx.check()?;
@@ -197,6 +202,9 @@ impl Restored {
                 return Err(VolumeError::ParityDisagrees(place));
             }
             out.write_all(&bytes).at("write", path)?;
+        }
+        if let Some(lead) = &lead {
+            out.write_all(&trailer(lead, set.record.file_len(number))).at("write", path)?;
         }
         Ok(out.commit()?)
     }

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::VolumeError;
 use super::head::{FRAME, HEAD, Head, HeadParse, SetId, flag, frame_len_at_end, frame_len_at_start, parse_frame};
 use super::record::{Record, RecordError, Root};
 use super::size::{ENDING, Names};
+use super::slice::Slice;
 use super::writer::frame_places;
 use crate::base::AtPath;
 
@@ -22,8 +23,8 @@ const SCAN_STEP: u64 = 1 << 12;
 pub struct Volume {
     /// Its path.
     pub path: PathBuf,
-    /// Itself.
-    pub file: File,
+    /// Itself, or the part of an executable file that it is.
+    pub file: Slice,
     /// Its length in bytes.
     pub len: u64,
 }
@@ -69,9 +70,15 @@ impl VolumeSet {
 
     /// The one volume in an open file, without a look at what lies beside it; `origin` is for messages.
     pub fn of_file(file: File, origin: PathBuf) -> Result<Self, VolumeError> {
-        let len = file.metadata().at("read", &origin)?.len();
+        let (file, len) = Slice::of(file).at("read", &origin)?;
         let candidate = identify(Volume { path: origin.clone(), file, len }, true)?;
         Self::choose(candidate.into_iter().collect(), origin)
+    }
+
+    /// Whether a file begins as a volume does, or is an executable one.
+    pub fn recognises_file(file: File) -> bool {
+        let mut start = [0; HEAD as usize];
+        Slice::of(file).is_ok_and(|(file, _)| file.read_exact_at(&mut start, 0).is_ok() && Self::recognises(&start))
     }
 
     /// Whether the beginning of a file is that of a volume.
@@ -195,9 +202,23 @@ impl VolumeSet {
         (data, self.record.all_volumes() - data)
     }
 
+    /// The volumes that are there: number, file and length in bytes.
+    pub fn present(&self) -> Vec<(u32, PathBuf, u64)> {
+        let number = |(volume, number): (&Option<Volume>, u32)| {
+            volume.as_ref().map(|volume| (number, volume.path.clone(), volume.len))
+        };
+        self.files.iter().zip(1..).filter_map(number).collect()
+    }
+
     /// A file of the set that is there.
     pub fn near(&self) -> PathBuf {
         self.files.iter().flatten().next().map(|volume| volume.path.clone()).unwrap_or_default()
+    }
+
+    /// The name the set was written with, as far as its files tell.
+    pub fn name(&self) -> PathBuf {
+        let near = self.near();
+        Names::of_volume(&near).map_or(near, |names| names.single())
     }
 
     /// How the file of a volume is called, there or not.
@@ -377,7 +398,8 @@ fn open_volume(path: &Path, named: bool) -> Result<Option<Volume>, VolumeError> 
     if !meta.is_file() {
         return if named { Err(VolumeError::NotAVolume { path: path.to_owned() }) } else { Ok(None) };
     }
-    Ok(Some(Volume { path: path.to_owned(), file, len: meta.len() }))
+    let (file, len) = Slice::of(file).at("read", path)?;
+    Ok(Some(Volume { path: path.to_owned(), file, len }))
 }
 
 /// Looks at both ends of a file. Nothing for a file that nobody named and that is no volume.

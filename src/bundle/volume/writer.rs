@@ -2,13 +2,14 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::code::Budget;
 use super::error::VolumeError;
 use super::head::{FRAME_MAX, HEAD, Head, SetId, flag, frame};
 use super::layout::{HASH, Layout};
 use super::parity;
-use super::part::Part;
+use super::part::{Part, PartOptions};
 use super::record::{Core, Hash, Record, Root, SIGNATURE_MAX, SIGNATURES_MAX};
 use super::size::{Names, ParityShare, VolumeSize};
 use crate::base::{BoxFault, Ctx, durable};
@@ -31,6 +32,10 @@ pub struct WriteOptions {
     pub parity: Option<ParityShare>,
     /// Compare with what an earlier run wrote, write only what is missing, and keep what there is on failure.
     pub resume: bool,
+    /// The device number of the file system that all files must lie on.
+    pub device: Option<u64>,
+    /// What stands in front of the one volume of a set without a volume size, so that the file can be started.
+    pub lead: Option<Arc<Vec<u8>>>,
     /// What the parity may take.
     pub budget: Budget,
 }
@@ -38,7 +43,14 @@ pub struct WriteOptions {
 impl WriteOptions {
     /// One volume without parity.
     pub fn new(set: SetId) -> Self {
-        Self { set, encrypted: false, volume_size: None, parity: None, resume: false, budget: Budget::default() }
+        let budget = Budget::default();
+        let (volume_size, parity, device, lead) = (None, None, None, None);
+        Self { set, encrypted: false, volume_size, parity, resume: false, device, lead, budget }
+    }
+
+    fn part(&self) -> PartOptions {
+        let lead = self.lead.clone().filter(|_| self.volume_size.is_none());
+        PartOptions { resume: self.resume, device: self.device, lead }
     }
 }
 
@@ -145,7 +157,7 @@ impl<'a> SetWriter<'a> {
                 return Err(too_many());
             }
             let path = if self.full == 0 { names.single() } else { names.data(self.volume + 1) };
-            parts.push(Part::create(&path, self.options.resume)?);
+            parts.push(Part::create(&path, self.options.part())?);
         }
         self.blocks = 0;
         self.table.clear();
@@ -271,7 +283,7 @@ impl<'a> SetWriter<'a> {
                 return Err(too_many());
             }
             for i in 0..shape.volumes {
-                let part = Part::create(&names.parity(i + 1), self.options.resume)?;
+                let part = Part::create(&names.parity(i + 1), self.options.part())?;
                 let mut head = self.head(layout.volumes + i + 1, flag::PARITY).to_vec();
                 head.resize(1 << self.block_log, 0);
                 part.write_at(&head, 0)?;
