@@ -50,7 +50,10 @@ enum Format {
 
 /// Compares.
 pub fn run(args: DiffArgs, global: &Global) -> Result<ExitCode, BoxFault> {
-    let Some(after) = &args.after else { return super::container::diff::show(&args.before.to_string_lossy(), global) };
+    let Some(after) = &args.after else {
+        let shown = super::container::diff::show(&args.before.to_string_lossy(), global);
+        return Ok(shown.unwrap_or_else(|fault| super::container::failed(&*fault)));
+    };
     let access = args.access.access(true, false, std::env::temp_dir())?;
     let (before, after) = (open(&args.before, &access, global)?, open(after, &access, global)?);
     let difference = bundle_diff::diff(&before, &after, &global.ctx)?;

@@ -326,6 +326,11 @@ fn prune(args: &PruneArgs, networks: &Networks) -> Result<ExitCode, BoxFault> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Removes all that no container uses.
+pub fn prune_unasked(global: &Global) -> Result<ExitCode, BoxFault> {
+    prune(&PruneArgs { force: true }, &networks(&global.root))
+}
+
 fn rm(args: &RmArgs, networks: &Networks) -> Result<ExitCode, BoxFault> {
     let mut code = ExitCode::SUCCESS;
     for name in &args.networks {

@@ -29,6 +29,13 @@ pub struct PruneArgs {
     dry_run: bool,
 }
 
+impl PruneArgs {
+    /// Without a question.
+    pub fn unasked(all: bool) -> Self {
+        Self { all, filter: Vec::new(), force: true, dry_run: false }
+    }
+}
+
 /// Prunes, after asking.
 pub fn run(args: PruneArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let mut selection = Selection::default();

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::container::events::{self, EventsArgs};
-use super::{Global, df, exit, info, output, prune};
+use super::container::prune as container_prune;
+use super::{Global, df, exit, info, network, output, prune, volume};
 use crate::base::{AtPath, BoxFault, durable};
 use crate::runtime::cgroup::in_user_namespace;
 use crate::runtime::lifecycle;
@@ -25,13 +26,27 @@ enum SystemCommand {
     Events(EventsArgs),
     Info(info::InfoArgs),
     InstallUnit(InstallUnitArgs),
-    Prune(prune::PruneArgs),
+    Prune(PruneArgs),
     Start(StartArgs),
 }
 
 /// Clean up after a crash or a boot, and start the containers whose restart policy says so
 #[derive(Debug, Args)]
 struct StartArgs {}
+
+/// Remove stopped containers, unused networks and images, and with --volumes anonymous volumes
+#[derive(Debug, Args)]
+struct PruneArgs {
+    /// Remove images with names too, when no container uses them
+    #[arg(short, long)]
+    all: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+    /// Remove anonymous volumes that no container uses, too
+    #[arg(long)]
+    volumes: bool,
+}
 
 /// Write a systemd unit that runs `ferry system start` at boot
 #[derive(Debug, Args)]
@@ -48,9 +63,25 @@ pub fn run(args: SystemArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         SystemCommand::Events(args) => events::run(args, global),
         SystemCommand::Info(args) => info::run(args, global),
         SystemCommand::InstallUnit(args) => install_unit(args, global),
-        SystemCommand::Prune(args) => prune::run(args, global),
+        SystemCommand::Prune(args) => prune_all(&args, global),
         SystemCommand::Start(_) => Ok(start(global)),
     }
+}
+
+/// Asks once, then does what each prune does.
+fn prune_all(args: &PruneArgs, global: &Global) -> Result<ExitCode, BoxFault> {
+    let volumes = if args.volumes { ", anonymous volumes" } else { "" };
+    let images = if args.all { "all unused images" } else { "dangling images" };
+    if !args.force && !prune::sure(&format!("all stopped containers, unused networks{volumes} and {images}"))? {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut codes = vec![container_prune::run(container_prune::PruneArgs::unasked(), global)?];
+    codes.push(network::prune_unasked(global)?);
+    if args.volumes {
+        codes.push(volume::prune_unasked(global)?);
+    }
+    codes.push(prune::run(prune::PruneArgs::unasked(args.all), global)?);
+    Ok(codes.into_iter().find(|code| *code != ExitCode::SUCCESS).unwrap_or(ExitCode::SUCCESS))
 }
 
 /// The last failure's code, all of them told.

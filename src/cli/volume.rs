@@ -262,6 +262,11 @@ fn prune(args: &PruneArgs, root: &Path) -> Result<ExitCode, BoxFault> {
     Ok(code)
 }
 
+/// Removes all that no container uses and nobody named.
+pub fn prune_unasked(global: &Global) -> Result<ExitCode, BoxFault> {
+    prune(&PruneArgs { all: false, filter: Vec::new(), force: true }, &global.root)
+}
+
 fn rm(args: &RmArgs, root: &Path) -> Result<ExitCode, BoxFault> {
     let mut code = ExitCode::SUCCESS;
     for name in &args.volumes {

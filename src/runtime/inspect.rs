@@ -77,7 +77,6 @@ fn with_rest(mut host: Value) -> Value {
         "Isolation": "",
         "KernelMemory": 0,
         "KernelMemoryTCP": 0,
-        "Links": null,
     });
     if let (Some(host), Value::Object(rest)) = (host.as_object_mut(), rest) {
         for (key, value) in rest {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::container::{Container, ContainerDir, State};
+use super::container::{Container, ContainerDir, Containers, State};
 use super::error::{RuntimeError, While};
 use super::monitor::protocol::Connect;
 use super::net::{
@@ -75,6 +75,7 @@ pub fn connect(
     }
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).trying("find the container's network")?;
     let seen = monitor::host_pid(&pidfd).unwrap_or(pid.as_raw_nonzero().get());
+    request.extra_hosts.extend(linked(store_root, container)?);
     request.uplink = request.isolated.then(|| (seen, dir.path().to_owned()));
     let path = format!("/proc/{seen}/ns/net");
     let netns = File::open(&path).at("open", &path)?;
@@ -84,6 +85,29 @@ pub fn connect(
         return Err(error);
     }
     Ok(Some(state))
+}
+
+/// The names and addresses of the containers that this one is linked to.
+fn linked(store_root: &Path, container: &Container) -> Result<Vec<(String, String)>, RuntimeError> {
+    let all = Containers::new(store_root);
+    let mut names = Vec::new();
+    for link in container.host_config.links.iter().flatten() {
+        let (name, alias) = link.split_once(':').unwrap_or((link, link));
+        let dir = all.find(name)?;
+        let state = dir.state()?;
+        let endpoints = state.network.as_ref().map(|network| network.endpoints.as_slice()).unwrap_or_default();
+        let endpoint = endpoints.first().filter(|_| state.status.has_process());
+        let endpoint = endpoint
+            .ok_or_else(|| RuntimeError::Conflict(format!("cannot link to container {name}: it has no network")))?;
+        let address = endpoint.address.to_string();
+        let other = dir.container()?;
+        for known in [alias, other.name.as_str(), other.short_id()] {
+            if !names.iter().any(|(name, _)| name == known) {
+                names.push((known.to_owned(), address.clone()));
+            }
+        }
+    }
+    Ok(names)
 }
 
 fn write_files(dir: &ContainerDir, request: &NetworkRequest, state: &NetworkState) -> Result<(), RuntimeError> {

@@ -138,6 +138,9 @@ pub struct ContainerFlags {
     /// Read labels from a file
     #[arg(long, value_name = "FILE")]
     label_file: Vec<PathBuf>,
+    /// Make another container known by its name, or another one
+    #[arg(long, value_name = "CONTAINER[:NAME]")]
+    link: Vec<String>,
     /// Where output goes: json-file or none
     #[arg(long, value_name = "DRIVER")]
     log_driver: Option<String>,
@@ -547,6 +550,7 @@ impl ContainerFlags {
             userns_mode: self.userns.clone().unwrap_or_default(),
             volume_driver: self.volume_driver.clone().unwrap_or_default(),
             volumes_from: some(self.volumes_from.clone()),
+            links: some(self.link.clone()),
             dns: self.dns.clone(),
             dns_options: self.dns_option.clone(),
             dns_search: self.dns_search.clone(),

@@ -70,8 +70,10 @@ pub fn is_dockers(command: &Command) -> bool {
         command,
         Command::Attach(_)
             | Command::Commit(_)
+            | Command::Container(_)
             | Command::Cp(_)
             | Command::Create(_)
+            | Command::Events(_)
             | Command::Exec(_)
             | Command::Export(_)
             | Command::Kill(_)

@@ -24,6 +24,13 @@ pub struct PruneArgs {
     force: bool,
 }
 
+impl PruneArgs {
+    /// All of them, without a question.
+    pub fn unasked() -> Self {
+        Self { filter: Vec::new(), force: true }
+    }
+}
+
 /// Removes, after asking.
 pub fn run(args: PruneArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let filters = args.filter.iter().map(|text| Filter::parse(text)).collect::<Result<Vec<_>, _>>()?;
