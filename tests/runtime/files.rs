@@ -15,7 +15,8 @@ fn cp_follows_dockers_path_rules_both_ways() {
     // A stopped and a running container alike.
     for state in ["create", "run -d"] {
         let out = host.run(&format!(
-            "ferry {state} --name cc --network none busybox:1 sleep 1000 >/dev/null
+            "exec 2>&1
+             ferry {state} --name cc --network none busybox:1 sleep 1000 >/dev/null
              show() {{ ferry cp cc:/t - | busybox tar t | busybox sort | busybox tr '\\n' ' '; echo; }}
              mkdir -p t; ferry cp t cc:/; show
              ferry cp f cc:/t/new; ferry cp f cc:/t; ferry cp f cc:/t/missing/; echo code $?
@@ -47,7 +48,8 @@ fn a_tar_stream_goes_in_and_out_and_never_out_of_the_container() {
     fs::write(host.path("secret"), "host\n").unwrap();
     let inside = host.path("secret").display().to_string();
     let out = host.run(&format!(
-        "ferry run -d --name cc --network none busybox:1 sleep 1000 >/dev/null
+        "exec 2>&1
+         ferry run -d --name cc --network none busybox:1 sleep 1000 >/dev/null
          mkdir -p s/a; echo x >s/a/b; busybox tar -C s -cf - . | ferry cp - cc:/tmp; ferry exec cc cat /tmp/a/b
          busybox tar -C s -czf - a | ferry cp - cc:/tmp/a; ferry exec cc cat /tmp/a/a/b
          ferry cp - cc:/tmp/a/b </dev/null; echo code $?
@@ -64,7 +66,8 @@ fn a_tar_stream_goes_in_and_out_and_never_out_of_the_container() {
 fn diff_tells_what_docker_tells() {
     let host = Host::new();
     let out = host.run(
-        "ferry run --name cc --network none busybox:1 sh -c 'echo x >/tmp/new; mkdir -p /root/a/b; rm /etc/group; \
+        "exec 2>&1
+         ferry run --name cc --network none busybox:1 sh -c 'echo x >/tmp/new; mkdir -p /root/a/b; rm /etc/group; \
          echo bob >>/etc/passwd; rm -r /bin/true; rm -r /tmp; mkdir /tmp; echo y >/tmp/z'
          ferry diff cc; ferry diff nothing; echo code $?; ferry rm cc",
     );

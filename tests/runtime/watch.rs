@@ -39,9 +39,9 @@ fn stats_show_what_is_used() {
 fn logs_are_cut_by_lines_and_by_time() {
     let host = Host::new();
     let out = host.run(
-        "ferry run --name cc --network none busybox:1 sh -c 'echo one; echo two; echo err >&2; sleep 1.2; echo three' >/dev/null 2>&1
+        "ferry run --name cc --network none busybox:1 sh -c 'echo one; echo two; echo err >&2; sleep 0.1; echo three' >/dev/null 2>&1
          ferry logs cc 2>/dev/null; ferry logs cc 2>&1 >/dev/null; ferry logs -n 1 cc
-         ferry logs --since 1s cc; ferry logs --until 2020-01-01 cc; ferry logs -t -n 1 cc | busybox cut -d ' ' -f 2
+         ferry logs --since $(ferry logs -t -n 1 cc | busybox cut -d ' ' -f 1) cc; ferry logs --until 2020-01-01 cc; ferry logs -t -n 1 cc | busybox cut -d ' ' -f 2
          ferry logs --since 2020-01-01T00:00:00Z -n 2 cc 2>/dev/null; ferry logs -f -n 1 cc; ferry rm cc",
     );
     assert_eq!(out, "one\ntwo\nthree\nerr\nthree\nthree\nthree\nthree\nthree\ncc\n");

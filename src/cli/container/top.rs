@@ -158,7 +158,7 @@ impl Process {
             }
             "tty" => match self.number(4) as u32 {
                 0 => "?".to_owned(),
-                device => format!("pts/{}", device & 0xff | device >> 12 & 0xfff00),
+                device => format!("pts/{}", (device & 0xff) | ((device >> 12) & 0xfff00)),
             },
             "time" => clock(busy as u64),
             "etime" => clock(self.age as u64).trim_start_matches("00:").to_owned(),
