@@ -30,14 +30,14 @@ fn cp_follows_dockers_path_rules_both_ways() {
              ferry rm -f cc"
         ));
         let expected = "t/ \n\
-            ferry: no such directory: /t/missing/\ncode 3\n\
+            ferry: no such directory: /t/missing/\ncode 1\n\
             t/ t/contents/ t/contents/link t/contents/one t/contents/sub/ t/contents/sub/two t/f t/new t/renamed/ \
             t/renamed/d/ t/renamed/d/link t/renamed/d/one t/renamed/d/sub/ t/renamed/d/sub/two t/renamed/link \
             t/renamed/one t/renamed/sub/ t/renamed/sub/two \n\
-            ferry: cannot copy a directory to the file /t/f\ncode 2\n\
+            ferry: cannot copy a directory to the file /t/f\ncode 1\n\
             one\n1\nf\ntwo\ncontents\nf\ntwo\nover\n\
-            ferry: there is no /t/nothing to copy\ncode 3\n\
-            ferry: must specify at least one container source\ncode 2\ncc\n";
+            ferry: there is no /t/nothing to copy\ncode 1\n\
+            ferry: must specify at least one container source\ncode 1\ncc\n";
         assert_eq!(out, expected, "{state}");
     }
 }
@@ -59,7 +59,7 @@ fn a_tar_stream_goes_in_and_out_and_never_out_of_the_container() {
          ferry rm -f cc"
     ));
     let shown: Vec<&str> = out.lines().map(|line| line.split(": ").next().unwrap_or(line)).collect();
-    assert_eq!(shown, ["x", "x", "ferry", "code 2", "ferry", "code 3", "y", "cc"], "{out}");
+    assert_eq!(shown, ["x", "x", "ferry", "code 1", "ferry", "code 1", "y", "cc"], "{out}");
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn diff_tells_what_docker_tells() {
          ferry diff cc; ferry diff nothing; echo code $?; ferry rm cc",
     );
     let expected = "C /bin\nD /bin/true\nC /etc\nD /etc/group\nC /etc/passwd\nC /root\nA /root/a\nA /root/a/b\nC /tmp\nA /tmp/z\n\
-         ferry: no such container: nothing\ncode 3\ncc\n";
+         ferry: no such container: nothing\ncode 1\ncc\n";
     assert_eq!(out, expected);
 }
 

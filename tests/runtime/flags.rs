@@ -71,7 +71,8 @@ fn every_flag_of_run_does_what_it_says() {
          ferry inspect -f '{{.HostConfig.RestartPolicy.Name}} {{.Config.StopSignal}} {{.Config.StopTimeout}}' cc
          ferry rm cc",
     );
-    let expected = "same\ncode 125\n{\"a\":\"b\",\"l\":\"1\"} {\"80/tcp\":{},\"90/udp\":{},\"91/udp\":{}} true\nalways USR1 3\ncc\n";
+    let expected =
+        "same\ncode 1\n{\"a\":\"b\",\"l\":\"1\"} {\"80/tcp\":{},\"90/udp\":{},\"91/udp\":{}} true\nalways USR1 3\ncc\n";
     assert_eq!(out, expected);
 }
 

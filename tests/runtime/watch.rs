@@ -14,7 +14,7 @@ fn events_tell_what_happened() {
          ferry events -f nonsense=1 2>/dev/null; echo code $?",
     );
     let expected = "create cc\nstart cc\ndie cc\ndestroy cc\n\
-         container die ID (exitCode=3, image=busybox:1, l=v, name=cc)\ncode 2\n";
+         container die ID (exitCode=3, image=busybox:1, l=v, name=cc)\ncode 1\n";
     assert_eq!(out, expected);
 }
 
