@@ -43,7 +43,7 @@ fn exit_codes_are_dockers() {
     let left: Vec<_> =
         fs::read_dir(host.path("store/ferry/containers")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["by-name"], "--rm leaves nothing");
-    assert!(!fs::read_to_string("/proc/mounts").unwrap().contains(&*host.dir.path().to_string_lossy()));
+    assert!(!fs::read_to_string("/proc/mounts").unwrap().contains(&*host.path("").to_string_lossy()));
 }
 
 #[test]
