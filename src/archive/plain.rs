@@ -11,8 +11,8 @@ use crate::base::caps::OverLimit;
 use crate::base::read_at::{FileAt, ReadAt, Section};
 use crate::image::Extent;
 
-/// Large reads keep slow media in sequential order.
-const BUFFER: usize = 1 << 20;
+/// For those who read little at a time; larger reads go past the buffer, uncopied.
+const BUFFER: usize = 64 << 10;
 
 /// A plain tar.
 pub struct PlainTar {

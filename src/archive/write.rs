@@ -4,12 +4,13 @@
 
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use super::error::ArchiveError;
 use super::plan::{Blob, Plan, plan};
 use super::tar;
-use crate::base::verify::VerifyingReader;
+use crate::base::digest::Hasher;
+use crate::base::verify::Mismatch;
 use crate::base::{BoxFault, Ctx, Digest};
 use crate::image::{Image, ImageSink, ImageSource};
 
@@ -129,8 +130,9 @@ fn write_blobs(
 ) -> Result<(), BoxFault> {
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel::<Piece>(AHEAD);
-        scope.spawn(move || read_ahead(source, &plan.blobs, &sender));
-        let mut pieces = Pieces { receiver, piece: Vec::new(), at: 0, fault: None };
+        let (used, free) = channel();
+        scope.spawn(move || read_ahead(source, &plan.blobs, &sender, &free));
+        let mut pieces = Pieces { receiver, used, fault: None };
         for blob in &plan.blobs {
             write_blob(out, &mut pieces, blob, options, ctx)
                 .map_err(|error| pieces.fault.take().unwrap_or_else(|| describe(source, blob, error)))?;
@@ -163,26 +165,29 @@ fn write_blob(
     let task = ctx.begin("Saving layer", blob.digest.short(), Some(blob.size));
     tar::write_header(out, &blob.path, blob.size).map_err(CopyError::Write)?;
     // A tar that the store puts together has had every content checked.
-    let checked = options.prove || blob.is_original();
-    let mut reader: Box<dyn Read + '_> = if checked {
-        Box::new(VerifyingReader::new(pieces.by_ref(), blob.digest, Some(blob.size)))
-    } else {
-        Box::new(pieces.by_ref())
+    let mut hasher = (options.prove || blob.is_original()).then(Hasher::new);
+    let invalid = |error: Box<dyn std::error::Error + Send + Sync>| {
+        CopyError::Read(io::Error::new(io::ErrorKind::InvalidData, error))
     };
-    let mut buffer = vec![0; PIECE];
     let mut written = 0;
     loop {
-        let n = reader.read(&mut buffer).map_err(CopyError::Read)?;
-        written += n as u64;
-        if n == 0 && written == blob.size {
+        let piece = pieces.next().map_err(CopyError::Read)?;
+        written += piece.len() as u64;
+        if written > blob.size || (piece.is_empty() && written < blob.size) {
+            return Err(invalid(format!("it has other than the {} bytes it should have", blob.size).into()));
+        }
+        if piece.is_empty() {
             break;
         }
-        if n == 0 || written > blob.size {
-            let reason = format!("it has other than the {} bytes it should have", blob.size);
-            return Err(CopyError::Read(io::Error::new(io::ErrorKind::InvalidData, reason)));
+        if let Some(hasher) = &mut hasher {
+            hasher.update(&piece);
         }
-        out.write_all(&buffer[..n]).map_err(CopyError::Write)?;
-        task.advance(n as u64).map_err(|stop| CopyError::Write(stop.into()))?;
+        out.write_all(&piece).map_err(CopyError::Write)?;
+        task.advance(piece.len() as u64).map_err(|stop| CopyError::Write(stop.into()))?;
+        pieces.give_back(piece);
+    }
+    if let Some(got) = hasher.map(Hasher::finish).filter(|got| *got != blob.digest) {
+        return Err(invalid(Mismatch::Wrong { expected: blob.digest, got }.into()));
     }
     tar::write_padding(out, blob.size).map_err(CopyError::Write)?;
     task.complete();
@@ -190,9 +195,10 @@ fn write_blob(
 }
 
 /// Sends every blob's bytes in order, each ended by an empty piece, until all are sent, one fails, or nobody listens.
-fn read_ahead(source: &dyn ImageSource, blobs: &[Blob], sender: &SyncSender<Piece>) {
+/// Buffers come back by `free`: new ones would have to be cleared first.
+fn read_ahead(source: &dyn ImageSource, blobs: &[Blob], sender: &SyncSender<Piece>, free: &Receiver<Vec<u8>>) {
     for blob in blobs {
-        if let Err(fault) = send_blob(source, blob, sender) {
+        if let Err(fault) = send_blob(source, blob, sender, free) {
             // Nobody listens when the writer has failed before.
             let _ = sender.send(Err(fault));
             return;
@@ -200,45 +206,64 @@ fn read_ahead(source: &dyn ImageSource, blobs: &[Blob], sender: &SyncSender<Piec
     }
 }
 
-fn send_blob(source: &dyn ImageSource, blob: &Blob, sender: &SyncSender<Piece>) -> Result<(), BoxFault> {
+fn send_blob(
+    source: &dyn ImageSource,
+    blob: &Blob,
+    sender: &SyncSender<Piece>,
+    free: &Receiver<Vec<u8>>,
+) -> Result<(), BoxFault> {
     let mut reader = blob.open(source)?;
     loop {
-        let mut piece = Vec::with_capacity(PIECE);
-        reader.by_ref().take(PIECE as u64).read_to_end(&mut piece).map_err(|error| ArchiveError::Source {
+        let mut piece = free.try_recv().unwrap_or_default();
+        piece.resize(PIECE, 0);
+        let n = fill(&mut *reader, &mut piece).map_err(|error| ArchiveError::Source {
             origin: source.origin(),
             object: blob.describe(),
             source: error,
         })?;
-        let last = piece.is_empty();
-        if sender.send(Ok(piece)).is_err() || last {
+        piece.truncate(n);
+        if sender.send(Ok(piece)).is_err() || n == 0 {
             return Ok(());
         }
     }
 }
 
-/// Reads one blob after the other from the channel: after each there is an end.
+/// Reads until the buffer is full or the stream ends.
+fn fill(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut have = 0;
+    while have < buffer.len() {
+        match reader.read(&mut buffer[have..]) {
+            Ok(0) => break,
+            Ok(n) => have += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(have)
+}
+
+/// The blobs' pieces, one blob after the other.
 struct Pieces {
     receiver: Receiver<Piece>,
-    piece: Vec<u8>,
-    at: usize,
+    used: Sender<Vec<u8>>,
     fault: Option<BoxFault>,
 }
 
-impl Read for Pieces {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if self.at == self.piece.len() {
-            match self.receiver.recv() {
-                Ok(Ok(piece)) => (self.piece, self.at) = (piece, 0),
-                Ok(Err(fault)) => {
-                    self.fault = Some(fault);
-                    return Err(io::Error::other("the source failed"));
-                }
-                Err(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
+impl Pieces {
+    /// The next piece of the current blob; an empty one ends it.
+    fn next(&mut self) -> io::Result<Vec<u8>> {
+        match self.receiver.recv() {
+            Ok(Ok(piece)) => Ok(piece),
+            Ok(Err(fault)) => {
+                self.fault = Some(fault);
+                Err(io::Error::other("the source failed"))
             }
+            Err(_) => Err(io::ErrorKind::UnexpectedEof.into()),
         }
-        let n = buf.len().min(self.piece.len() - self.at);
-        buf[..n].copy_from_slice(&self.piece[self.at..self.at + n]);
-        self.at += n;
-        Ok(n)
+    }
+
+    fn give_back(&self, piece: Vec<u8>) {
+        // The last ones find the reader gone.
+        let _ = self.used.send(piece);
     }
 }

@@ -55,12 +55,20 @@ impl Attributes {
         Self { mode: entry.mode, owner: set.then_some(owner), mtime, xattrs, in_namespace: options.userxattr }
     }
 
+    /// The permission bits to make a file with: what [`Attributes::set`] need not change is one journalled change less.
+    pub fn mode_at_first(&self) -> u32 {
+        self.mode & 0o777
+    }
+
     /// Sets them on a file. The owner first, which clears set-ID bits and capabilities; the times last.
     pub fn set(&self, file: &File) -> io::Result<()> {
         if let Some((uid, gid)) = self.owner {
             rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
         }
-        rustix::fs::fchmod(file, Mode::from_raw_mode(self.mode))?;
+        // The umask, or an access list that the directory passes on, may have taken bits away.
+        if rustix::fs::fstat(file)?.st_mode & 0o7777 != self.mode {
+            rustix::fs::fchmod(file, Mode::from_raw_mode(self.mode))?;
+        }
         for (name, value) in &self.xattrs {
             match rustix::fs::fsetxattr(file, &**name, value, XattrFlags::empty()) {
                 Err(error) if !is_bearable(name.to_bytes(), error, self.in_namespace) => return Err(error.into()),

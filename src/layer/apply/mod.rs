@@ -23,7 +23,7 @@ use crate::image::DiffId;
 use crate::sys::dir::Dir;
 use attributes::Attributes;
 use tree::{Place, Tree};
-use writers::{Job, Open, Writers};
+use writers::{Job, Open, Writers, make};
 
 pub(crate) use names::clean as clean_name;
 
@@ -34,7 +34,8 @@ pub struct ApplyOptions {
     pub userxattr: bool,
     /// Only one user ID is there: nothing is chowned, devices are not made. The tar-split keeps what they were.
     pub single_id: bool,
-    /// Threads that make files beside the one that reads; with 0 the reader makes them itself.
+    /// Threads that make files beside the one that reads; with 0, and where other layers keep all processors busy, the
+    /// reader makes them itself.
     pub writers: usize,
 }
 
@@ -83,7 +84,7 @@ const WHOLE: u64 = 256 << 10;
 /// Unpacks a layer. After an error the target holds part of it and is the caller's to remove. Nothing is synced.
 pub fn apply(tar: &mut dyn Read, target: &Target, options: &ApplyOptions, ctx: &Ctx) -> Result<Applied, BoxFault> {
     let file = File::create_new(&target.tar_split).at("create", &target.tar_split)?;
-    let writers = Writers::default();
+    let writers = Writers::new(options.writers);
     let result = std::thread::scope(|scope| {
         for _ in 0..options.writers {
             scope.spawn(|| writers.work());
@@ -118,6 +119,8 @@ enum Sink {
     Raw,
     /// A small file, gathered.
     Whole { place: Place, attributes: Attributes, data: Vec<u8> },
+    /// A small file that is made already.
+    Made,
     /// A large file, written in pieces.
     Pieces { file: Arc<Open>, at: u64 },
     /// A sparse file, or one that only the tar-split can give back: written here and kept as raw bytes too.
@@ -205,9 +208,7 @@ impl Handler for Applier<'_> {
         }
         let attributes = self.tree.attributes(&mut entry);
         if self.stored <= WHOLE {
-            // Not above what was announced and is capped here.
-            let data = Vec::with_capacity(self.stored as usize);
-            self.sink = Sink::Whole { place, attributes, data };
+            self.sink = Sink::Whole { place, attributes, data: Vec::new() };
         } else {
             let file = Open::create(place.dir, place.name, attributes, self.stored)?;
             self.sink = Sink::Pieces { file: Arc::new(file), at: 0 };
@@ -222,11 +223,24 @@ impl Handler for Applier<'_> {
                 file.write(bytes)?;
                 return self.raw(bytes);
             }
-            Sink::Whole { data, .. } => data.extend_from_slice(bytes),
+            Sink::Whole { place, attributes, data } => {
+                if bytes.len() as u64 == self.stored && !self.writers.want_more()? {
+                    make(place, attributes, bytes)?;
+                    self.sink = Sink::Made;
+                } else {
+                    // Not above what was announced and is capped.
+                    data.reserve_exact(self.stored as usize - data.len());
+                    data.extend_from_slice(bytes);
+                }
+            }
+            Sink::Made => {}
             Sink::Pieces { file, at } => {
-                let job = Job::Piece { file: Arc::clone(file), offset: *at, data: bytes.to_vec() };
+                if self.writers.want_more()? {
+                    self.writers.submit(Job::Piece { file: Arc::clone(file), offset: *at, data: bytes.to_vec() });
+                } else {
+                    file.write(*at, bytes)?;
+                }
                 *at += bytes.len() as u64;
-                self.writers.submit(job)?;
             }
         }
         self.hasher.update(bytes);
@@ -239,10 +253,13 @@ impl Handler for Applier<'_> {
             Sink::Raw => return Ok(()),
             Sink::Inline { file } => return Ok(file.finish()?),
             Sink::Whole { place, attributes, data } => {
-                let Place { dir, name, .. } = place;
-                self.writers.submit(Job::Whole { dir, name, attributes, data })?;
+                if self.writers.want_more()? {
+                    self.writers.submit(Job::Whole { place, attributes, data });
+                } else {
+                    make(&place, &attributes, &data)?;
+                }
             }
-            Sink::Pieces { .. } => {}
+            Sink::Made | Sink::Pieces { .. } => {}
         }
         if self.stored == 0 {
             return self.file(0, None);

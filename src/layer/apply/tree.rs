@@ -421,7 +421,7 @@ impl Inline {
     pub fn create(place: &Place, entry: &mut Entry, tree: &mut Tree<'_>) -> Result<Self, BoxFault> {
         let attributes = tree.attributes(entry);
         let path = place.dir.full(Path::new(&place.name));
-        let file = place.dir.create_file(&place.name, 0o600)?;
+        let file = place.dir.create_file(&place.name, attributes.mode_at_first())?;
         let whole = || SparseMap { pieces: vec![(0, entry.stored)], size: entry.stored };
         let map = entry.sparse.take().unwrap_or_else(whole);
         file.set_len(map.size).at("write", &path)?;

@@ -1,14 +1,17 @@
 //! Threads that make regular files while the layer is read on. Making a file is nearly all kernel time; the threads
-//! take it off the one that hashes.
+//! take it off the one that hashes. Where other layers keep all processors busy that would be a detour: then the reader
+//! makes its files itself, straight from its buffer.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::available_parallelism;
 
 use super::attributes::Attributes;
+use super::tree::Place;
 use crate::base::{AtPath, PathError};
 use crate::sys::dir::Dir;
 
@@ -17,10 +20,23 @@ const WAITING_BYTES: usize = 6 << 20;
 /// Files that wait, at most.
 const WAITING_JOBS: usize = 512;
 
+/// Layers that this process is unpacking.
+static READING: AtomicUsize = AtomicUsize::new(0);
+
+/// Makes a whole file.
+pub(super) fn make(place: &Place, attributes: &Attributes, data: &[u8]) -> Result<(), PathError> {
+    let file = place.dir.create_file(&place.name, attributes.mode_at_first())?;
+    let full = || place.dir.full(place.name.as_ref());
+    if !data.is_empty() {
+        file.write_all_at(data, 0).at("write", full())?;
+    }
+    attributes.set(&file).at("set attributes of", full())
+}
+
 /// Something to write.
 pub(super) enum Job {
     /// A whole file.
-    Whole { dir: Arc<Dir>, name: OsString, attributes: Attributes, data: Vec<u8> },
+    Whole { place: Place, attributes: Attributes, data: Vec<u8> },
     /// A piece of a file that is open.
     Piece { file: Arc<Open>, offset: u64, data: Vec<u8> },
 }
@@ -37,8 +53,20 @@ pub(super) struct Open {
 impl Open {
     /// Makes the file; its attributes are set when all of its `size` bytes are written.
     pub fn create(dir: Arc<Dir>, name: OsString, attributes: Attributes, size: u64) -> Result<Self, PathError> {
-        let file = dir.create_file(&name, 0o600)?;
+        let file = dir.create_file(&name, attributes.mode_at_first())?;
         Ok(Self { file, dir, name, attributes, left: AtomicU64::new(size) })
+    }
+
+    /// Writes a piece; pieces may come in any order and from any thread.
+    pub fn write(&self, offset: u64, data: &[u8]) -> Result<(), PathError> {
+        let full = || self.dir.full(self.name.as_ref());
+        self.file.write_all_at(data, offset).at("write", full())?;
+        // Whoever writes the last byte sets the attributes: writing changes times and clears set-ID bits.
+        let before = self.left.fetch_sub(data.len() as u64, Ordering::AcqRel);
+        if before == data.len() as u64 {
+            self.attributes.set(&self.file).at("set attributes of", full())?;
+        }
+        Ok(())
     }
 }
 
@@ -51,24 +79,8 @@ impl Job {
 
     fn run(self) -> Result<(), PathError> {
         match self {
-            Self::Whole { dir, name, attributes, data } => {
-                let file = dir.create_file(&name, 0o600)?;
-                let full = || dir.full(name.as_ref());
-                if !data.is_empty() {
-                    file.write_all_at(&data, 0).at("write", full())?;
-                }
-                attributes.set(&file).at("set attributes of", full())
-            }
-            Self::Piece { file: open, offset, data } => {
-                let full = || open.dir.full(open.name.as_ref());
-                open.file.write_all_at(&data, offset).at("write", full())?;
-                // Whoever writes the last byte sets the attributes: writing changes times and clears set-ID bits.
-                let before = open.left.fetch_sub(data.len() as u64, Ordering::AcqRel);
-                if before == data.len() as u64 {
-                    open.attributes.set(&open.file).at("set attributes of", full())?;
-                }
-                Ok(())
-            }
+            Self::Whole { place, attributes, data } => make(&place, &attributes, &data),
+            Self::Piece { file, offset, data } => file.write(offset, &data),
         }
     }
 }
@@ -84,27 +96,53 @@ struct State {
 }
 
 /// The queue between the reader and the writers.
-#[derive(Default)]
 pub(super) struct Writers {
     state: Mutex<State>,
     work: Condvar,
     done: Condvar,
     failed: AtomicBool,
+    threads: usize,
+    processors: usize,
+}
+
+impl Drop for Writers {
+    fn drop(&mut self) {
+        READING.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Writers {
+    /// A queue that this many threads [`Writers::work`] for.
+    pub fn new(threads: usize) -> Self {
+        READING.fetch_add(1, Ordering::Relaxed);
+        Self {
+            state: Mutex::default(),
+            work: Condvar::new(),
+            done: Condvar::new(),
+            failed: AtomicBool::new(false),
+            threads,
+            processors: available_parallelism().map_or(1, usize::from),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Gives a job to the writers; does one itself when they have enough.
-    pub fn submit(&self, job: Job) -> Result<(), PathError> {
+    /// Whether a job is better given to the writers than done by the reader: there is a processor for them to use, and
+    /// they do not have enough yet.
+    pub fn want_more(&self) -> Result<bool, PathError> {
         self.check()?;
-        let mut state = self.lock();
-        if state.bytes >= WAITING_BYTES || state.jobs.len() >= WAITING_JOBS {
-            drop(state);
-            return job.run();
+        if self.threads == 0 || READING.load(Ordering::Relaxed) >= self.processors {
+            return Ok(false);
         }
+        let state = self.lock();
+        Ok(state.bytes < WAITING_BYTES && state.jobs.len() < WAITING_JOBS)
+    }
+
+    /// Gives a job to the writers.
+    pub fn submit(&self, job: Job) {
+        let mut state = self.lock();
         state.bytes += job.bytes();
         state.jobs.push_back(job);
         let wake = state.idle > 0;
@@ -112,7 +150,6 @@ impl Writers {
         if wake {
             self.work.notify_one();
         }
-        Ok(())
     }
 
     /// Waits until everything submitted is on disk, helping. What is done to names after this finds them there.
