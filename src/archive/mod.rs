@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 pub use catalog::OpenOptions;
 pub use error::ArchiveError;
+pub(crate) use spool::spool;
 
 use crate::base::read_at::{FileAt, ReadAt};
 use crate::base::{AtPath, Ctx};
@@ -57,7 +58,7 @@ pub fn open(input: Input, options: &OpenOptions, ctx: &Ctx) -> Result<Box<dyn Im
         }
         Input::File(file, origin) => (file, origin),
         Input::Stream(mut stream, origin) => {
-            let file = spool::spool(&mut *stream, &origin, &options.spool, ctx)?;
+            let file = spool(&mut *stream, &origin, &options.spool, ctx)?;
             (file, origin)
         }
     };
@@ -73,7 +74,7 @@ fn seekable(mut file: File, origin: &str, options: &OpenOptions, ctx: &Ctx) -> R
     let fail = |error| container::read_error(origin, "the archive", error);
     let in_place = file.metadata().map_err(fail)?.is_file() && spooled_or_untouched(&mut file).map_err(fail)?;
     if !in_place {
-        file = spool::spool(&mut file, origin, &options.spool, ctx)?;
+        file = spool(&mut file, origin, &options.spool, ctx)?;
     }
     FileAt::new(file).map(Arc::new).map_err(fail)
 }

@@ -14,7 +14,7 @@ use super::tar::{Kind, StreamWalk, Walk};
 use crate::base::caps::{self, OverLimit};
 use crate::base::read_at::{FileAt, ReadAt, Section};
 use crate::base::{BoxFault, Ctx};
-use crate::layer::compression::{Compression, DecodeLimits};
+use crate::layer::compression::{self, Compression, DecodeLimits};
 
 /// Decoded bytes travel between the threads in pieces of this size.
 const PIECE: usize = 1 << 20;
@@ -22,10 +22,6 @@ const PIECE: usize = 1 << 20;
 const AHEAD: usize = 4;
 /// All documents of one archive together, in bytes; they are kept from the first pass.
 const DOCUMENTS: u64 = 256 << 20;
-/// An archive may always unpack to this many bytes,
-const FREE_EXPANSION: u64 = 64 << 30;
-/// and beyond it to so many times its size; deflate cannot do more than 1032, and images are nowhere near.
-const EXPANSION: u64 = 1100;
 
 /// A compressed tar.
 pub struct PackedTar {
@@ -105,9 +101,8 @@ impl PackedTar {
     fn decoder(&self) -> Result<Box<dyn Read + Send + '_>, ArchiveError> {
         let raw = BufReader::with_capacity(PIECE, Section::new(self.file.clone(), 0, u64::MAX));
         let decoder = self.compression.decoder(Box::new(raw), &self.limits);
-        let inner = decoder.map_err(|error| read_error(&self.origin, "the archive", error))?;
-        let limit = self.file.size().saturating_mul(EXPANSION).max(FREE_EXPANSION);
-        Ok(Box::new(Bounded { inner, limit, left: limit }))
+        let decoder = decoder.map_err(|error| read_error(&self.origin, "the archive", error))?;
+        Ok(Box::new(compression::bounded(decoder, self.file.size(), "the uncompressed archive")))
     }
 
     /// Calls `with` with the decoded archive, which another thread decodes.
@@ -118,24 +113,6 @@ impl PackedTar {
             scope.spawn(move || decode_ahead(decoder, &sender));
             with(&mut Pieces { receiver, piece: Vec::new(), at: 0, ended: false })
         }))
-    }
-}
-
-/// A decoder that may not go on for ever.
-struct Bounded<R> {
-    inner: R,
-    limit: u64,
-    left: u64,
-}
-
-impl<R: Read> Read for Bounded<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buf)?;
-        self.left = self.left.checked_sub(n as u64).ok_or_else(|| {
-            let over = OverLimit { what: "the uncompressed archive".into(), limit: self.limit, unit: "bytes" };
-            io::Error::new(io::ErrorKind::InvalidData, over)
-        })?;
-        Ok(n)
     }
 }
 

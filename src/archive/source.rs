@@ -77,7 +77,10 @@ impl ArchiveSource {
         let whole = io::Cursor::new(head).chain(raw);
         match compression {
             Compression::None => Ok(Box::new(whole)),
-            compression => compression.decoder(Box::new(whole), &self.limits).map_err(fail),
+            packed => {
+                let decoder = packed.decoder(Box::new(whole), &self.limits).map_err(fail)?;
+                Ok(Box::new(compression::bounded(decoder, entry.size, "the uncompressed layer")))
+            }
         }
     }
 }

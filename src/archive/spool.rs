@@ -8,9 +8,9 @@ use super::error::ArchiveError;
 use crate::base::Ctx;
 
 /// The room is looked at again after so many bytes.
-const STEP: usize = 64 << 20;
+const STEP: usize = 16 << 20;
 /// What is left free for everybody else.
-const RESERVE: u64 = 64 << 20;
+const RESERVE: u64 = 16 << 20;
 
 /// Copies `input` to a nameless file in `directory`.
 pub fn spool(input: &mut dyn Read, origin: &str, directory: &Path, ctx: &Ctx) -> Result<File, ArchiveError> {

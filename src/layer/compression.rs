@@ -2,7 +2,7 @@
 
 use std::io::{self, BufReader, Read, Write};
 
-use crate::base::caps;
+use crate::base::caps::{self, OverLimit};
 
 /// How bytes are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -106,6 +106,37 @@ impl<R: io::BufRead> Read for ZstdReader<R> {
     }
 }
 
+/// What is compressed may always expand to so many bytes,
+const FREE_EXPANSION: u64 = 64 << 30;
+/// and beyond it to so many times its size; deflate cannot do more than 1032, and images are nowhere near.
+const EXPANSION: u64 = 1100;
+
+/// A decoder that may not go on for ever.
+pub struct Bounded<R> {
+    inner: R,
+    what: &'static str,
+    limit: u64,
+    left: u64,
+}
+
+/// Lets `decoder` give what `packed` bytes may believably expand to; what comes after that is an error. `what` is the
+/// object's name in it.
+pub fn bounded<R: Read>(decoder: R, packed: u64, what: &'static str) -> Bounded<R> {
+    let limit = packed.saturating_mul(EXPANSION).max(FREE_EXPANSION);
+    Bounded { inner: decoder, what, limit, left: limit }
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        self.left = self.left.checked_sub(n as u64).ok_or_else(|| {
+            let over = OverLimit { what: self.what.into(), limit: self.limit, unit: "bytes" };
+            io::Error::new(io::ErrorKind::InvalidData, over)
+        })?;
+        Ok(n)
+    }
+}
+
 /// A compressing writer; nothing is complete before [`Encoder::finish`].
 pub trait Encoder: Write + Send {
     /// Writes what is left and gives nothing back but success.
@@ -178,5 +209,21 @@ impl Compression {
             }
             Self::Bzip2 | Self::Xz => Err(io::Error::from(io::ErrorKind::Unsupported)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_expands_beyond_belief_is_given_up() {
+        let mut endless = bounded(io::repeat(0), 1, "the layer");
+        // As if all but the last of it had been read.
+        endless.left = 1000;
+        let error = io::copy(&mut endless, &mut io::sink()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert_eq!(error.to_string(), "the layer is over the limit of 68719476736 bytes");
+        assert_eq!(bounded(io::empty(), 1 << 30, "").limit, EXPANSION << 30);
     }
 }

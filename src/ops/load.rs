@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::base::StoreBase;
 use super::open::{self, KnownBundle, OpenError, Opened};
 use crate::archive::{Input, OpenOptions};
-use crate::base::{BoxFault, Ctx};
+use crate::base::{BoxFault, Class, Ctx, Fault};
 use crate::bundle::carry::Access;
 use crate::image::{Image, ImageSink, Reference};
 use crate::store::{LoadOptions, LoadReport, Store};
@@ -43,6 +43,20 @@ pub struct Loaded {
     pub bundle: Option<KnownBundle>,
 }
 
+/// What is wrong with an input, with its name.
+#[derive(Debug, thiserror::Error)]
+#[error("{origin}: {source}")]
+struct BadInput {
+    origin: String,
+    source: BoxFault,
+}
+
+impl Fault for BadInput {
+    fn class(&self) -> Class {
+        self.source.class()
+    }
+}
+
 /// Loads all images of an archive, or none.
 pub fn load(store: &Store, mut request: LoadRequest, ctx: &Ctx) -> Result<Loaded, BoxFault> {
     // A thin bundle is read with what the store has.
@@ -60,6 +74,14 @@ pub fn load(store: &Store, mut request: LoadRequest, ctx: &Ctx) -> Result<Loaded
             image.names.push(name);
         }
     }
-    let report = store.sink(request.options).take(&*source, &images, ctx)?;
+    let origin = source.origin();
+    // A layer knows what is wrong with it, not where it came from.
+    let name_it = |source: BoxFault| match source.class() {
+        Class::Malformed | Class::Integrity if !source.to_string().contains(&origin) => {
+            BadInput { origin: origin.clone(), source }.into()
+        }
+        _ => source,
+    };
+    let report = store.sink(request.options).take(&*source, &images, ctx).map_err(name_it)?;
     Ok(Loaded { report, images, bundle })
 }

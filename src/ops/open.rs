@@ -1,7 +1,7 @@
 //! Opening whatever holds images.
 
 use std::fs::File;
-use std::io::{Cursor, Read, Seek, Write};
+use std::io::{Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use crate::archive::{self, Input, OpenOptions};
@@ -132,19 +132,7 @@ fn recognise(input: Input, spool: &Path, ctx: &Ctx) -> Result<Recognised, BoxFau
                 return Ok(Recognised::Other(Input::Stream(Box::new(Cursor::new(start).chain(stream)), origin)));
             }
             // What cannot be read anywhere cannot be checked first: it is kept whole before a byte of it counts.
-            let mut file = tempfile::tempfile_in(spool).at("create a file in", spool)?;
-            let task = ctx.begin("Reading", origin.as_str(), None);
-            let mut buffer = vec![0; 1 << 20];
-            file.write_all(&start).at("write a file in", spool)?;
-            loop {
-                let n = stream.read(&mut buffer).at("read", &origin)?;
-                if n == 0 {
-                    break;
-                }
-                file.write_all(&buffer[..n]).at("write a file in", spool)?;
-                task.advance(n as u64)?;
-            }
-            task.complete();
+            let file = archive::spool(&mut Cursor::new(start).chain(stream), &origin, spool, ctx)?;
             Ok(bundle(VolumeSet::of_file(file, PathBuf::from(origin))?))
         }
     }

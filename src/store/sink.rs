@@ -144,8 +144,9 @@ impl StoreSink<'_> {
             (&mut tee).take(compression::MAGIC_BYTES as u64).read_to_end(&mut head).map_err(fault)?;
             let form = compression::detect(&head);
             let whole = Box::new(io::Cursor::new(head).chain(&mut tee));
-            let mut tar = form.decoder(whole, &self.options.limits).map_err(fault)?;
-            unpack_to(transaction, target, layer.diff_id, &mut *tar, ctx)
+            let decoder = form.decoder(whole, &self.options.limits).map_err(fault)?;
+            let mut tar = compression::bounded(decoder, original.size, "the uncompressed layer");
+            unpack_to(transaction, target, layer.diff_id, &mut tar, ctx)
         };
         // A decoder stops at the end of its format; the blob goes on to its own end. When the blob is not what was
         // promised, that is the error to tell, not what the decoder made of it.
