@@ -58,6 +58,15 @@ def load_with_podman(fs, name, release):
         return measure(machine.inside(f"podman --root {fs}/podman --runroot /run/podman load -q -i {archive(name)} && sync -f {fs}"))
 
 
+def load_with_skopeo(fs, name, release):
+    with Machine(release) as machine:
+        manifest = json.loads(sh(f"tar -xOf {archive(name)} manifest.json"))
+        names = [tag for image in manifest for tag in image["RepoTags"]]
+        storage = f"containers-storage:[overlay@{fs}/containers+/run/podman]"
+        steps = [f"skopeo --insecure-policy copy -q docker-archive:{archive(name)}:{tag} {storage}{tag}" for tag in names]
+        return measure(machine.inside(" && ".join(steps) + f" && sync -f {fs}"))
+
+
 def load_with_ctr(fs, name, release):
     with Machine(release) as machine:
         machine.daemon(f"containerd --root {fs}/ctd --state /run/ctd --address /run/ctr.sock", "ctr -a /run/ctr.sock version")
@@ -75,6 +84,7 @@ LOADERS = {
     "docker 20.10 load": (load_with_docker, 12),
     "docker 26 load": (load_with_docker, 13),
     "podman 5 load": (load_with_podman, 13),
+    "skopeo 1.18 copy, image by image": (load_with_skopeo, 13),
     "ctr images import (containerd 1.7)": (load_with_ctr, 13),
 }
 
@@ -118,6 +128,9 @@ def bench_save():
                 "podman 5 save --multi-image-archive":
                     lambda: measure(new.inside(f"{podman} save -q --multi-image-archive -o {out}.tar {names} && sync -f {fs}")),
             }
+            storage = f"containers-storage:[overlay@{fs}/podman+/run/podman]"
+            copies = " && ".join(f"skopeo --insecure-policy copy -q {storage}{n} oci:{out}.tar:{n.split(':')[-1]}" for n in names.split())
+            savers["skopeo 1.18 copy, image by image, to an OCI layout (gzip)"] = lambda: measure(new.inside(f"{copies} && sync -f {fs}"))
             compressors = {
                 "ferry save -o app.tar.zst": f"{FERRY} --root {fs}/ferry save -o {out}.tar.zst {APPS}",
                 "zstd -3 -T0 of the tar alone": f"zstd -q -3 -T0 -f {source} -o {out}.tar.zst",
@@ -125,8 +138,8 @@ def bench_save():
             for _ in range(ROUNDS):
                 for tool, run in savers.items():
                     taken = run()
-                    table.add(tool, taken, MB=f"{os.path.getsize(out + '.tar') / 1e6:.0f}")
-                    os.unlink(out + ".tar")
+                    table.add(tool, taken, MB=f"{int(sh(f'du -sb {out}.tar').split()[0]) / 1e6:.0f}")
+                    sh(f"rm -r {out}.tar")
                 for tool, command in compressors.items():
                     warm(source)
                     taken = measure(local(f"{command} && sync -f {fs}"))

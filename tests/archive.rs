@@ -31,7 +31,7 @@ fn open(bytes: &[u8], dir: &Path) -> Result<Box<dyn ImageSource>, BoxFault> {
 }
 
 /// Reads every layer in both forms and proves each; the digests of what was read.
-fn read_all(source: &dyn ImageSource) -> Result<BTreeMap<String, Digest>, BoxFault> {
+pub fn read_all(source: &dyn ImageSource) -> Result<BTreeMap<String, Digest>, BoxFault> {
     let mut wanted: Vec<(Layer, Form)> = Vec::new();
     for layer in source.images().iter().flat_map(|image| &image.layers) {
         for form in [Form::Tar, Form::Original] {

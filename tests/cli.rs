@@ -297,6 +297,19 @@ fn bad_input_gives_one_line_and_leaves_the_store_as_it_was() {
             .finish()
     };
     let one_layer = |tar: Vec<u8>| images::docker_25(&[TestImage::new("amd64", &[tar], &["bad:1"])]);
+    let listed = |change: &dyn Fn(&mut Value)| {
+        let mut item = json!({"Config": "c.json", "RepoTags": ["bad:1"], "Layers": ["l.tar"]});
+        change(&mut item);
+        let tar = Tar::default().file("c.json", &good.config).file("l.tar", &good.layers[0]);
+        tar.file("manifest.json", &manifest_json(&[item])).finish()
+    };
+    let document = |text: String| Tar::default().file("manifest.json", text.as_bytes()).finish();
+    let a_billion = format!("[{{\"Config\":\"c\",\"Layers\":[{}\"\"]}}]", "\"\",".repeat(1_000_000));
+    let mut without_layer = images::layout(std::slice::from_ref(&good), &|tar| (gzip(tar), "+gzip"));
+    without_layer.blobs.remove(0);
+    let mut lied_about = images::oci(std::slice::from_ref(&good));
+    let at = lied_about.windows(15).position(|bytes| bytes == b"\"schemaVersion\"").unwrap();
+    lied_about[at + 1] = b'S';
     let mut flipped = good.layers[0].clone();
     flipped[1030] ^= 1;
     let whole = images::containerd(std::slice::from_ref(&good));
@@ -314,19 +327,111 @@ fn bad_input_gives_one_line_and_leaves_the_store_as_it_was() {
             { one_layer(Tar::default().symlink("out", "/var/tmp").hard_link("h", "../../etc/passwd").finish()) },
             5,
         ),
+        (
+            "a file through a link laid before it",
+            one_layer(Tar::default().symlink("out", "/var/tmp").file("out/escape", b"x").finish()),
+            5,
+        ),
+        ("a name over the limit", one_layer(Tar::default().file(&"n".repeat(256), b"x").finish()), 5),
+        ("a path over the limit", one_layer(Tar::default().file(&"d/".repeat(2500), b"x").finish()), 5),
         ("no archive", b"no archive at all".to_vec(), 5),
         ("no layer", with_layer(b"")[..2048].to_vec(), 5),
+        ("a layer that is not there", listed(&|item| item["Layers"] = json!(["none.tar"])), 5),
+        ("a config that is not there", listed(&|item| item["Config"] = json!("none.json")), 5),
+        ("a config of another number of layers", listed(&|item| item["Layers"] = json!(["l.tar", "l.tar"])), 5),
+        ("a blob that is not there", without_layer.tar().finish(), 5),
+        ("a manifest of another digest", lied_about, 6),
+        ("layers without end", gzip(&document(a_billion)), 5),
+        ("JSON nested without end", gzip(&document("[{\"Unknown\":".to_owned() + &"[".repeat(1_000_000))), 5),
+        ("a window over the limit", wide(&one_layer(layer("etc/wide", b"wide"))), 5),
+        (
+            "a layer's window over the limit",
+            images::layout(&[wide_layer()], &|tar| (wide(tar), "+zstd")).tar().finish(),
+            5,
+        ),
     ];
     for (what, bytes, code) in cases {
         place.write("bad.tar", &bytes);
         let before = snapshot(&place.root());
         let (found, error) = place.fail(&["load", "-i", "bad.tar"]);
         assert_eq!(found, code, "{what}: {error}");
-        assert!(error.starts_with("ferry: ") && error.lines().count() <= 2, "{what}: {error}");
+        assert!(error.starts_with("ferry: ") && error.contains("bad.tar"), "{what}: {error}");
+        assert!(error.lines().skip(1).all(|line| line.starts_with("hint: ")), "{what}: {error}");
+        assert_eq!(error.contains("hint: --max-window"), what.contains("window"), "{what}: {error}");
         assert_eq!(snapshot(&place.root()), before, "{what}");
     }
     assert_eq!(place.run(&["fsck", "--contents"]), "");
     assert!(!Path::new("/var/tmp/escape").exists());
+}
+
+fn wide_layer() -> TestImage {
+    TestImage::new("amd64", &[layer("etc/wide", b"wide")], &["wide:1"])
+}
+
+/// zstd with a window of 512 MiB.
+fn wide(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.window_log(29).unwrap();
+    encoder.include_contentsize(false).unwrap();
+    std::io::Write::write_all(&mut encoder, bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn a_wide_window_is_taken_when_the_user_says_so() {
+    let place = Place::new();
+    let archive = images::layout(&[wide_layer()], &|tar| (wide(tar), "+zstd")).tar().finish();
+    place.write("wide.tar.zst", &wide(&archive));
+    place.run(&["load", "--max-window", "512MiB", "-i", "wide.tar.zst"]);
+    assert_eq!(place.run(&["fsck", "--contents"]), "");
+}
+
+#[test]
+fn what_lies_on_a_link_of_the_layer_below_goes_into_a_directory_of_its_own() {
+    let place = Place::new();
+    let below = Tar::default().symlink("out", "/var/tmp").finish();
+    let above = Tar::default().file("out/ferry-escaped", b"x").finish();
+    place.write("two.tar", &images::podman(&[TestImage::new("amd64", &[below, above], &["two:1"])]));
+    place.run(&["load", "-i", "two.tar"]);
+    assert!(!Path::new("/var/tmp/ferry-escaped").exists());
+    assert_eq!(place.run(&["fsck", "--contents"]), "");
+}
+
+#[test]
+fn an_archive_cut_anywhere_leaves_the_store_as_it_was() {
+    let place = loaded();
+    let before = snapshot(&place.root());
+    let image = TestImage::new("amd64", &[layer("etc/new", &[7; 3000])], &["cut:1"]);
+    for (name, bytes) in
+        [("a.tar", images::containerd(&[image.clone()])), ("a.tar.zst", images::zstd(&images::oci(&[image])))]
+    {
+        // The blocks at the end of a tar may be missing.
+        let whole = if name == "a.tar" { bytes.len() - 1536 } else { bytes.len() };
+        for end in (0..whole).step_by(whole / 12) {
+            place.write(name, &bytes[..end]);
+            let (code, error) = place.fail(&["load", "-i", name]);
+            assert!([5, 6].contains(&code) && error.contains(name) && error.lines().count() == 1, "{end}: {error}");
+            assert_eq!(snapshot(&place.root()), before, "{name} of {end} bytes");
+        }
+    }
+}
+
+#[test]
+fn a_hundred_and_twenty_layers_and_an_empty_one_come_back() {
+    let place = Place::new();
+    let mut layers: Vec<Vec<u8>> = (0..119).map(|at| layer(&format!("etc/{at}"), at.to_string().as_bytes())).collect();
+    layers.push(Tar::default().finish());
+    let image = TestImage::new("amd64", &layers, &["tall:1"]);
+    place.write("tall.tar", &images::docker_25(std::slice::from_ref(&image)));
+    place.run(&["load", "-i", "tall.tar"]);
+    place.run(&["save", "--verify", "-o", "again.tar", "tall:1"]);
+    let other = Place::new();
+    other.run(&["load", "-i", place.path("again.tar").to_str().unwrap()]);
+    assert_eq!(other.run(&["inspect", "-f", "{{.Id}}", "tall:1"]).trim(), image.id().to_string());
+    assert_eq!(other.run(&["fsck", "--contents"]), "");
+    let too_tall = TestImage::new("amd64", &vec![layers[0].clone(); 128], &["tall:2"]);
+    place.write("too-tall.tar", &images::docker_25(&[too_tall]));
+    assert_eq!(place.fail(&["load", "-i", "too-tall.tar"]).0, 5);
 }
 
 #[test]

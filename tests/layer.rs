@@ -63,7 +63,7 @@ fn comes_back(name: &str, tar: &[u8]) {
 }
 
 /// A tar made by Python's tarfile: `script` fills `t`, with `add(name, data=b'', **fields)` at hand.
-fn python_tar(format: &str, script: &str) -> Vec<u8> {
+pub fn python_tar(format: &str, script: &str) -> Vec<u8> {
     let prelude = format!(
         "import io, sys, tarfile\nb = io.BytesIO()\nt = tarfile.open(fileobj=b, mode='w', format=tarfile.{format})\n\
          def add(name, data=b'', type=tarfile.REGTYPE, link='', pax=None, **f):\n\

@@ -5,6 +5,7 @@ mod bundle;
 mod cli;
 mod carry;
 mod dependencies;
+mod fuzz;
 mod interop;
 mod layer;
 mod layering;

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ferry::base::Ctx;
 use ferry::image::ImageId;
-use ferry::store::{Depth, FindingKind, Options, Store};
+use ferry::store::{Depth, Options, Store};
 
 use crate::store::{Memory, entry, layer};
 use crate::support::ferry;
@@ -69,12 +69,17 @@ fn a_load_killed_at_any_moment_leaves_the_store_as_before_or_as_after() {
     let store = || Store::open(&root, Options::default()).unwrap();
     store().remove(&second_id.to_string(), true, false, &[], &ctx).unwrap();
 
-    const MOMENTS: u32 = 60;
+    // A hundred by `FERRY_KILLS=100`: each somewhere in its own part of the load's duration.
+    let moments: u32 = std::env::var("FERRY_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(30);
     let (mut before, mut after) = (0, 0);
-    for moment in 0..MOMENTS {
+    let mut seed = 1_u32;
+    for moment in 0..moments {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let mut child = load(&root, &second_tar).spawn().unwrap();
         // Not to wait for anything: the moment of death is what is tested.
-        std::thread::sleep(whole * moment / MOMENTS + Duration::from_micros(u64::from(moment * 37 % 1000)));
+        std::thread::sleep(
+            whole.mul_f64((f64::from(moment) + f64::from(seed >> 8) / f64::from(1 << 24)) / f64::from(moments)),
+        );
         child.kill().unwrap();
         child.wait().unwrap();
         let store = store();
@@ -88,13 +93,15 @@ fn a_load_killed_at_any_moment_leaves_the_store_as_before_or_as_after() {
         }
         assert!(there.contains(&first_id), "moment {moment}");
         let findings = store.fsck(Depth::Contents, &ctx).unwrap();
-        assert!(findings.iter().all(|f| f.kind == FindingKind::StagingAbandoned), "moment {moment}: {findings:?}");
+        assert!(findings.iter().all(|finding| finding.kind.is_leftover()), "moment {moment}: {findings:?}");
+        let said = Command::new(ferry()).arg("--root").arg(&root).args(["fsck", "--contents"]).output().unwrap();
+        assert!(said.status.success(), "moment {moment}: {}", String::from_utf8_lossy(&said.stdout));
         if there.contains(&second_id) {
             store.remove(&second_id.to_string(), true, false, &[], &ctx).unwrap();
             assert_eq!(store.fsck(Depth::Contents, &ctx).unwrap(), [], "moment {moment}");
         }
     }
-    assert!(before > 0 && before + after == MOMENTS, "{before} before, {after} after");
+    assert!(before > 0 && before + after == moments, "{before} before, {after} after");
     assert!(load(&root, &second_tar).status().unwrap().success());
     assert_eq!(store().fsck(Depth::Contents, &ctx).unwrap(), []);
     assert_eq!(ids(&store()).len(), 2);
@@ -130,8 +137,28 @@ fn a_disk_too_small_is_one_clear_error_and_nothing_is_left() {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3, "{text}{}", String::from_utf8_lossy(&output.stderr));
         assert!(lines[0].contains(message), "{text}");
-        assert!(lines[1] != "code 0" && lines[2].ends_with("repositories.json"), "{text}");
+        assert!(lines[1] == "code 8" && lines[2].ends_with("repositories.json"), "{text}");
     }
+}
+
+#[test]
+fn a_pipe_is_not_read_into_a_directory_without_room_for_it() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mut memory = Memory::default();
+    memory.image(&["one"], &[many_files(1, 2)], false);
+    archive(&memory, &dir.path().join("one.tar"));
+    let script = format!(
+        "cd {dir}; mkdir small; mount -t tmpfs -o size=1m none small; \
+         cat one.tar | {ferry} --root s load --spool-dir small 2>&1; echo \"code $?\"; {ferry} --root s images -q; \
+         cat one.tar | {ferry} --root s load -q",
+        dir = dir.path().display(),
+        ferry = ferry().display(),
+    );
+    let output = Command::new("unshare").args(["-m", "sh", "-c", &script]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let expected = "ferry: standard input does not fit into small, where it is kept while it is read: no storage space\n\
+                    hint: --spool-dir names another directory; a file needs none\ncode 8\nLoaded image: one:latest\n";
+    assert_eq!(text, expected, "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use ferry::image::{Form, ImageSource};
 use ferry::store::{Depth, Options, Store, StoreError};
 
 use crate::store::{Memory, entry, entry_with_mode, layer};
+use crate::support::ferry;
 use crate::support::peers::{Machine, RELEASES, succeed};
 
 /// The layers of a docker-archive of either shape, by digest.
@@ -117,6 +118,16 @@ fn ferry_reads_what_dockerd_stored_and_stays_away_while_it_runs() {
         let running = Store::open(&root, Options::default()).unwrap();
         assert!(matches!(running.remove("base:1", true, false, &[], &ctx), Err(StoreError::DaemonRuns { .. })));
         assert_eq!(running.images(&ctx).unwrap().len(), 2, "reading is harmless");
+        let load = Command::new(ferry())
+            .arg("--root")
+            .arg(&root)
+            .args(["load", "-i", "saved.tar"])
+            .current_dir(machine.dir())
+            .output();
+        let load = load.unwrap();
+        let error = String::from_utf8_lossy(&load.stderr).into_owned();
+        assert!(error.contains("is in use by a running dockerd (it holds ") && error.lines().count() == 1, "{error}");
+        assert_eq!(load.status.code(), Some(7));
         assert!(!root.join("ferry").exists());
         docker.stop();
 
@@ -169,6 +180,8 @@ fn stores_of_other_kinds_are_refused_with_the_way_out() {
     let error = Store::open(start("c8d.json", "c8d"), Options::default()).unwrap_err();
     assert!(matches!(error, StoreError::ContainerdStore(_)), "{error}");
     assert!(error.to_string().contains("docker save"), "{error}");
+    let output = Command::new(ferry()).args(["--root", "c8d", "images"]).current_dir(machine.dir()).output().unwrap();
+    assert_eq!(output.status.code(), Some(10), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

@@ -101,6 +101,13 @@ findings! {
     LayerAltered = "layer-altered",
 }
 
+impl Kind {
+    /// Whether it is no damage, but what a killed process left and the next load removes.
+    pub const fn is_leftover(self) -> bool {
+        matches!(self, Self::StagingAbandoned)
+    }
+}
+
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
