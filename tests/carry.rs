@@ -10,6 +10,10 @@ use tempfile::TempDir;
 use crate::support::peers::{Machine, Release};
 
 fn entry(tar: &mut Vec<u8>, path: &str, data: &[u8]) {
+    typed(tar, path, b'0', "", data);
+}
+
+fn typed(tar: &mut Vec<u8>, path: &str, kind: u8, link: &str, data: &[u8]) {
     let mut block = [0_u8; 512];
     block[..path.len()].copy_from_slice(path.as_bytes());
     block[100..108].copy_from_slice(b"0000644\0");
@@ -18,7 +22,8 @@ fn entry(tar: &mut Vec<u8>, path: &str, data: &[u8]) {
     block[124..136].copy_from_slice(format!("{:011o}\0", data.len()).as_bytes());
     block[136..148].copy_from_slice(b"00000000000\0");
     block[148..156].fill(b' ');
-    block[156] = b'0';
+    block[156] = kind;
+    block[157..157 + link.len()].copy_from_slice(link.as_bytes());
     block[257..265].copy_from_slice(b"ustar\x0000");
     let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
@@ -41,16 +46,28 @@ fn archive(path: &Path, name: &str, megabytes: usize) {
         let data: Vec<u8> = (0..1 << 20).map(|_| noise()).collect();
         entry(&mut layer, &format!("data/{number}"), &data);
     }
-    layer.resize(layer.len() + 1_024, 0);
-    let diff_id = Digest::of(&layer);
+    archive_of(path, name, &[layer]);
+}
+
+/// A docker-archive of one image of these layers, each without its trailer.
+fn archive_of(path: &Path, name: &str, layers: &[Vec<u8>]) {
+    let mut tar = Vec::new();
+    let (mut diff_ids, mut files) = (Vec::new(), Vec::new());
+    for (number, layer) in layers.iter().enumerate() {
+        let mut layer = layer.clone();
+        layer.resize(layer.len() + 1_024, 0);
+        diff_ids.push(format!("\"{}\"", Digest::of(&layer)));
+        files.push(format!("\"{number}/layer.tar\""));
+        entry(&mut tar, &format!("{number}/layer.tar"), &layer);
+    }
     let config = format!(
-        r#"{{"architecture":"amd64","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":["{diff_id}"]}},"history":[{{}}]}}"#
+        r#"{{"architecture":"amd64","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":[{}]}},"history":[{{}}]}}"#,
+        diff_ids.join(",")
     );
     let id = Digest::of(config.as_bytes()).hex();
-    let mut tar = Vec::new();
     entry(&mut tar, &format!("{id}.json"), config.as_bytes());
-    entry(&mut tar, "l/layer.tar", &layer);
-    let manifest = format!(r#"[{{"Config":"{id}.json","RepoTags":["{name}"],"Layers":["l/layer.tar"]}}]"#);
+    let files = files.join(",");
+    let manifest = format!(r#"[{{"Config":"{id}.json","RepoTags":["{name}"],"Layers":[{files}]}}]"#);
     entry(&mut tar, "manifest.json", manifest.as_bytes());
     tar.resize(tar.len() + 1_024, 0);
     fs::write(path, tar).unwrap();
@@ -218,6 +235,48 @@ fn signed_and_encrypted_bundles_are_let_in_by_key_policy_and_name_alone() {
     assert_eq!(bench.ferry_with(&secret, &["convert", "locked.ferry", "out.tar"]).code, 0);
     let wrong = bench.ferry_with(&[("FERRY_PASSPHRASE", "sesame")], &["convert", "locked.ferry", "out.tar"]);
     assert_eq!(wrong.code, 6, "{}", wrong.error);
+    // Inventories are signed and sealed like bundles, and used as a base only where their signature and key are right.
+    bench.good(&["--root", "site", "load", "-q", "-i", "in.tar"]);
+    let inventory =
+        ["--root", "site", "inventory", "--sign", "key", "--encrypt-to", recipient.trim(), "-o", "site.inventory"];
+    bench.good(&inventory);
+    let sealed = fs::read(bench.path("site.inventory")).unwrap();
+    bench.good(&["verify", "--allowed-signers", "allowed", "--require-signature", "site.inventory"]);
+    let against =
+        |base: &str, more: &[&str]| bench.ferry(&[&["convert", "--base", base, "in.tar", "thin.ferry"], more].concat());
+    let (key, right) = (["--base-identity", "key"], ["--base-identity", "key", "--base-signers", "allowed"]);
+    assert_eq!(against("site.inventory", &key).code, 0);
+    assert_eq!(against("site.inventory", &right).code, 0);
+    assert!(fs::metadata(bench.path("thin.ferry")).unwrap().len() < 5_000);
+    bench.good(&["--root", "site", "load", "-q", "-i", "thin.ferry"]);
+    bench.good(&["--root", "site", "inventory", "-o", "bare.inventory"]);
+    let mut changed = sealed.clone();
+    changed[200] ^= 1;
+    fs::write(bench.path("changed.inventory"), changed).unwrap();
+    for (base, more, code, reason) in [
+        ("site.inventory", &[][..], 2, "is encrypted"),
+        ("site.inventory", &["--base-identity", "stranger"], 6, "cannot decrypt"),
+        (
+            "site.inventory",
+            &["--base-identity", "key", "--base-signers", "strangers"],
+            7,
+            "not among the allowed signers",
+        ),
+        ("bare.inventory", &["--base-signers", "allowed"], 7, "is not signed"),
+        ("changed.inventory", &key, 6, "changed.inventory"),
+    ] {
+        let refused = against(base, more);
+        assert!(
+            refused.code == code && refused.error.contains(reason),
+            "{base} {more:?}: {}: {}",
+            refused.code,
+            refused.error
+        );
+    }
+    // An inventory is no bundle, however well it is signed.
+    let refused = bench.ferry(&["convert", "--identity", "key", "site.inventory", "out.tar"]);
+    assert!(refused.code == 5 && refused.error.contains("not a ferry bundle"), "{}: {}", refused.code, refused.error);
+
     let both = bench.ferry(&["convert", "--resume", "--encrypt-to", recipient.trim(), "in.tar", "r.ferry"]);
     assert!(both.code == 2 && both.error.contains("cannot be resumed"), "{}", both.error);
 }
@@ -274,4 +333,252 @@ fn images_leave_one_store_as_a_bundle_and_enter_another() {
     fs::write(bench.path("policy.json"), policy).unwrap();
     assert_eq!(load("s.ferry").code, 0);
     assert_eq!(images("three"), images("one"));
+}
+
+/// A base layer, and what the second release puts on top of it.
+fn two_releases(bench: &Bench) {
+    let mut base = Vec::new();
+    typed(&mut base, "etc/", b'5', "", b"");
+    entry(&mut base, "etc/hostname", b"one\n");
+    entry(&mut base, "etc/old", b"gone tomorrow");
+    typed(&mut base, "etc/os-release", b'2', "../usr/lib/os-release", b"");
+    entry(&mut base, "usr/lib/os-release", b"ID=test\n");
+    typed(&mut base, "usr/lib/other-name", b'1', "usr/lib/os-release", b"");
+    typed(&mut base, "lib", b'2', "usr/lib", b"");
+    typed(&mut base, "loop", b'2', "loop", b"");
+    let mut first = Vec::new();
+    entry(&mut first, "app/main", &[1; 3_000]);
+    entry(&mut first, "app/gone", &[2; 500]);
+    let mut second = Vec::new();
+    entry(&mut second, "app/main", &[3; 4_000]);
+    entry(&mut second, "app/new", &[4; 700]);
+    entry(&mut second, "etc/.wh.old", b"");
+    archive_of(&bench.path("a.tar"), "app:1", &[base.clone(), first]);
+    archive_of(&bench.path("b.tar"), "app:2", &[base, second]);
+    bench.good(&["convert", "a.tar", "a.ferry"]);
+    bench.good(&["convert", "b.tar", "b.ferry"]);
+    bench.good(&["--root", "s", "load", "-q", "-i", "a.tar"]);
+    bench.good(&["--root", "s", "load", "-q", "-i", "b.tar"]);
+    bench.good(&["--root", "s", "save", "-o", "both.ferry", "app:1", "app:2"]);
+}
+
+#[test]
+fn bundles_are_compared_by_image_layer_file_and_byte() {
+    let bench = Bench::new(0);
+    two_releases(&bench);
+    let out = bench.good(&["diff", "a.ferry", "b.ferry"]);
+    let (images, rest) = out.split_at(out.find("A layer").unwrap().min(out.find("D layer").unwrap()));
+    let lines: Vec<&str> = images.lines().collect();
+    assert!(
+        lines.len() == 2 && lines[0].starts_with("D image app:1 ") && lines[1].starts_with("A image app:2 "),
+        "{out}"
+    );
+    let files: Vec<&str> = rest.lines().filter(|line| !line.contains(" layer ")).collect();
+    assert_eq!(
+        files,
+        [
+            "D /app/gone -500B",
+            "C /app/main +4kB -3kB",
+            "A /app/new +700B",
+            "A /etc/.wh.old +0B",
+            "Layers: 1 added, 1 deleted, 1 the same",
+            "Files:  2 added, 1 changed, 1 deleted",
+            "Bytes:  4.7kB added, 3.5kB deleted",
+        ]
+    );
+    // What is in both is no difference, and neither is a second image beside it.
+    let out = bench.good(&["diff", "-q", "a.ferry", "both.ferry"]);
+    assert!(out.starts_with("A image app:2 ") && out.ends_with("Bytes:  4.7kB added, 0B deleted\n"), "{out}");
+    assert!(!out.contains(" /app"), "{out}");
+    let out = bench.good(&["diff", "a.ferry", "a.ferry"]);
+    assert!(out.starts_with("Layers: 0 added, 0 deleted, 2 the same\n"), "{out}");
+    let json: serde_json::Value =
+        serde_json::from_str(&bench.good(&["diff", "--format", "json", "a.ferry", "b.ferry"])).unwrap();
+    assert_eq!((&json["bytesAdded"], &json["bytesDeleted"]), (&4_700.into(), &3_500.into()));
+    // A thin bundle is compared without its base.
+    bench.good(&["convert", "--base", "a.ferry", "b.tar", "thin.ferry"]);
+    let out = bench.good(&["diff", "b.ferry", "thin.ferry"]);
+    assert!(out.starts_with("Layers: 0 added, 0 deleted, 2 the same\n"), "{out}");
+    assert!(out.contains("Files:  0 added, 0 changed, 0 deleted\n"), "{out}");
+    assert_eq!(bench.ferry(&["diff", "a.ferry", "none.ferry"]).code, 3);
+}
+
+#[test]
+fn one_image_layer_or_file_is_taken_out_of_a_bundle() {
+    let bench = Bench::new(0);
+    two_releases(&bench);
+    let file = |image: &str, path: &str| bench.ferry(&["extract", "--image", image, "--file", path, "both.ferry"]);
+    for (image, path, expected) in [
+        ("app:1", "/etc/hostname", "one\n"),
+        ("app:1", "etc/os-release", "ID=test\n"),
+        ("app:2", "/usr/lib/other-name", "ID=test\n"),
+        ("app:2", "/lib/../lib/os-release", "ID=test\n"),
+        ("app:1", "/etc/old", "gone tomorrow"),
+    ] {
+        let done = file(image, path);
+        assert_eq!((done.code, &*done.out), (0, expected), "{image} {path}: {}", done.error);
+    }
+    for (path, code, reason) in [
+        ("/etc/old", 3, "app:2 has no file /etc/old"),
+        ("/app/gone", 3, "has no file"),
+        ("/loop", 3, "has no file"),
+        ("/etc", 2, "/etc is a directory"),
+    ] {
+        let done = file("app:2", path);
+        assert!(done.code == code && done.error.contains(reason), "{path}: {} {}", done.code, done.error);
+    }
+    let refused = bench.ferry(&["extract", "--file", "/etc/hostname", "both.ferry"]);
+    assert!(refused.code == 2 && refused.error.contains("name one of app:1, app:2"), "{}", refused.error);
+    let refused = bench.ferry(&["extract", "--image", "app:3", "--file", "/x", "both.ferry"]);
+    assert!(refused.code == 3 && refused.error.contains("has no image app:3"), "{}", refused.error);
+
+    bench.good(&["extract", "--image", "app:2", "-o", "app2.tar", "both.ferry"]);
+    bench.good(&["convert", "b.tar", "plain2.tar"]);
+    assert!(fs::read(bench.path("app2.tar")).unwrap() == fs::read(bench.path("plain2.tar")).unwrap());
+
+    let document: serde_json::Value = serde_json::from_str(&bench.good(&["inspect", "both.ferry"])).unwrap();
+    let layers = document[0]["Layers"].as_array().unwrap();
+    assert_eq!(layers.len(), 3);
+    for layer in layers {
+        let diff_id = layer["DiffId"].as_str().unwrap();
+        bench.good(&["extract", "--layer", &diff_id[..20], "-o", "layer.tar", "both.ferry"]);
+        let bytes = fs::read(bench.path("layer.tar")).unwrap();
+        assert_eq!(Digest::of(&bytes).to_string(), diff_id);
+        assert_eq!(layer["Kept"], "split");
+        assert!(layer["Stored"]["Recipe"].as_u64().unwrap() > 0);
+        let listed = bench.good(&["ls", "--layer", diff_id, "both.ferry"]);
+        let count = listed.lines().count();
+        assert!((2..=8).contains(&count), "{listed}");
+    }
+    let listed = bench.good(&["ls", "--image", "app:2", "both.ferry"]);
+    assert!(
+        listed.contains(" /app/new\n") && listed.contains(" /etc/os-release -> ../usr/lib/os-release\n"),
+        "{listed}"
+    );
+    assert!(!listed.contains("/etc/old") && !listed.contains(".wh."), "{listed}");
+    let own: u64 = layers.iter().map(|layer| layer["Stored"]["Own"].as_u64().unwrap()).sum();
+    assert!(own > 0, "{document}");
+    assert_eq!(bench.ferry(&["extract", "--layer", "ff", "both.ferry"]).code, 3);
+    assert_eq!(bench.ferry(&["extract", "both.ferry"]).code, 2);
+}
+
+#[test]
+fn volumes_are_named_in_any_order_and_those_that_are_missing_are_named() {
+    let bench = Bench::new(4);
+    fs::create_dir(bench.path("set")).unwrap();
+    bench.good(&["convert", "--volume-size", "1m", "in.tar", "set/b.ferry"]);
+    let volume = |n: u32| format!("set/b.{n:03}.ferry");
+    let all: Vec<String> = (1..=5).map(volume).collect();
+    assert!(bench.path(&all[4]).exists() && !bench.path(&volume(6)).exists());
+    // Apart, so that what is not named is not found beside what is.
+    for (n, name) in all.iter().enumerate() {
+        fs::create_dir(bench.path(&n.to_string())).unwrap();
+        fs::rename(bench.path(name), bench.path(&format!("{n}/v"))).unwrap();
+    }
+    let list = ["-i", "3/v", "-i", "0/v", "-i", "4/v", "-i", "1/v", "-i", "2/v"];
+    let out = bench.good(&[&["--root", "s", "load", "-q"], &list[..]].concat());
+    assert!(out.contains("Loaded image: registry.example.com/app/web:1"), "{out}");
+    let refused = bench.ferry(&[&["--root", "t", "load", "-q"], &list[..6]].concat());
+    assert!(
+        refused.code == 3 && refused.error.contains("volume 2") && refused.error.contains("volume 3"),
+        "{}",
+        refused.error
+    );
+    assert_eq!(bench.good(&["--root", "t", "images", "-q"]), "");
+    for command in ["verify", "ls"] {
+        bench.good(&[command, "4/v", "2/v", "0/v", "1/v", "3/v"]);
+        let missed = bench.ferry(&[command, "4/v", "0/v", "1/v", "3/v"]);
+        let text = format!("{}{}", missed.out, missed.error);
+        assert!(missed.code != 0 && text.to_lowercase().contains("volume 3"), "{command}: {text}");
+    }
+}
+
+/// A release of one file that hardly changes and some that do not at all.
+fn releases_of_a_big_file(bench: &Bench) {
+    let mut big: Vec<u8> = (0_u32..75_000).flat_map(|n| (n.wrapping_mul(2_654_435_761) >> 3).to_le_bytes()).collect();
+    for number in 1..=2 {
+        let mut layer = Vec::new();
+        entry(&mut layer, "usr/bin/big", &big);
+        entry(&mut layer, "etc/same", b"the same in both");
+        archive_of(&bench.path(&format!("r{number}.tar")), &format!("app:{number}"), &[layer]);
+        bench.good(&["--root", "s", "load", "-q", "-i", &format!("r{number}.tar")]);
+        big[123_456] ^= 0xff;
+    }
+}
+
+#[test]
+fn a_site_is_sent_the_difference_to_what_its_inventory_or_the_ledger_says_it_has() {
+    let bench = Bench::new(0);
+    releases_of_a_big_file(&bench);
+    let size = |name: &str| fs::metadata(bench.path(name)).unwrap().len();
+    let load = |root: &str, from: &str| bench.ferry(&["--root", root, "load", "-q", "-i", from]);
+    let images = |root: &str| bench.good(&["--root", root, "images", "--no-trunc", "--format", "{{.Tag}} {{.ID}}"]);
+    let lacks = |root: &str, from: &str, base: &str| {
+        let refused = load(root, from);
+        assert!(refused.code == 3 && refused.error.contains(base), "{from}: {}: {}", refused.code, refused.error);
+        assert_eq!(images(root), "", "{from}");
+        let layers = fs::read_dir(bench.path(&format!("{root}/overlay2"))).unwrap().count();
+        assert!(layers <= 1, "only the directory of links: {layers}");
+    };
+
+    // By inventory.
+    bench.good(&["--root", "s", "save", "-o", "one.ferry", "app:1"]);
+    assert_eq!(load("t", "one.ferry").code, 0);
+    bench.good(&["--root", "t", "inventory", "--label", "site t", "-o", "t.inventory"]);
+    bench.good(&["--root", "s", "save", "--base", "t.inventory", "-o", "two.ferry", "app:2"]);
+    assert!(size("one.ferry") > 150_000 && size("two.ferry") < 3_000, "{} {}", size("one.ferry"), size("two.ferry"));
+    lacks("empty", "two.ferry", "it was written against site t");
+    assert_eq!(load("t", "two.ferry").code, 0);
+    assert_eq!(images("t"), images("s"));
+
+    // By ledger: the first bundle is whole, and just the one without a ledger.
+    bench.good(&["--root", "s", "save", "--sent-to", "far", "-o", "first.ferry", "app:1"]);
+    assert!(fs::read(bench.path("first.ferry")).unwrap() == fs::read(bench.path("one.ferry")).unwrap());
+    bench.good(&["--root", "s", "save", "--sent-to", "far", "-o", "second.ferry", "app:2"]);
+    assert!(size("second.ferry") < 3_000, "{}", size("second.ferry"));
+    lacks("empty", "second.ferry", "it was written against far");
+    assert_eq!(load("u", "first.ferry").code, 0);
+    assert_eq!(load("u", "second.ferry").code, 0);
+    assert_eq!(images("u"), images("s"));
+    bench.good(&["--root", "s", "inventory", "--forget-site", "far"]);
+    bench.good(&["--root", "s", "save", "--sent-to", "far", "-o", "third.ferry", "app:1"]);
+    assert!(size("third.ferry") == size("one.ferry"));
+    for (arguments, reason) in [
+        (&["save", "--sent-to", "../x", "-o", "x.ferry", "app:1"][..], "is no name for a site"),
+        (&["save", "--sent-to", "far", "-o", "x.tar", "app:1"], "--sent-to is for bundles"),
+        (&["inventory", "--forget-site", "near"], "nothing was noted"),
+    ] {
+        let refused = bench.ferry(&[&["--root", "s"], arguments].concat());
+        assert!(refused.code == 2 && refused.error.contains(reason), "{}", refused.error);
+    }
+}
+
+#[test]
+fn what_an_inventory_pins_stays_until_it_is_unpinned() {
+    let bench = Bench::new(0);
+    releases_of_a_big_file(&bench);
+    bench.good(&["--root", "t", "load", "-q", "-i", "r1.tar"]);
+    bench.good(&["--root", "t", "inventory", "--pin", "--label", "told", "-o", "t.inventory"]);
+    assert_eq!(bench.good(&["--root", "t", "inventory", "--pins"]), "told\t1 layers\n");
+    bench.good(&["--root", "s", "save", "--base", "t.inventory", "-o", "two.ferry", "app:2"]);
+    let rmi = bench.good(&["--root", "t", "rmi", "app:1"]);
+    assert!(rmi.lines().count() == 2, "the name and the image, not the layer: {rmi}");
+    bench.good(&["--root", "t", "prune", "-a", "-f"]);
+    bench.good(&["--root", "t", "fsck"]);
+    bench.good(&["--root", "t", "load", "-q", "-i", "two.ferry"]);
+    bench.good(&["--root", "t", "rmi", "app:2"]);
+    let layers = || fs::read_dir(bench.path("t/image/overlay2/layerdb/sha256")).unwrap().count();
+    assert_eq!(layers(), 1);
+    bench.good(&["--root", "t", "inventory", "--unpin", "told"]);
+    bench.good(&["--root", "t", "prune", "-f"]);
+    assert_eq!(layers(), 0);
+    assert_eq!(bench.ferry(&["--root", "t", "inventory", "--unpin", "told"]).code, 2);
+    // A pin that cannot be read keeps everything.
+    bench.good(&["--root", "t", "load", "-q", "-i", "r1.tar"]);
+    bench.good(&["--root", "t", "inventory", "--pin", "-o", "t.inventory"]);
+    let pin = fs::read_dir(bench.path("t/ferry/pins")).unwrap().next().unwrap().unwrap().path();
+    fs::write(&pin, "t.inventory\nnonsense\n").unwrap();
+    let refused = bench.ferry(&["--root", "t", "rmi", "app:1"]);
+    assert!(refused.code == 6 && refused.error.contains("pins"), "{}: {}", refused.code, refused.error);
+    assert_eq!(layers(), 1);
 }

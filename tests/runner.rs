@@ -24,4 +24,5 @@ mod store;
 mod store_faults;
 mod store_peers;
 mod support;
+mod vectors;
 mod volumes;

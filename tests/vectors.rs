@@ -1,0 +1,622 @@
+//! Bundles and inventories built by hand from `docs/format/bundle.md`, without ferry's own writer: what is right is
+//! read, what is wrong is refused with its place, and nothing of it is loaded. The vectors in `testdata/bundle` are these,
+//! as files that every later reader must still judge the same way; with FERRY_WRITE_VECTORS set missing ones are written.
+
+use std::fs;
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ferry::base::{BoxFault, Class, Ctx, Digest, Fault};
+use ferry::bundle::volume::{SetId, SetWriter, WriteOptions};
+use ferry::bundle::{Bundle, BundleOptions, BundleSource, Inventory};
+use ferry::image::{Form, ImageSource};
+
+fn vu(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+fn vs(out: &mut Vec<u8>, number: i64) {
+    vu(out, ((number << 1) ^ (number >> 63)) as u64);
+}
+
+fn bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    vu(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+fn zstd(raw: &[u8]) -> Vec<u8> {
+    zstd::bulk::compress(raw, 3).unwrap()
+}
+
+const HELLO: &[u8] = b"hello, world\n";
+
+/// The one layer of the sample: a file, padding, and two blocks of zeros.
+fn tar() -> Vec<u8> {
+    let mut block = [0_u8; 512];
+    block[..6].copy_from_slice(b"hi.txt");
+    block[100..108].copy_from_slice(b"0000644\0");
+    block[108..124].copy_from_slice(b"0000000\x000000000\0");
+    block[124..136].copy_from_slice(format!("{:011o}\0", HELLO.len()).as_bytes());
+    block[136..148].copy_from_slice(format!("{:011o}\0", 100).as_bytes());
+    block[148..156].fill(b' ');
+    block[156] = b'0';
+    block[257..265].copy_from_slice(b"ustar\x0000");
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let mut tar = [&block[..], HELLO].concat();
+    tar.resize(1024 + 1024, 0);
+    tar
+}
+
+/// The columns of a recipe.
+#[derive(Clone)]
+struct Recipe {
+    ops: Vec<u8>,
+    masks: Vec<u8>,
+    names: Vec<u8>,
+    mtimes: Vec<u8>,
+    fields: Vec<u8>,
+    counts: Vec<u8>,
+    contents: Vec<u8>,
+    raw: Vec<u8>,
+}
+
+impl Recipe {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let Self { ops, masks, names, mtimes, fields, counts, contents, raw } = self;
+        [ops, masks, names, mtimes, fields, counts, contents, raw].iter().for_each(|column| bytes(&mut out, column));
+        out
+    }
+}
+
+/// A bundle in parts, each of which can be spoilt; what follows from the parts is computed last.
+#[derive(Clone)]
+struct Parts {
+    header: Vec<u8>,
+    recipe: Recipe,
+    /// Instead of the recipe.
+    recipe_bytes: Option<Vec<u8>>,
+    /// The content frame as it is stored.
+    frame: Vec<u8>,
+    objects: Vec<u64>,
+    /// Of the content: its objects.
+    content: Vec<i64>,
+    diff_id: Digest,
+    size: u64,
+    /// Offset and length of the recipe, where they are not what they should be.
+    place: Option<(u64, u64)>,
+    names: Vec<String>,
+    config: Option<Vec<u8>>,
+    /// Sections in the place of those that were computed; an empty one is left out.
+    sections: Vec<(u8, Vec<u8>)>,
+    /// Behind the last section.
+    more: Vec<u8>,
+    /// What is done to the finished stream.
+    last: fn(&mut Vec<u8>),
+}
+
+impl Parts {
+    fn new() -> Self {
+        let mut header = b"FERRYOB\n".to_vec();
+        header.extend_from_slice(&[1, 0, 1, 0, 0, 0, 0, 0]);
+        let mut recipe = Recipe {
+            ops: vec![1, 4],
+            masks: Vec::new(),
+            names: vec![0, 6],
+            mtimes: Vec::new(),
+            fields: Vec::new(),
+            counts: Vec::new(),
+            contents: vec![0],
+            raw: Vec::new(),
+        };
+        // Name, mode, owners, mtime, type, magic.
+        vu(&mut recipe.masks, 1 | 2 | 4 | 16 | 128 | 512);
+        recipe.names.extend_from_slice(b"hi.txt");
+        vs(&mut recipe.mtimes, 100);
+        let tar = tar();
+        for range in [100..108, 108..124, 156..157, 257..345] {
+            recipe.fields.extend_from_slice(&tar[range]);
+        }
+        vu(&mut recipe.counts, 1024);
+        Self {
+            header,
+            recipe,
+            recipe_bytes: None,
+            frame: zstd(HELLO),
+            objects: vec![HELLO.len() as u64],
+            content: vec![0],
+            diff_id: Digest::of(&tar),
+            size: tar.len() as u64,
+            place: None,
+            names: vec!["docker.io/library/hi:1".into()],
+            config: None,
+            sections: Vec::new(),
+            more: Vec::new(),
+            last: |_| {},
+        }
+    }
+
+    fn index(&self, recipe_stored: &[u8], recipe_length: usize) -> Vec<u8> {
+        let mut sections: Vec<(u8, Vec<u8>)> = Vec::new();
+        let mut section = |tag: u8, build: &dyn Fn(&mut Vec<u8>)| {
+            let mut body = Vec::new();
+            build(&mut body);
+            sections.push((tag, body));
+        };
+        let config = self.config.clone().unwrap_or_else(|| {
+            let diff_id = self.diff_id;
+            format!(r#"{{"architecture":"amd64","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":["{diff_id}"]}}}}"#)
+                .into_bytes()
+        });
+        section(1, &|b| {
+            vu(b, 1);
+            bytes(b, &config);
+        });
+        section(2, &|b| {
+            vu(b, 1);
+            b.extend_from_slice(self.diff_id.as_bytes());
+            vu(b, self.size);
+            let (offset, length) = self.place.unwrap_or((0, recipe_length as u64));
+            b.push(0);
+            [0, offset, length].iter().for_each(|n| vu(b, *n));
+            b.push(0);
+        });
+        section(3, &|b| {
+            vu(b, 1);
+            vu(b, 0);
+            vu(b, 0);
+            vu(b, self.names.len() as u64);
+            self.names.iter().for_each(|name| bytes(b, name.as_bytes()));
+            vu(b, 1);
+            vu(b, 0);
+        });
+        section(4, &|b| {
+            vu(b, 1);
+            vu(b, 1);
+            vu(b, self.frame.len() as u64);
+            b.extend_from_slice(blake3::hash(&self.frame).as_bytes());
+            vu(b, self.objects.len() as u64);
+            vu(b, 0);
+            vu(b, recipe_stored.len() as u64);
+            b.extend_from_slice(blake3::hash(recipe_stored).as_bytes());
+            vu(b, recipe_length as u64);
+        });
+        section(5, &|b| self.objects.iter().for_each(|size| vu(b, *size)));
+        section(6, &|b| {
+            vu(b, 1);
+            b.push(16);
+            b.extend_from_slice(&blake3::hash(HELLO).as_bytes()[..16]);
+            vu(b, self.content.len() as u64);
+            self.content.iter().for_each(|step| vs(b, *step));
+        });
+        section(7, &|b| bytes(b, b"by hand"));
+        for (tag, body) in &self.sections {
+            match sections.iter_mut().find(|(there, _)| there == tag) {
+                Some(place) => place.1.clone_from(body),
+                None => sections.push((*tag, body.clone())),
+            }
+        }
+        let mut index = Vec::new();
+        for (tag, body) in sections.iter().filter(|(_, body)| !body.is_empty()) {
+            index.push(*tag);
+            bytes(&mut index, body);
+        }
+        index.extend_from_slice(&self.more);
+        index
+    }
+
+    fn stream(&self) -> Vec<u8> {
+        let recipe = self.recipe_bytes.clone().unwrap_or_else(|| self.recipe.encode());
+        let stored = zstd(&recipe);
+        let index = self.index(&stored, recipe.len());
+        let packed = zstd(&index);
+        let mut stream = [&self.header[..], &self.frame, &stored].concat();
+        let offset = stream.len() as u64;
+        stream.extend_from_slice(&packed);
+        for number in [offset, packed.len() as u64, index.len() as u64] {
+            stream.extend_from_slice(&number.to_le_bytes());
+        }
+        stream.extend_from_slice(blake3::hash(&packed).as_bytes());
+        stream.extend_from_slice(b"FERRYEN\n");
+        (self.last)(&mut stream);
+        stream
+    }
+}
+
+/// What becomes of a vector: the class of the error and a part of its text, or none for a good one.
+type Expected = Option<(Class, &'static str)>;
+
+struct Case {
+    name: &'static str,
+    comment: &'static str,
+    expected: Expected,
+    bytes: Vec<u8>,
+}
+
+/// Every case of a bundle's stream: first the good ones.
+fn bundles() -> Vec<Case> {
+    use Class::{Integrity, Malformed, Unsupported};
+    let mut cases = Vec::new();
+    let mut add = |name, comment, expected: Expected, spoil: &dyn Fn(&mut Parts)| {
+        let mut parts = Parts::new();
+        spoil(&mut parts);
+        cases.push(Case { name, comment, expected, bytes: parts.stream() });
+    };
+    add("good", "one image of one layer of one file", None, &|_| {});
+    add("good-ancillary", "an ancillary section that nobody knows is passed over", None, &|p| {
+        p.more = vec![200, 3, 1, 2, 3];
+    });
+    add("good-newer", "a newer format that this reader is old enough for", None, &|p| p.header[8] = 9);
+    add("good-two-objects", "a content in two objects", None, &|p| {
+        p.objects = vec![5, 8];
+        p.content = vec![0, 0];
+    });
+
+    add("header-magic", "another magic", Some((Malformed, "does not begin like one")), &|p| p.header[0] = b'f');
+    add("header-oldest", "needs a newer reader", Some((Unsupported, "format 9")), &|p| {
+        p.header[8] = 9;
+        p.header[10] = 9;
+    });
+    add("header-oldest-above", "the oldest reader is newer than the format", Some((Malformed, "header")), &|p| {
+        p.header[8] = 0;
+    });
+    add("header-reserved", "a reserved byte", Some((Malformed, "header")), &|p| p.header[13] = 1);
+    add("trailer-cut", "the last byte is missing", Some((Malformed, "trailer")), &|p| {
+        p.last = |stream| stream.truncate(stream.len() - 1);
+    });
+    add("trailer-outside", "an index that points outside", Some((Malformed, "trailer")), &|p| {
+        p.last = |stream| {
+            let at = stream.len() - 64;
+            stream[at + 6] = 1;
+        };
+    });
+    add("trailer-huge", "an index of more than 1 GiB", Some((Malformed, "trailer")), &|p| {
+        p.last = |stream| {
+            let at = stream.len() - 64;
+            stream[at + 20] = 1;
+        };
+    });
+    add("index-hash", "a byte of the index changed", Some((Integrity, "index")), &|p| {
+        p.last = |stream| {
+            let at = stream.len() - 70;
+            stream[at] ^= 1;
+        };
+    });
+    add("index-length", "an index that gives more than declared", Some((Malformed, "index")), &|p| {
+        p.last = |stream| {
+            let at = stream.len() - 64;
+            stream[at + 16] -= 1;
+        };
+    });
+    add("section-missing", "no objects", Some((Malformed, "section 5")), &|p| p.sections.push((5, Vec::new())));
+    add("section-twice", "writer twice", Some((Malformed, "index: its sections are out of order")), &|p| {
+        p.more = vec![7, 1, b'x']
+    });
+    add("section-unknown", "a section that matters and that nobody knows", Some((Unsupported, "section 100")), &|p| {
+        p.more = vec![100, 0];
+    });
+    add("section-left-over", "an object too many", Some((Malformed, "index, frames")), &|p| {
+        p.sections.push((5, vec![HELLO.len() as u8, 1]));
+    });
+    add("number-long", "a number not in its shortest form", Some((Malformed, "section 5")), &|p| {
+        p.sections.push((5, vec![HELLO.len() as u8 | 0x80, 0]));
+    });
+    add("count-huge", "more documents than bytes", Some((Malformed, "section 1")), &|p| {
+        p.sections.push((1, vec![0xff, 0xff, 0xff, 0xff, 0x0f]));
+    });
+    add("frame-more", "a frame that gives more than declared", Some((Malformed, "frame 0")), &|p| p.objects = vec![12]);
+    add("frame-less", "a frame that gives less than declared", Some((Malformed, "frame 0")), &|p| p.objects = vec![14]);
+    add("frame-two", "two frames in the place of one", Some((Malformed, "frame 0")), &|p| {
+        p.frame = [zstd(&HELLO[..5]), zstd(&HELLO[5..])].concat();
+    });
+    add("frame-noise", "no frame at all", Some((Malformed, "frame 0")), &|p| p.frame = vec![0x55; 30]);
+    add("frame-too-long", "a frame over 64 MiB", Some((Malformed, "section")), &|p| p.objects = vec![65 << 20]);
+    add("object-empty", "an object of no bytes", Some((Malformed, "section 5")), &|p| p.objects = vec![0]);
+    add("content-outside", "a content of an object that is not there", Some((Malformed, "section 6")), &|p| {
+        p.content = vec![1];
+    });
+    add("content-nothing", "a content of no object", Some((Malformed, "section 6")), &|p| p.content = vec![]);
+    add("content-twice", "one object twice in a content: the layer is another", Some((Integrity, "sha256:")), &|p| {
+        p.content = vec![0, -1];
+    });
+    add("recipe-outside", "a recipe past its frame", Some((Malformed, "index, layers")), &|p| {
+        p.place = Some((1, 1 << 20))
+    });
+    add("recipe-op", "an unknown op", Some((Malformed, "recipe")), &|p| p.recipe.ops[1] = 8);
+    add("recipe-mask", "an unknown field", Some((Malformed, "recipe")), &|p| {
+        p.recipe.masks.clear();
+        vu(&mut p.recipe.masks, 1 << 11);
+    });
+    add("recipe-both-times", "two ways of one time", Some((Malformed, "recipe")), &|p| {
+        p.recipe.masks.clear();
+        vu(&mut p.recipe.masks, 1 | 2 | 4 | 16 | 32 | 128 | 512);
+    });
+    add("recipe-short-column", "a column that ends early", Some((Malformed, "recipe")), &|p| {
+        p.recipe.fields.pop();
+    });
+    add("recipe-left-over", "a column that is not used up", Some((Malformed, "recipe")), &|p| p.recipe.raw.push(0));
+    add("recipe-long-name", "a name of over 100 bytes", Some((Malformed, "recipe")), &|p| {
+        p.recipe.names = vec![0, 101];
+        p.recipe.names.extend_from_slice(&[b'a'; 101]);
+    });
+    add("recipe-name-before", "more kept of a name than there was", Some((Malformed, "recipe")), &|p| {
+        p.recipe.names[0] = 1;
+    });
+    add("recipe-content", "a content that is not there", Some((Malformed, "recipe")), &|p| p.recipe.contents = vec![2]);
+    add("recipe-longer", "more bytes than the layer has", Some((Malformed, "recipe")), &|p| {
+        p.recipe.counts.clear();
+        vu(&mut p.recipe.counts, 1025);
+    });
+    add("recipe-shorter", "fewer bytes than the layer has", Some((Malformed, "recipe")), &|p| {
+        p.recipe.counts.clear();
+        vu(&mut p.recipe.counts, 1023);
+    });
+    add("layer-digest", "a layer of another digest", Some((Integrity, "sha256:")), &|p| {
+        p.diff_id = Digest::of(b"other")
+    });
+    add("image-config", "a config of other layers", Some((Malformed, "image 0")), &|p| {
+        let other = Digest::of(b"other");
+        p.config = Some(format!(r#"{{"rootfs":{{"type":"layers","diff_ids":["{other}"]}}}}"#).into_bytes());
+    });
+    add("image-name", "a name that is none", Some((Malformed, "image 0")), &|p| p.names = vec!["../x".into()]);
+    cases
+}
+
+/// The same of inventories.
+fn inventories() -> Vec<Case> {
+    use Class::{Integrity, Malformed, Unsupported};
+    let mut cases = Vec::new();
+    let layers = [Digest::of(b"a"), Digest::of(b"b")];
+    let mut sorted = layers;
+    sorted.sort();
+    let body = |layers: &[Digest], length: u8, ids: &[[u8; 16]]| {
+        let mut raw = Vec::new();
+        bytes(&mut raw, b"site");
+        vu(&mut raw, layers.len() as u64);
+        layers.iter().for_each(|layer| raw.extend_from_slice(layer.as_bytes()));
+        raw.push(length);
+        vu(&mut raw, ids.len() as u64);
+        ids.iter().for_each(|id| raw.extend_from_slice(id));
+        raw
+    };
+    let file = |header: &[u8; 8], raw: &[u8], length: usize, spoil: &dyn Fn(&mut Vec<u8>)| {
+        let mut out = b"FERRYIV\n".to_vec();
+        out.extend_from_slice(header);
+        out.extend_from_slice(&zstd(raw));
+        out.extend_from_slice(&(length as u64).to_le_bytes());
+        let check = blake3::hash(&out);
+        out.extend_from_slice(check.as_bytes());
+        out.extend_from_slice(b"FERRYEN\n");
+        spoil(&mut out);
+        out
+    };
+    let now = [1, 0, 1, 0, 0, 0, 0, 0];
+    let good = body(&sorted, 16, &[[1; 16], [2; 16]]);
+    let mut add = |name, comment, expected, bytes| cases.push(Case { name, comment, expected, bytes });
+    let plain = |raw: &[u8]| file(&now, raw, raw.len(), &|_| {});
+    add("inventory-good", "two layers, two contents", None, plain(&good));
+    add("inventory-empty", "of an empty host", None, plain(&body(&[], 16, &[])));
+    let malformed = Some((Malformed, "inventory"));
+    let unsorted = [sorted[1], sorted[0]];
+    add("inventory-layers", "layers out of order", malformed, plain(&body(&unsorted, 16, &[])));
+    add("inventory-layer-twice", "one layer twice", malformed, plain(&body(&[sorted[0]; 2], 16, &[])));
+    add("inventory-ids", "IDs out of order", malformed, plain(&body(&sorted, 16, &[[2; 16], [1; 16]])));
+    add("inventory-short-id", "IDs of eight bytes", malformed, plain(&body(&sorted, 8, &[])));
+    add("inventory-long-id", "IDs of forty bytes", malformed, plain(&body(&sorted, 40, &[])));
+    add("inventory-left-over", "a byte too many", malformed, plain(&[&good[..], &[0]].concat()));
+    add("inventory-cut", "cut short", malformed, file(&now, &good, good.len(), &|out| out.truncate(out.len() - 1)));
+    add("inventory-length", "another length than declared", malformed, file(&now, &good, good.len() - 1, &|_| {}));
+    add("inventory-huge", "over 1 GiB", malformed, file(&now, &good, 1 << 31, &|_| {}));
+    let newer = Some((Unsupported, "format 9"));
+    add("inventory-newer", "needs a newer reader", newer, file(&[9, 0, 9, 0, 0, 0, 0, 0], &good, good.len(), &|_| {}));
+    let damaged = Some((Integrity, "inventory"));
+    add("inventory-damaged", "a byte changed", damaged, file(&now, &good, good.len(), &|out| out[20] ^= 1));
+    cases
+}
+
+/// Reads all of a bundle, and every layer against its digest.
+fn judge_bundle(stream: &[u8]) -> Result<(), BoxFault> {
+    let bundle = Bundle::open(Arc::new(stream.to_vec()), "vector.ferry")?;
+    let source = BundleSource::new(bundle, std::env::temp_dir(), BundleOptions::MEMORY)?;
+    for layer in source.images().iter().flat_map(|image| &image.layers) {
+        let mut tar = ferry::base::verify::VerifyingReader::new(
+            source.open_layer(layer, Form::Tar)?,
+            layer.diff_id.0,
+            layer.size,
+        );
+        let read = tar.read_to_end(&mut Vec::new());
+        read.map_err(|source| ferry::base::PathError {
+            action: "read",
+            path: PathBuf::from(layer.diff_id.to_string()),
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+fn judge(bytes: &[u8]) -> Result<(), BoxFault> {
+    match Inventory::recognises(bytes) {
+        true => Ok(Inventory::parse(bytes).map(drop)?),
+        false => judge_bundle(bytes),
+    }
+}
+
+/// What is wrong with a judgement; nothing when it is as expected.
+fn check(name: &str, expected: Option<(&str, &str)>, result: Result<(), BoxFault>) -> Option<String> {
+    match (expected, result) {
+        (None, Ok(())) => None,
+        (Some((class, text)), Err(fault)) => {
+            let (got, whole) = (format!("{:?}", fault.class()), chain(&*fault));
+            let right = got == class && whole.contains(text);
+            (!right).then(|| format!("{name}: expected {class} with {text:?}, got {got}: {whole}"))
+        }
+        (expected, result) => {
+            let got = result.map_err(|fault| chain(&*fault));
+            Some(format!("{name}: expected {expected:?}, got {got:?}"))
+        }
+    }
+}
+
+/// An error with what caused it.
+fn chain(fault: &dyn Fault) -> String {
+    let mut text = fault.to_string();
+    let mut next = fault.source();
+    while let Some(error) = next {
+        text += &format!(": {error}");
+        next = error.source();
+    }
+    text
+}
+
+fn directory() -> PathBuf {
+    crate::support::checkout().join("testdata/bundle")
+}
+
+#[test]
+fn streams_made_from_the_specification_are_read_or_refused_with_their_place() {
+    let mut wrong = Vec::new();
+    for case in bundles().into_iter().chain(inventories()) {
+        let class = case.expected.map(|(class, text)| (format!("{class:?}"), text));
+        wrong.extend(check(case.name, class.as_ref().map(|(class, text)| (&**class, *text)), judge(&case.bytes)));
+        let path = directory().join(format!("{}.vector", case.name));
+        if std::env::var_os("FERRY_WRITE_VECTORS").is_some() && !path.exists() {
+            let expected = class.map_or_else(|| "ok".into(), |(class, text)| format!("{class} {text}"));
+            let head = format!("ferry test vector\nexpect: {expected}\ncomment: {}\n\n", case.comment);
+            fs::create_dir_all(directory()).unwrap();
+            fs::write(path, [head.as_bytes(), &case.bytes].concat()).unwrap();
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_stored_vectors_are_judged_as_they_say() {
+    let (mut judged, mut wrong) = (0, Vec::new());
+    for entry in fs::read_dir(directory()).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if !name.ends_with(".vector") {
+            continue;
+        }
+        let content = fs::read(&path).unwrap();
+        let end = content.windows(2).position(|two| two == b"\n\n").unwrap();
+        let head = std::str::from_utf8(&content[..end]).unwrap();
+        let expected = head.lines().find_map(|line| line.strip_prefix("expect: ")).unwrap();
+        let expected = (expected != "ok").then(|| expected.split_once(' ').unwrap());
+        wrong.extend(check(&name, expected, judge(&content[end + 2..])));
+        judged += 1;
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(judged >= 50, "{judged} vectors");
+}
+
+#[test]
+fn nothing_of_a_bad_bundle_is_loaded() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("store");
+    let ferry = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(crate::support::ferry());
+        command.current_dir(dir.path()).arg("--root").arg(&root).args(arguments);
+        let output = command.output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    };
+    let path = dir.path().join("vector.ferry");
+    let mut wrong = Vec::new();
+    for case in bundles() {
+        let _ = fs::remove_file(&path);
+        let mut writer = SetWriter::to_path(&path, WriteOptions::new(SetId::derive(b"vector"))).unwrap();
+        std::io::Write::write_all(&mut writer, &case.bytes).unwrap();
+        writer.finish(None, &Ctx::silent()).unwrap();
+        let (code, _, error) = ferry(&["load", "-q", "-i", "vector.ferry"]);
+        let Some((_, place)) = case.expected else {
+            assert_eq!(code, 0, "{}: {error}", case.name);
+            assert_eq!(ferry(&["rmi", "hi:1"]).0, 0, "{}", case.name);
+            continue;
+        };
+        if !(5..=10).contains(&code) || error.lines().count() != 1 || !error.contains(place) {
+            wrong.push(format!("{}: {code}: {error}", case.name));
+        }
+        let left: usize = ["image/overlay2/layerdb/sha256", "image/overlay2/imagedb/content/sha256", "ferry/staging"]
+            .iter()
+            .map(|place| fs::read_dir(root.join(place)).map_or(0, Iterator::count))
+            .sum();
+        assert_eq!(left, 0, "{}", case.name);
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn recipes_and_frames_of_any_bytes_under_right_checksums_are_refused_or_found_out_by_the_digest() {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as usize
+    };
+    let good = Parts::new();
+    let (recipe, frame) = (good.recipe.encode(), good.frame.clone());
+    for round in 0..3_000 {
+        let mut parts = good.clone();
+        let mut bad = if round % 4 == 0 { frame.clone() } else { recipe.clone() };
+        for _ in 0..1 + next() % 4 {
+            let at = next() % bad.len();
+            match next() % 4 {
+                0 => bad[at] = next() as u8,
+                1 => bad[at] ^= 1 << (next() % 8),
+                2 => bad.truncate(at.max(1)),
+                _ => bad.insert(at, next() as u8),
+            }
+        }
+        let same = if round % 4 == 0 { bad == frame } else { bad == recipe };
+        match round % 4 == 0 {
+            true => parts.frame = bad,
+            false => parts.recipe_bytes = Some(bad),
+        }
+        if let Err(fault) = judge_bundle(&parts.stream()) {
+            let class = fault.class();
+            assert!(matches!(class, Class::Malformed | Class::Integrity), "{round}: {class:?}: {fault}");
+            assert!(!same, "{round}: {fault}");
+        }
+        // What is accepted has the layer's digest: nothing else passes the verifying reader.
+    }
+}
+
+#[test]
+fn inventories_of_any_bytes_are_refused_without_a_panic() {
+    let mut state = 0xD1B5_4A32_D192_ED03_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as usize
+    };
+    let good = inventories().remove(0).bytes;
+    for _ in 0..3_000 {
+        let mut bad = good.clone();
+        for _ in 0..1 + next() % 3 {
+            let at = next() % bad.len();
+            match next() % 3 {
+                0 => bad[at] = next() as u8,
+                1 => bad.truncate(at.max(1)),
+                _ => bad.insert(at, next() as u8),
+            }
+        }
+        // The checksum is made right, so that what is behind it is reached.
+        if bad.len() > 48 {
+            let end = bad.len() - 40;
+            let check = *blake3::hash(&bad[..end]).as_bytes();
+            bad[end..end + 32].copy_from_slice(&check);
+        }
+        if let Ok(inventory) = Inventory::parse(&bad) {
+            assert_eq!(Inventory::parse(&inventory.encode().unwrap()).unwrap(), inventory);
+        }
+    }
+}
