@@ -26,6 +26,8 @@ nothing_named() { # no file on the stick has the name of a finished one
 }
 
 modprobe -a vfat exfat dm-flakey loop
+# No udev is there to make the nodes.
+export DM_DISABLE_UDEV=1
 for kind in vfat exfat ext4; do
   case $kind in
     vfat) make=(mkfs.vfat -F 32) ;;
@@ -66,6 +68,7 @@ flaky() { # FILE-SYSTEM-OPTIONS... : a mapped disk in $mapped, its sectors in $s
   disk=$(disk flaky 96 mkfs.vfat -F 32)
   sectors=$(blockdev --getsz "$disk")
   dmsetup create flaky --table "0 $sectors linear $disk 0"
+  dmsetup mknodes
   mapped=/dev/mapper/flaky
   mount "$mapped" stick
 }
