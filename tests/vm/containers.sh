@@ -68,16 +68,17 @@ check "the bridge goes" until_true 30 sh -c 'ferry ps >/dev/null; [ "$(ls /sys/c
 check "no group is left" prints "" find /sys/fs/cgroup/ferry -mindepth 1 -type d
 unset FERRY_ROOT
 
-# An ordinary user.
-useradd -m alice
-cp image.tar ~alice/
-user() { setpriv --reuid alice --regid alice --clear-groups env HOME=/home/alice sh -c "cd; $*"; }
-chmod 755 /home/alice
+# An ordinary user. The home is on the ext4: the guest's root is an overlay itself, which takes no other on top.
+home=$PWD/alice
+useradd -m -d "$home" alice
+cp image.tar "$home/"
+user() { setpriv --reuid alice --regid alice --clear-groups env HOME="$home" sh -c "cd; $*"; }
+chmod 755 . "$home"
 check "a user imports" user "ferry import -c 'ENV PATH=/bin' image.tar i:1"
 check "a user runs" prints 0 user ferry run --rm --net none i:1 id -u
 check "owners are there, shifted" prints 1000 user ferry run --rm --net none i:1 stat -c %u /bobs
-check "a user's container keeps running" user "ferry run -d --name u --net none i:1 sleep 1000"
-check "a user execs" prints bobs user ferry exec u cat /bobs
-check "a user commits" user "ferry exec u touch /new; ferry commit u i:2"
-check "a user saves" user "ferry rm -f u; ferry save -o out.tar i:2; mkdir x; tar -C x -xf out.tar"
+check "a user's container keeps running" user "ferry run -d --name un --net none i:1 sleep 1000"
+check "a user execs" prints bobs user ferry exec un cat /bobs
+check "a user commits" user "ferry exec un touch /new; ferry commit un i:2"
+check "a user saves" user "ferry rm -f un; ferry save -o out.tar i:2; mkdir x; tar -C x -xf out.tar"
 check "with owners intact" user 'for t in $(find x -type f); do tar --numeric-owner -tvf $t 2>/dev/null; done | grep -q "1000/1000.*bobs"'
