@@ -204,6 +204,17 @@ pub fn default_signals() {
     }
 }
 
+/// Has a program start with [`default_signals`], whatever this process blocks.
+pub fn with_default_signals(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let reset = || {
+        default_signals();
+        Ok(())
+    };
+    // SAFETY: what runs between fork and exec are signal(2) and sigprocmask(2), which may.
+    unsafe { command.pre_exec(reset) };
+}
+
 /// Blocks `signals` and gives a descriptor from which they are read instead.
 pub fn signal_fd(signals: &[i32]) -> io::Result<SignalFd> {
     // SAFETY: the set is initialised before it is used.

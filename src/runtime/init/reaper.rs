@@ -24,8 +24,10 @@ pub fn main(mut words: Vec<OsString>) -> i32 {
         Ok(signals) => signals,
         Err(error) => return failed(&error.to_string(), 1),
     };
-    // A group of its own; the standard library gives it the signals as they are by default.
-    let child = match Command::new(program).args(args).process_group(0).spawn() {
+    let mut command = Command::new(program);
+    sys::with_default_signals(&mut command);
+    // In a group of its own.
+    let child = match command.args(args).process_group(0).spawn() {
         Ok(child) => child,
         Err(error) => {
             let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
