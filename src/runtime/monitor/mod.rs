@@ -445,6 +445,7 @@ impl Monitor {
             self.restarting = false;
         }
         self.signal(kill.signal).trying(format!("send signal {}", kill.signal))?;
+        events::record(&self.store_root, &self.container, "kill", &[("signal", &kill.signal.to_string())]);
         // A frozen program would die only once it is thawed (cgroups v1 at least).
         if self.state.status == Status::Paused && kill.signal == libc::SIGKILL {
             self.freeze(false)?;
