@@ -79,6 +79,6 @@ check "a user runs" prints 0 user ferry run --rm --net none i:1 id -u
 check "owners are there, shifted" prints 1000 user ferry run --rm --net none i:1 stat -c %u /bobs
 check "a user's container keeps running" user "ferry run -d --name un --net none i:1 sleep 1000"
 check "a user execs" prints bobs user ferry exec un cat /bobs
-check "a user commits" user "ferry exec un touch /new; ferry commit un i:2"
+check "a user commits" user "ferry exec un touch /new; ferry stop -t 1 un; ferry commit un i:2"
 check "a user saves" user "ferry rm -f un; ferry save -o out.tar i:2; mkdir x; tar -C x -xf out.tar"
 check "with owners intact" user 'for t in $(find x -type f); do tar --numeric-owner -tvf $t 2>/dev/null; done | grep -q "1000/1000.*bobs"'
