@@ -5,6 +5,7 @@ mod bundle;
 mod cli;
 mod carry;
 mod dependencies;
+mod engines;
 mod fuzz;
 mod interop;
 mod layer;

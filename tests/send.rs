@@ -2,57 +2,12 @@
 
 use std::fs;
 use std::io::Read;
-use std::path::PathBuf;
-use std::process::Command;
 
 use ferry::transfer::remote::quote;
 
 use crate::support::ferry;
-use crate::support::peers::{Machine, Release, Sshd, succeed};
-
-/// A store that one side works on.
-struct Site {
-    root: PathBuf,
-}
-
-impl Site {
-    fn new(machine: &Machine, name: &str) -> Site {
-        Site { root: machine.dir().join(name) }
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(ferry());
-        command.arg("--root").arg(&self.root).args(words).env_remove("FERRY_ROOT");
-        command
-    }
-
-    fn run(&self, words: &[&str]) -> String {
-        succeed(&mut self.command(words))
-    }
-
-    fn images(&self) -> String {
-        self.run(&["images", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"])
-    }
-
-    /// Makes an image of a layer that all releases share and one of their own.
-    fn release(&self, machine: &Machine, number: u32) {
-        let dir = machine.dir().join(format!("release-{number}"));
-        fs::create_dir_all(dir.join("lib")).unwrap();
-        let mut seed = 1_u32;
-        let mut noise = |size: usize| -> Vec<u8> {
-            let next = |_| {
-                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (seed >> 24) as u8
-            };
-            (0..size).map(next).collect()
-        };
-        fs::write(dir.join("lib/shared"), noise(600_000)).unwrap();
-        fs::write(dir.join("version"), number.to_string()).unwrap();
-        let tar = machine.dir().join(format!("{number}.tar"));
-        succeed(Command::new("tar").arg("-C").arg(&dir).args(["--mtime=@1", "-cf"]).arg(&tar).arg("."));
-        self.run(&["import", tar.to_str().unwrap(), &format!("app:v{number}")]);
-    }
-}
+use crate::support::peers::{Machine, Release, Sshd};
+use crate::support::site::Site;
 
 /// OpenSSH's client in the server's machine, as the words before the host.
 fn by_ssh(sshd: &Sshd<'_>) -> String {
@@ -213,4 +168,295 @@ fn a_peer_that_talks_nonsense_is_an_error_and_leaves_nothing() {
         assert!(stderr.starts_with("ferry: ") && !stderr.contains("panicked"), "{name}: {stderr}");
         assert_eq!(far.images(), "", "{name}");
     }
+}
+
+/// A host that is this machine: the look at it is whole, the agent's input ends after so many bytes, as the file says.
+fn cut_line(machine: &Machine) -> (String, std::path::PathBuf) {
+    let (cut, ssh, cutter) = (machine.dir().join("cut"), machine.dir().join("cut-ssh"), machine.dir().join("cut.py"));
+    let python = "import os, sys\nleft = int(open(sys.argv[1]).read())\nwhile left > 0:\n    b = os.read(0, min(left, 65536))\n    \
+                  if not b: break\n    while b: n = os.write(1, b); b = b[n:]; left -= n\n";
+    fs::write(&cutter, python).unwrap();
+    let script = format!(
+        "#!/bin/sh\nshift\ncase \"$1\" in *' agent'*) python3 {} {} | sh -c \"$1\" ;; *) exec sh -c \"$1\" ;; esac\n",
+        quote(&cutter.display().to_string()),
+        quote(&cut.display().to_string())
+    );
+    fs::write(&ssh, script).unwrap();
+    fs::set_permissions(&ssh, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    (quote(&ssh.display().to_string()), cut)
+}
+
+/// All of them with FERRY_CUTS=50.
+#[test]
+fn transfers_cut_at_any_byte_go_on_and_cost_little_more_than_a_clean_one() {
+    let rounds: u32 = std::env::var("FERRY_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
+    let machine = Machine::start(Release::Debian12);
+    let near = Site::new(&machine, "near");
+    near.release(&machine, 1);
+    let (ssh, cut_file) = cut_line(&machine);
+    let bin = machine.dir().join("bin");
+    fs::create_dir(&bin).unwrap();
+    std::os::unix::fs::symlink(ferry(), bin.join("ferry")).unwrap();
+    let path = format!("{}:/usr/bin:/bin", bin.display());
+    let send = |root: &str, cut: u64| {
+        fs::write(&cut_file, cut.to_string()).unwrap();
+        let words = ["send", "--json", "--no-upload", "--remote-root", root, "--ssh", &ssh, "app:v1", "far"];
+        near.command(&words).env("PATH", &path).output().unwrap()
+    };
+    let told = |out: &std::process::Output| serde_json::from_slice::<serde_json::Value>(&out.stdout).unwrap();
+    let clean_site = Site::new(&machine, "clean");
+    let out = send(clean_site.root.to_str().unwrap(), u64::MAX >> 1);
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let clean = told(&out)["wire"].as_u64().unwrap();
+    let mut random = 20_261_126_u64;
+    for round in 0..rounds {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let cut = 1 + (random >> 20) % (clean - 1);
+        let far = Site::new(&machine, &format!("far-{round}"));
+        let root = far.root.to_str().unwrap();
+        let out = send(root, cut);
+        assert_eq!(out.status.code(), Some(9), "cut at {cut}: {}", String::from_utf8_lossy(&out.stderr));
+        assert_eq!(far.images(), "", "nothing is visible before all of it is there");
+        let out = send(root, u64::MAX >> 1);
+        assert!(out.status.success(), "cut at {cut}: {}", String::from_utf8_lossy(&out.stderr));
+        let second = told(&out)["wire"].as_u64().unwrap();
+        assert!((cut + second) * 10 <= clean * 11, "cut at {cut}: {second} bytes more, {clean} in a clean transfer");
+        assert_eq!(near.images(), far.images());
+        assert!(far.run(&["fsck"]).is_empty() || far.command(&["fsck"]).output().unwrap().status.success());
+        fs::remove_dir_all(&far.root).unwrap();
+    }
+}
+
+#[test]
+fn sixteen_hosts_share_one_reading_and_one_compression() {
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use ferry::base::{BoxFault, Ctx, ReadAt};
+    use ferry::bundle::{BundleOptions, Level};
+    use ferry::image::{Extent, Form, Image, ImageSource, Layer, SplitContent, SplitSink};
+    use ferry::ops::send::{Visible, answer, chosen};
+    use ferry::store::{self, LoadOptions, Store};
+    use ferry::transfer::ground::Ground;
+    use ferry::transfer::home::{Reveal, StoreHome};
+    use ferry::transfer::send::{SendOptions, Sender};
+    use ferry::transfer::session::Session;
+    use ferry::transfer::wire::await_banner;
+
+    /// Counts what is read of a source.
+    struct Counting<'s>(&'s dyn ImageSource, Arc<AtomicU64>);
+    struct CountingBytes(Arc<dyn ReadAt>, Arc<AtomicU64>);
+    impl ReadAt for CountingBytes {
+        fn size(&self) -> u64 {
+            self.0.size()
+        }
+        fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+            self.1.fetch_add(buf.len() as u64, Ordering::Relaxed);
+            self.0.read_exact_at(buf, offset)
+        }
+    }
+    impl ImageSource for Counting<'_> {
+        fn origin(&self) -> String {
+            self.0.origin()
+        }
+        fn images(&self) -> &[Image] {
+            self.0.images()
+        }
+        fn open_layer(&self, layer: &Layer, form: Form) -> Result<Box<dyn Read + Send + '_>, BoxFault> {
+            panic!("layer {} is read as a whole in form {form:?}", layer.diff_id)
+        }
+        fn split_layer(&self, layer: &Layer, sink: &mut dyn SplitSink) -> Result<bool, BoxFault> {
+            self.0.split_layer(layer, sink)
+        }
+        fn has_contents(&self, layer: &Layer) -> bool {
+            self.0.has_contents(layer)
+        }
+        fn content(&self, layer: &Layer, content: &SplitContent<'_>) -> Result<Option<Extent>, BoxFault> {
+            let counted = |extent: Extent| Extent {
+                bytes: Arc::new(CountingBytes(extent.bytes, self.1.clone())),
+                offset: extent.offset,
+            };
+            Ok(self.0.content(layer, content)?.map(counted))
+        }
+    }
+
+    let machine = Machine::start(Release::Debian12);
+    let near = Site::new(&machine, "near");
+    near.release(&machine, 1);
+    let ctx = Ctx::silent();
+    let open = |site: &Site| Store::open_or_create(&site.root, store::Options::default()).unwrap();
+    let near_store = open(&near);
+    let (source, images) = chosen(&near_store, &["app:v1".to_owned()], &ctx).unwrap();
+    let spool = machine.dir().to_owned();
+    let bundle =
+        BundleOptions { level: Level::FAST, threads: 2, memory: 1 << 28, keep_originals: true, spool_dir: spool };
+    let options = SendOptions { bundle, level: None, hints: vec![], rate: None, dry_run: false };
+    let mut counts = Vec::new();
+    for hosts in [1, 16] {
+        let read = Arc::new(AtomicU64::new(0));
+        let counting = Counting(&source, read.clone());
+        let ground = Ground { store: None, source: &counting, bundle: None, threads: 2 };
+        let sender = Sender::new(ground, &images, options.clone());
+        let stores: Vec<Store> = (0..hosts).map(|n| open(&Site::new(&machine, &format!("far-{hosts}-{n}")))).collect();
+        std::thread::scope(|scope| {
+            for store in &stores {
+                let (ours, theirs) = UnixStream::pair().unwrap();
+                let (ctx, options, sender) = (&ctx, &options, &sender);
+                scope.spawn(move || {
+                    let home = StoreHome::new(store, LoadOptions::default(), Reveal::All);
+                    let visible = Visible::default();
+                    let (from, to) = (Box::new(theirs.try_clone().unwrap()), Box::new(theirs));
+                    answer(from, to, &home, Some((store, &visible)), options, ctx)
+                        .unwrap_or_else(|fault| panic!("{fault}"));
+                });
+                scope.spawn(move || {
+                    let mut from = ours.try_clone().unwrap();
+                    await_banner(&mut from).unwrap();
+                    let mut session = Session::near(Box::new(from), Box::new(ours)).unwrap();
+                    let sent = sender.send(&mut session, "far", ctx).unwrap_or_else(|fault| panic!("{fault}"));
+                    assert_eq!(sent.loaded, ["app:v1"]);
+                });
+            }
+        });
+        for n in 0..hosts {
+            assert_eq!(Site::new(&machine, &format!("far-{hosts}-{n}")).images(), near.images());
+        }
+        counts.push((read.load(Ordering::Relaxed), sender.streams()));
+    }
+    // The same bytes for sixteen as for one, in one stream.
+    assert_eq!(counts[0], counts[1]);
+    let (read, (streams, written)) = counts[1];
+    assert_eq!((read, streams), (600_001, 1), "each byte of the files is read once");
+    assert!(written < 610_000, "{written}");
+}
+
+#[test]
+fn one_host_that_fails_does_not_stop_the_others() {
+    let machine = Machine::start(Release::Debian12);
+    let near = Site::new(&machine, "near");
+    near.release(&machine, 1);
+    let ssh = machine.dir().join("ssh");
+    let script = format!(
+        "#!/bin/sh\ncase $1 in bad) echo 'no route to host' >&2; exit 255 ;; esac\nexec env FERRY_ROOT='{}/'$1 PATH='{}':$PATH sh -c \"$2\"\n",
+        machine.dir().display(),
+        ferry().parent().unwrap().display()
+    );
+    fs::write(&ssh, script).unwrap();
+    fs::set_permissions(&ssh, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let hosts = machine.dir().join("hosts");
+    fs::write(&hosts, "one # the first\n\nbad\ntwo\n").unwrap();
+    let words = ["send", "--no-upload", "--json", "--hosts", hosts.to_str().unwrap(), "--ssh", ssh.to_str().unwrap()];
+    let out = near.command(&words).args(["--parallel", "3", "app:v1"]).output().unwrap();
+    assert_eq!(out.status.code(), Some(9));
+    let lines: Vec<serde_json::Value> =
+        String::from_utf8(out.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 3);
+    assert!(lines[1]["error"].as_str().unwrap().contains("no route to host"), "{}", lines[1]);
+    for site in ["one", "two"] {
+        assert_eq!(Site::new(&machine, site).images(), near.images());
+    }
+}
+
+#[test]
+fn archives_and_bundles_are_sent_as_they_are_and_what_is_common_is_not() {
+    let machine = Machine::start(Release::Debian12);
+    let near = Site::new(&machine, "near");
+    (1..=2).for_each(|number| near.release(&machine, number));
+    let far = Site::new(&machine, "far");
+    let (ssh, _) = cut_line(&machine);
+    fs::write(machine.dir().join("cut"), (u64::MAX >> 1).to_string()).unwrap();
+    let path = format!("{}:/usr/bin:/bin", ferry().parent().unwrap().display());
+    let file = |name: &str| machine.dir().join(name).to_str().unwrap().to_owned();
+    near.run(&["save", "-o", &file("both.tar"), "app:v1", "app:v2"]);
+    near.run(&["save", "-o", &file("both.tar.zst"), "app:v1", "app:v2"]);
+    near.run(&["save", "-o", &file("both.ferry"), "app:v1", "app:v2"]);
+    // With a store on this side that is empty: what is common is in the archive itself.
+    let empty = Site::new(&machine, "empty");
+    for (input, most) in [("both.tar", 20_000), ("both.ferry", 20_000), ("both.tar.zst", 20_000)] {
+        let root = far.root.to_str().unwrap();
+        for image in ["app:v1", "app:v2"] {
+            let words = ["send", "-i", &file(input), "--json", "--no-upload", "--remote-root", root, "--ssh", &ssh];
+            let out = empty.command(&words).args([image, "far"]).env("PATH", &path).output().unwrap();
+            assert!(out.status.success(), "{input}: {}", String::from_utf8_lossy(&out.stderr));
+            let told: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+            let wire = told["wire"].as_u64().unwrap();
+            assert!(if image == "app:v1" { wire > 500_000 } else { wire < most }, "{input}: {told}");
+        }
+        assert_eq!(far.images(), near.images(), "{input}");
+        fs::remove_dir_all(&far.root).unwrap();
+    }
+    let words = ["send", "-i", &file("both.tar"), "--no-upload", "--ssh", &ssh, "app:v9", "far"];
+    let out = empty.command(&words).env("PATH", &path).output().unwrap();
+    assert_eq!(out.status.code(), Some(3), "{}", String::from_utf8_lossy(&out.stderr));
+}
+
+#[test]
+fn contents_are_found_in_layers_that_only_the_receiver_knows_unless_they_are_hidden() {
+    let machine = Machine::start(Release::Debian12);
+    let near = Site::new(&machine, "near");
+    near.release(&machine, 2);
+    let path = format!("{}:/usr/bin:/bin", ferry().parent().unwrap().display());
+    for (reveal, cheap) in
+        [("", true), ("--reveal 'app:*'", true), ("--reveal other", false), ("--reveal-nothing", false)]
+    {
+        // The far side has a release that this side has never seen.
+        let far = Site::new(&machine, "far");
+        far.release(&machine, 1);
+        let ssh = machine.dir().join("ssh");
+        let script = format!(
+            "#!/bin/sh\ncase \"$2\" in *' agent'*) exec ferry --root '{}' agent {reveal} ;; *) exec sh -c \"$2\" ;; esac\n",
+            far.root.display()
+        );
+        fs::write(&ssh, script).unwrap();
+        fs::set_permissions(&ssh, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let words = ["send", "--json", "--no-upload", "--ssh", ssh.to_str().unwrap(), "app:v2", "far"];
+        let out = near.command(&words).env("PATH", &path).output().unwrap();
+        assert!(out.status.success(), "{reveal}: {}", String::from_utf8_lossy(&out.stderr));
+        let told: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+        assert_eq!(told["wire"].as_u64().unwrap() < 20_000, cheap, "{reveal}: {told}");
+        assert!(far.images().contains(near.images().trim()));
+        // What is hidden cannot be fetched either.
+        let words = ["fetch", "--no-upload", "--ssh", ssh.to_str().unwrap(), "far", "app:v1"];
+        let third = Site::new(&machine, "third");
+        let out = third.command(&words).env("PATH", &path).output().unwrap();
+        assert_eq!(out.status.code(), Some(if cheap { 0 } else { 3 }), "{reveal}");
+        for site in [far.root, third.root] {
+            let _ = fs::remove_dir_all(site);
+        }
+    }
+}
+
+#[test]
+fn a_file_on_another_host_is_read_in_place() {
+    let machine = Machine::start(Release::Debian12);
+    let near = Site::new(&machine, "near");
+    (1..=2).for_each(|number| near.release(&machine, number));
+    let folder = machine.dir().join("a 'b' \"c\"");
+    fs::create_dir(&folder).unwrap();
+    let ssh = machine.dir().join("ssh");
+    let count = machine.dir().join("count");
+    let script = format!("#!/bin/sh\nsh -c \"$2\" | tee -a {}\n", quote(&count.display().to_string()));
+    fs::write(&ssh, script).unwrap();
+    fs::set_permissions(&ssh, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let here = Site::new(&machine, "here");
+    here.release(&machine, 1);
+    for name in ["two.ferry", "two.tar", "two.tar.zst"] {
+        let file = folder.join(name);
+        near.run(&["save", "-o", file.to_str().unwrap(), "app:v1", "app:v2"]);
+        let url = format!("ssh://op@far{}", file.display());
+        fs::write(&count, "").unwrap();
+        here.run(&["load", "-i", &url, "--ssh", ssh.to_str().unwrap()]);
+        assert_eq!(here.images(), near.images(), "{name}");
+        here.run(&["rmi", "app:v2"]);
+    }
+    // Layers that are here are not read again.
+    fs::write(&count, "").unwrap();
+    here.run(&["load", "-i", &format!("ssh://far{}/two.tar", folder.display()), "--ssh", ssh.to_str().unwrap()]);
+    let all = folder.join("two.tar").metadata().unwrap().len();
+    let crossed = count.metadata().unwrap().len();
+    assert!(crossed < all * 2 / 3, "{crossed} of {all} bytes crossed");
+    let out = here.command(&["load", "-i", "ssh://far/nowhere.tar", "--ssh", ssh.to_str().unwrap()]).output().unwrap();
+    assert!(String::from_utf8_lossy(&out.stderr).contains("no such file"), "{out:?}");
+    assert_ne!(out.status.code(), Some(0));
 }

@@ -19,13 +19,14 @@ use crate::support::peers::{Machine, RELEASES, Release, Sshd};
 #[derive(Default)]
 struct Script {
     confirm: bool,
+    secret: Option<String>,
     asked: Mutex<Vec<String>>,
 }
 
 impl Prompter for Script {
     fn secret(&self, question: &str) -> Option<String> {
         self.asked.lock().unwrap().push(question.into());
-        None
+        self.secret.clone()
     }
 
     fn word(&self, question: &str) -> Option<String> {
@@ -142,4 +143,92 @@ fn a_login_that_fails_says_what_was_tried() {
     assert!(script.asked.lock().unwrap()[0].starts_with("Passphrase of "), "an encrypted key is asked for");
     config.port = 1;
     assert_eq!(SshRemote::connect("h", &config, &options(&script)).map(|_| ()).unwrap_err().class(), Class::Peer);
+}
+
+#[test]
+fn every_way_to_log_in_works_and_a_wrong_answer_ends_after_three() {
+    let machine = Machine::on_host_network(Release::Debian12);
+    machine.sh("echo 'root:right one' | chpasswd");
+    let passphrase = "ssh-keygen -q -t ed25519 -N 'right one' -f locked && cat locked.pub >>ssh/authorized_keys";
+    for (name, options, asked) in [
+        ("password", &["PasswordAuthentication=yes", "KbdInteractiveAuthentication=no"][..], "root@h's password: "),
+        ("keyboard-interactive", &["UsePAM=yes", "KbdInteractiveAuthentication=yes"][..], "(root@h) Password: "),
+        ("key file", &["KbdInteractiveAuthentication=no"][..], "Passphrase of "),
+    ] {
+        let sshd = machine.sshd_with(options);
+        let mut config = config(&sshd, sshd.known_hosts.clone());
+        config.identity_files.clear();
+        if name == "key file" {
+            machine.sh(passphrase);
+            config.identity_files.push(machine.dir().join("locked"));
+        }
+        let right = Arc::new(Script { secret: Some("right one".into()), ..Script::default() });
+        let mut remote =
+            SshRemote::connect("h", &config, &self::options(&right)).map_err(|e| format!("{name}: {e}")).unwrap();
+        assert_eq!(output(&mut remote, "echo", "echo hi", 100).unwrap(), b"hi\n");
+        assert!(right.asked.lock().unwrap()[0].starts_with(asked), "{name}: {:?}", right.asked.lock().unwrap());
+        let wrong = Arc::new(Script { secret: Some("wrong".into()), ..Script::default() });
+        let error = SshRemote::connect("h", &config, &self::options(&wrong)).map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains("login as root failed"), "{name}: {error}");
+        assert!(wrong.asked.lock().unwrap().len() <= 3, "{name}");
+        // In batch mode nobody is asked.
+        config.batch = true;
+        SshRemote::connect("h", &config, &self::options(&wrong)).map(|_| ()).unwrap_err();
+        assert!(wrong.asked.lock().unwrap().len() <= 3, "{name}");
+        drop(remote);
+        drop(sshd);
+        fs::remove_dir_all(machine.dir().join("ssh")).unwrap();
+    }
+    let sshd = machine.sshd();
+    let mut config = config(&sshd, sshd.known_hosts.clone());
+    let socket = machine.dir().join("agent.sock");
+    let agent = machine.sh(&format!("ssh-agent -a {0}; SSH_AUTH_SOCK={0} ssh-add -q ssh/id_ed25519", socket.display()));
+    assert!(agent.contains("SSH_AGENT_PID"));
+    config.identity_files.clear();
+    config.identity_agent = Some(socket);
+    let nobody = Arc::new(Script::default());
+    let mut remote = SshRemote::connect("h", &config, &options(&nobody)).unwrap();
+    assert_eq!(output(&mut remote, "echo", "echo hi", 100).unwrap(), b"hi\n");
+}
+
+#[test]
+fn sudo_runs_a_copy_that_only_root_can_have_written_and_a_wrong_password_is_an_error() {
+    use ferry::transfer::bootstrap::{AgentOptions, Sudo, start_agent};
+    let machine = Machine::start(Release::Debian12);
+    // sudo as the tree has none: wants its password on standard input, and nothing on the command line.
+    let shims = machine.dir().join("shims");
+    fs::create_dir(&shims).unwrap();
+    let sudo = "#!/bin/sh\nwhile :; do case $1 in -n) n=1 ;; -k|-S) ;; -p) shift ;; *) break ;; esac; shift; done\n\
+                [ -z \"$n\" ] || exit 1\nIFS= read -r word\n[ \"$word\" = 'right one' ] || { echo 'Sorry' >&2; exit 1; }\n\
+                exec \"$@\"\n";
+    fs::write(shims.join("sudo"), sudo).unwrap();
+    fs::set_permissions(shims.join("sudo"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let dir = machine.dir().display();
+    let script = format!("export PATH={dir}/shims:$PATH XDG_CACHE_HOME={dir}/cache; eval \"$1\"");
+    let command = machine.command("sh");
+    let mut words = vec![command.get_program().to_string_lossy().into_owned()];
+    words.extend(command.get_args().map(|word| word.to_string_lossy().into_owned()));
+    words.extend(["-c".into(), script]);
+    let start = |secret: &str| {
+        let prompter = Arc::new(Script { secret: Some(secret.into()), ..Script::default() });
+        let root = machine.dir().join("root's store").display().to_string();
+        let options = AgentOptions {
+            binary: Some(crate::support::ferry().to_owned()),
+            sudo: Some(Arc::new(Sudo::new(prompter))),
+            root: Some(root),
+        };
+        let mut remote = CommandRemote::new(words.clone(), "far".into());
+        start_agent(&mut remote, &options, &[], &ferry::base::Ctx::silent())
+    };
+    let wrong = start("wrong").map(|_| ()).unwrap_err();
+    assert_eq!((wrong.class(), wrong.to_string().contains("Sorry")), (Class::Refused, true), "{wrong}");
+    let agent = start("right one").unwrap_or_else(|fault| panic!("{fault}"));
+    // It runs from a directory of root's own, which is gone with it.
+    assert!(machine.sh("ls -d /var/lib/.ferry.*").contains("/var/lib/.ferry."));
+    agent.wait().unwrap();
+    assert_eq!(machine.sh("ls -d /var/lib/.ferry.* 2>/dev/null; :"), "");
+    // A cached copy that somebody has changed is noticed by root, and put right by the next look.
+    let cached = machine.sh("ls cache/ferry/agent-*").trim().to_owned();
+    fs::write(machine.dir().join(&cached), "#!/bin/sh\n").unwrap();
+    start("right one").unwrap_or_else(|fault| panic!("{fault}")).wait().unwrap();
 }

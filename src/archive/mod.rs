@@ -37,8 +37,20 @@ pub enum Input {
     Path(PathBuf),
     /// Something open: standard input. Read in place when it is a file that nothing has been read from.
     File(File, String),
+    /// Bytes that can be read anywhere, wherever they are.
+    At(Arc<dyn ReadAt>, String),
     /// Bytes that come once.
     Stream(Box<dyn Read + Send>, String),
+}
+
+impl Input {
+    /// What it is, for messages.
+    pub fn origin(&self) -> String {
+        match self {
+            Self::Path(path) => path.display().to_string(),
+            Self::File(_, origin) | Self::At(_, origin) | Self::Stream(_, origin) => origin.clone(),
+        }
+    }
 }
 
 /// Opens an archive, recognising what it is by its content.
@@ -48,6 +60,7 @@ pub fn open(input: Input, options: &OpenOptions, ctx: &Ctx) -> Result<Box<dyn Im
         limits.window_log = log;
     }
     let (file, origin) = match input {
+        Input::At(bytes, origin) => return read_in_place(bytes, origin, options, limits, ctx),
         Input::Path(path) => {
             let file = File::open(&path).at("open", &path)?;
             if file.metadata().at("look at", &path)?.is_dir() {
@@ -63,20 +76,30 @@ pub fn open(input: Input, options: &OpenOptions, ctx: &Ctx) -> Result<Box<dyn Im
         }
     };
     let file = seekable(file, &origin, options, ctx)?;
-    let container: Box<dyn container::Container> = match recognise(&file, &origin)? {
+    read_in_place(file, origin, options, limits, ctx)
+}
+
+fn read_in_place(
+    file: Arc<dyn ReadAt>,
+    origin: String,
+    options: &OpenOptions,
+    limits: DecodeLimits,
+    ctx: &Ctx,
+) -> Result<Box<dyn ImageSource>, ArchiveError> {
+    let container: Box<dyn container::Container> = match recognise(&*file, &origin)? {
         Compression::None => Box::new(plain::PlainTar::open(origin, file)?),
         compression => Box::new(packed::PackedTar::open(origin, file, compression, limits, ctx)?),
     };
     Ok(Box::new(source::ArchiveSource::new(container, options, limits, ctx)?))
 }
 
-fn seekable(mut file: File, origin: &str, options: &OpenOptions, ctx: &Ctx) -> Result<Arc<FileAt>, ArchiveError> {
+fn seekable(mut file: File, origin: &str, options: &OpenOptions, ctx: &Ctx) -> Result<Arc<dyn ReadAt>, ArchiveError> {
     let fail = |error| container::read_error(origin, "the archive", error);
     let in_place = file.metadata().map_err(fail)?.is_file() && spooled_or_untouched(&mut file).map_err(fail)?;
     if !in_place {
         file = spool(&mut file, origin, &options.spool, ctx)?;
     }
-    FileAt::new(file).map(Arc::new).map_err(fail)
+    Ok(Arc::new(FileAt::new(file).map_err(fail)?))
 }
 
 /// Whether reading by position gives what reading on would.
@@ -86,7 +109,7 @@ fn spooled_or_untouched(file: &mut File) -> io::Result<bool> {
 }
 
 /// How an archive is compressed.
-fn recognise(file: &FileAt, origin: &str) -> Result<Compression, ArchiveError> {
+fn recognise(file: &dyn ReadAt, origin: &str) -> Result<Compression, ArchiveError> {
     let not = |reason: &str| ArchiveError::NotAnArchive { origin: origin.to_owned(), reason: reason.to_owned() };
     if file.size() == 0 {
         return Err(not("it is empty"));

@@ -12,7 +12,7 @@ use super::error::ArchiveError;
 use super::plain::{check_limit, walk_error};
 use super::tar::{Kind, StreamWalk, Walk};
 use crate::base::caps::{self, OverLimit};
-use crate::base::read_at::{FileAt, ReadAt, Section};
+use crate::base::read_at::{ReadAt, Section};
 use crate::base::{BoxFault, Ctx};
 use crate::layer::compression::{self, Compression, DecodeLimits};
 
@@ -26,7 +26,7 @@ const DOCUMENTS: u64 = 256 << 20;
 /// A compressed tar.
 pub struct PackedTar {
     origin: String,
-    file: Arc<FileAt>,
+    file: Arc<dyn ReadAt>,
     compression: Compression,
     limits: DecodeLimits,
     entries: Entries,
@@ -43,7 +43,7 @@ impl PackedTar {
     /// Makes the first pass over `file`.
     pub fn open(
         origin: String,
-        file: Arc<FileAt>,
+        file: Arc<dyn ReadAt>,
         compression: Compression,
         limits: DecodeLimits,
         ctx: &Ctx,

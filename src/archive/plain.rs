@@ -8,7 +8,7 @@ use super::entries::{Entries, Entry, HEAD};
 use super::error::ArchiveError;
 use super::tar::{FileWalk, Walk, WalkError};
 use crate::base::caps::OverLimit;
-use crate::base::read_at::{FileAt, ReadAt, Section};
+use crate::base::read_at::{ReadAt, Section};
 use crate::image::Extent;
 
 /// For those who read little at a time; larger reads go past the buffer, uncopied.
@@ -17,13 +17,13 @@ const BUFFER: usize = 64 << 10;
 /// A plain tar.
 pub struct PlainTar {
     origin: String,
-    file: Arc<FileAt>,
+    file: Arc<dyn ReadAt>,
     entries: Entries,
 }
 
 impl PlainTar {
     /// Indexes `file`.
-    pub fn open(origin: String, file: Arc<FileAt>) -> Result<Self, ArchiveError> {
+    pub fn open(origin: String, file: Arc<dyn ReadAt>) -> Result<Self, ArchiveError> {
         let mut entries = Entries::default();
         let mut walk = Walk::new(FileWalk::new(file.clone()));
         while let Some(member) = walk.next().map_err(|error| walk_error(&origin, error))? {

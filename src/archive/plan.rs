@@ -82,7 +82,7 @@ pub fn plan(source: &dyn ImageSource, images: &[Image], options: &WriteOptions, 
                 Format::Docker => format!("{}.tar", layer.diff_id.0.hex()),
                 Format::Hybrid | Format::Oci => blob_path(&descriptor.digest),
             };
-            if blobs_seen.insert(descriptor.digest) {
+            if !options.omit.contains(&layer.diff_id) && blobs_seen.insert(descriptor.digest) {
                 warn_of(layer, form, &mut plan.warnings);
                 let (digest, size) = (descriptor.digest, descriptor.size);
                 let measured = sizes.get_mut(&layer.diff_id).and_then(|size| size.file.take());
@@ -238,7 +238,8 @@ fn measure(
     let unknown: Vec<(Layer, Form)> = images
         .iter()
         .flat_map(|image| &image.layers)
-        .filter(|layer| layer.size.is_none() && original(layer, options).is_none() && seen.insert(layer.diff_id))
+        .filter(|layer| layer.size.is_none() && original(layer, options).is_none())
+        .filter(|layer| !options.omit.contains(&layer.diff_id) && seen.insert(layer.diff_id))
         .map(|layer| (layer.clone(), Form::Tar))
         .collect();
     let measured = Mutex::new(HashMap::new());

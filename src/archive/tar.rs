@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use crate::base::caps;
-use crate::base::read_at::{FileAt, ReadAt};
+use crate::base::read_at::ReadAt;
 
 /// The block size of tar, in bytes.
 pub const BLOCK: u64 = 512;
@@ -61,13 +61,13 @@ pub trait Forward: Read {
 
 /// Walks in a file by seeking.
 pub struct FileWalk {
-    file: Arc<FileAt>,
+    file: Arc<dyn ReadAt>,
     at: u64,
 }
 
 impl FileWalk {
     /// Begins at the begin of `file`.
-    pub fn new(file: Arc<FileAt>) -> Self {
+    pub fn new(file: Arc<dyn ReadAt>) -> Self {
         Self { file, at: 0 }
     }
 }

@@ -2,6 +2,7 @@
 //! once. The documents come first, so that a reader who goes forwards knows what follows; every blob is there once;
 //! nothing in it depends on when, where or by how many threads it was written.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -12,7 +13,7 @@ use super::tar;
 use crate::base::digest::Hasher;
 use crate::base::verify::Mismatch;
 use crate::base::{BoxFault, Ctx, Digest};
-use crate::image::{Image, ImageSink, ImageSource};
+use crate::image::{DiffId, Image, ImageSink, ImageSource};
 
 /// Bytes travel from the reading to the writing thread in pieces of this size.
 const PIECE: usize = 1 << 20;
@@ -42,6 +43,8 @@ pub struct WriteOptions {
     pub no_originals: bool,
     /// Prove the digest of every layer, not of the blobs alone that nothing else has checked.
     pub prove: bool,
+    /// Layers that the reader has already: the documents name them, their bytes do not follow.
+    pub omit: BTreeSet<DiffId>,
     /// Where layers are kept whose size the source does not know beforehand.
     pub spool: PathBuf,
 }

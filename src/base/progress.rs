@@ -26,6 +26,13 @@ pub enum Event {
         /// The bytes done since it began.
         done: u64,
     },
+    /// Its size has become known.
+    Sized {
+        /// The task's number.
+        task: u64,
+        /// The bytes to do.
+        total: u64,
+    },
     /// It ended, well or not; errors travel as errors.
     Ended {
         /// The task's number.
@@ -109,6 +116,11 @@ impl Task {
             self.ctx.progress.event(Event::Advanced { task: self.id, done });
         }
         self.ctx.check()
+    }
+
+    /// How many bytes there are to do, now that it is known.
+    pub fn total(&self, total: u64) {
+        self.ctx.progress.event(Event::Sized { task: self.id, total });
     }
 
     /// The work is done.

@@ -53,6 +53,47 @@ impl KnownBase {
         Self { base, layers, ids, versions: Versions::new(), contents: None }
     }
 
+    /// Layers that the far side has, with the files in them, oldest first; `contents` gives their bytes. Without it what
+    /// changed is stored whole.
+    pub fn of_layers(
+        layers: &[DiffId],
+        files: impl IntoIterator<Item = (Box<[u8]>, ContentId, u64)>,
+        contents: Option<Arc<dyn BaseContents>>,
+    ) -> Self {
+        let mut identity = blake3::Hasher::new();
+        for layer in layers {
+            identity.update(layer.0.as_bytes());
+        }
+        let label = "what the receiver has".to_owned();
+        let base = Base { kind: BaseKind::Inventory, identity: *identity.finalize().as_bytes(), label };
+        let mut known = Self::of_ids(base, layers.iter().copied().collect(), []);
+        for (path, id, size) in files {
+            let version = Version { id: ShortId::of(&id, ID_LENGTH), size };
+            known.ids.insert(version.id);
+            // What cannot be read here is nothing to compare with.
+            if contents.as_ref().is_none_or(|contents| contents.size_of(&version.id) != Some(size)) {
+                continue;
+            }
+            let of_path = known.versions.entry(Box::from(sort_path(&path))).or_default();
+            if !of_path.contains(&version) {
+                of_path.push(version);
+            }
+        }
+        known.contents = contents;
+        known
+    }
+
+    /// Contents that the far side has, in layers of which nothing is known here.
+    pub fn of_found(ids: &[ShortId]) -> Self {
+        let mut identity = blake3::Hasher::new();
+        for id in ids {
+            identity.update(&id.0);
+        }
+        let label = "what else the receiver has".to_owned();
+        let base = Base { kind: BaseKind::Inventory, identity: *identity.finalize().as_bytes(), label };
+        Self::of_ids(base, HashSet::new(), ids.iter().copied())
+    }
+
     /// An older bundle. Its layers are read once for the paths of its files.
     pub fn of_bundle(source: Arc<BundleSource>, threads: usize, ctx: &Ctx) -> Result<Self, BoxFault> {
         let index = source.bundle().index();

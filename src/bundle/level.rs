@@ -19,6 +19,17 @@ impl Level {
     /// The smallest that is still faster than `zstd -19 --long=31`.
     pub const MAX: Self = Self(19);
 
+    /// zstd's level of this number, at least 1 and at most 22.
+    pub const fn of(number: i32) -> Self {
+        Self(if number < 1 {
+            1
+        } else if number > 22 {
+            22
+        } else {
+            number
+        })
+    }
+
     /// zstd's number.
     pub fn number(self) -> i32 {
         self.0

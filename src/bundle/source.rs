@@ -514,6 +514,13 @@ impl BaseContents for BundleSource {
 }
 
 impl BundleSource {
+    /// The contents that the bundle holds, as far as they are `size` bytes or more.
+    pub fn content_ids(&self, size: u64) -> Vec<ShortId> {
+        let index = self.bundle.index();
+        let large = |(id, number): (&ShortId, u32)| (index.content_size(number) >= size).then(|| shortened(*id));
+        index.contents.ids.iter().zip(0..).filter_map(large).collect()
+    }
+
     fn by_id(&self) -> &HashMap<ShortId, u32> {
         let ids = || self.bundle.index().contents.ids.iter().map(|id| shortened(*id));
         self.by_id.get_or_init(|| ids().zip(0..).collect())

@@ -1,6 +1,6 @@
 //! Writes a bundle: takes the layers apart, plans, compresses frames in parallel, writes them in order.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -82,19 +82,6 @@ impl<W: Write> BundleSink<W> {
     /// Leaves out what `bases` have: the bundle is thin, and can be read only where they are.
     pub fn against(mut self, bases: Vec<KnownBase>) -> Self {
         self.bases = bases;
-        self
-    }
-
-    /// Leaves out these layers: the reader has them. The bundle is then thin.
-    pub fn with_base_layers(mut self, layers: &[DiffId]) -> Self {
-        let layers: BTreeSet<DiffId> = layers.iter().copied().collect();
-        let mut identity = blake3::Hasher::new();
-        layers.iter().for_each(|layer| {
-            identity.update(layer.0.as_bytes());
-        });
-        let identity = *identity.finalize().as_bytes();
-        let base = Base { kind: BaseKind::Inventory, identity, label: "what the receiver has".into() };
-        self.bases.push(KnownBase::of_ids(base, layers.into_iter().collect(), []));
         self
     }
 

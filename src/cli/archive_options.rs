@@ -217,6 +217,7 @@ impl ArchiveOptions {
             compat: self.compat,
             no_originals: self.no_originals,
             prove: self.verify,
+            omit: Default::default(),
             spool,
         }
     }

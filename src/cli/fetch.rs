@@ -10,7 +10,7 @@ use crate::base::BoxFault;
 use crate::bundle::seal::WayIn;
 use crate::ops::send;
 use crate::store::LoadOptions;
-use crate::transfer::receive::ReceiveOptions;
+use crate::transfer::home::{Reveal, StoreHome};
 use crate::transfer::ssh_config::Destination;
 
 /// Take images from another host by ssh, only what is missing here
@@ -30,9 +30,10 @@ pub struct FetchArgs {
 pub fn run(args: FetchArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     trust::permits(WayIn::Pull)?;
     let store = global.store_to_write()?;
-    let options = ReceiveOptions { load: LoadOptions { threads: threads(), ..LoadOptions::default() }, reveal: true };
+    let load = LoadOptions { threads: threads(), ..LoadOptions::default() };
+    let home = StoreHome::new(&store, load, Reveal::All);
     let (reach, agent) = (args.remote.reach()?, args.remote.agent()?);
-    let received = send::fetch(&reach, &agent, &args.host, &args.images, &store, &options, &global.ctx)?;
+    let received = send::fetch(&reach, &agent, &args.host, &args.images, &home, &global.ctx)?;
     for name in &received.loaded {
         output::line(format!("Loaded image: {}", output::clean(name)))?;
     }

@@ -6,6 +6,8 @@ use crate::archive::ArchiveError;
 use crate::base::Fault;
 use crate::layer::compression::WindowTooLarge;
 use crate::store::StoreError;
+use crate::transfer::RemoteError;
+use crate::transfer::bootstrap::BootstrapError;
 
 /// What the user can do about a failure.
 pub fn of(fault: &dyn Fault) -> Option<&'static str> {
@@ -35,6 +37,25 @@ fn one(error: &(dyn Error + 'static)) -> Option<&'static str> {
                 Some("choose one of them with --platform")
             }
             ArchiveError::Spool { .. } => Some("--spool-dir names another directory; a file needs none"),
+            _ => None,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<RemoteError>() {
+        return match error {
+            RemoteError::UnknownHostKey { .. } => Some("--accept-new trusts a host that is seen for the first time"),
+            RemoteError::HostKeyChanged { .. } => {
+                Some("if the host was made anew, `ssh-keygen -R HOST` forgets its old key")
+            }
+            RemoteError::Login { .. } => Some("--ssh COMMAND logs in by any means that the command has"),
+            _ => None,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<BootstrapError>() {
+        return match error {
+            BootstrapError::Architecture { .. } | BootstrapError::NotStatic(_) => {
+                Some("--ferry-binary names a static ferry for that host")
+            }
+            BootstrapError::Absent { .. } => Some("without --no-upload it is copied there"),
             _ => None,
         };
     }

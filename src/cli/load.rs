@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 
 use super::bundle_options::signer;
 use super::medium_options::MediumArgs;
+use super::remote::ReachArgs;
 use super::render::human;
 use super::trust::AccessArgs;
 use super::{Global, UsageError, output, parse, threads};
@@ -31,7 +32,8 @@ use crate::store::{Conflict, LoadOptions, LoadReport};
 /// are loaded, or none.
 #[derive(Debug, Args)]
 pub struct LoadArgs {
-    /// Read this file or directory instead of standard input; several are volumes of one bundle, in any order
+    /// Read this file or directory instead of standard input; several are volumes of one bundle, in any order;
+    /// ssh://[USER@]HOST[:PORT]/PATH is read in place, as far as it is needed
     #[arg(short, long, value_name = "FILE")]
     input: Vec<PathBuf>,
     /// Do not show progress
@@ -74,6 +76,8 @@ pub struct LoadArgs {
     next_medium: Option<String>,
     #[command(flatten)]
     access: AccessArgs,
+    #[command(flatten)]
+    reach: ReachArgs,
 }
 
 /// What to do with a name that another image has.
@@ -91,8 +95,12 @@ enum OnConflict {
 pub fn run(args: LoadArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let ctx = if args.quiet { global.quiet() } else { global.ctx.clone() };
     let mut paths = args.input;
+    let url = |path: &PathBuf| path.to_str().filter(|text| text.starts_with("ssh://")).map(str::to_owned);
     let input = match paths.len() {
-        1 => From::One(Input::Path(paths.remove(0))),
+        1 => From::One(match url(&paths[0]) {
+            Some(url) => args.reach.open(&url)?,
+            None => Input::Path(paths.remove(0)),
+        }),
         2.. => From::Volumes(paths),
         0 if std::io::stdin().is_terminal() => {
             return Err(UsageError("requested load from stdin, but stdin is a terminal; use -i FILE".into()).into());
@@ -104,8 +112,7 @@ pub fn run(args: LoadArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     };
     let access = &args.access;
     let origin = match &input {
-        From::One(Input::Path(path)) => path.display().to_string(),
-        From::One(Input::File(_, origin) | Input::Stream(_, origin)) => origin.clone(),
+        From::One(input) => input.origin(),
         From::Volumes(paths) => paths.first().map_or_else(String::new, |path| path.display().to_string()),
     };
     // What cannot be written or signed is known before anything is loaded.

@@ -30,6 +30,9 @@ impl Progress for Quiet {
     }
 }
 
+/// A bar of a known length, with the time that is left.
+const SIZED: &str = "{prefix}: {msg} [{bar:30}] {bytes}/{total_bytes} {eta}";
+
 /// One bar a task.
 #[derive(Default)]
 struct Bars {
@@ -43,7 +46,7 @@ impl Progress for Bars {
         match event {
             Event::Began { task, action, object, total } => {
                 let (bar, template) = match total {
-                    Some(total) => (ProgressBar::new(total), "{prefix}: {msg} [{bar:30}] {bytes}/{total_bytes} {eta}"),
+                    Some(total) => (ProgressBar::new(total), SIZED),
                     None => (ProgressBar::no_length(), "{prefix}: {msg} {bytes}"),
                 };
                 let bar = self.all.add(bar);
@@ -57,6 +60,14 @@ impl Progress for Bars {
             Event::Advanced { task, done } => {
                 if let Some(bar) = bars.get(&task) {
                     bar.set_position(done);
+                }
+            }
+            Event::Sized { task, total } => {
+                if let Some(bar) = bars.get(&task) {
+                    bar.set_length(total);
+                    if let Ok(style) = ProgressStyle::with_template(SIZED) {
+                        bar.set_style(style.progress_chars("=> "));
+                    }
                 }
             }
             Event::Ended { task, completed } => {
@@ -91,6 +102,7 @@ impl Progress for Plain {
                     entry.2 = done;
                 }
             }
+            Event::Sized { .. } => {}
             Event::Ended { task, completed } => {
                 if let Some((action, object, done)) = names.remove(&task) {
                     eprintln!("{object}: {action}: {} ({done} bytes)", if completed { "done" } else { "failed" });
@@ -111,6 +123,7 @@ impl Progress for Json {
                 serde_json::json!({"event": "began", "task": task, "action": action, "object": object, "total": total})
             }
             Event::Advanced { task, done } => serde_json::json!({"event": "advanced", "task": task, "done": done}),
+            Event::Sized { task, total } => serde_json::json!({"event": "sized", "task": task, "total": total}),
             Event::Ended { task, completed } => {
                 serde_json::json!({"event": "ended", "task": task, "completed": completed})
             }

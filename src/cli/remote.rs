@@ -8,16 +8,18 @@ use clap::Args;
 
 use super::UsageError;
 use super::ask::Terminal;
+use crate::archive::Input;
 use crate::base::BoxFault;
-use crate::transfer::bootstrap::AgentOptions;
+use crate::transfer::bootstrap::{AgentOptions, Sudo};
 use crate::transfer::command::split_words;
 use crate::transfer::connect::Reach;
+use crate::transfer::remote_file::RemoteFile;
 use crate::transfer::ssh::Options;
-use crate::transfer::ssh_config::Defaults;
+use crate::transfer::ssh_config::{Defaults, Destination};
 
 /// Options for reaching hosts.
 #[derive(Debug, Args)]
-pub struct RemoteArgs {
+pub struct ReachArgs {
     /// Reach hosts by this command (`ssh -J bastion`) instead of the built-in ssh
     #[arg(long, env = "FERRY_SSH", value_name = "COMMAND")]
     ssh: Option<String>,
@@ -27,6 +29,13 @@ pub struct RemoteArgs {
     /// Give up on a host that does not answer for this long, in seconds
     #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
+}
+
+/// Options for working on hosts.
+#[derive(Debug, Args)]
+pub struct RemoteArgs {
+    #[command(flatten)]
+    reach: ReachArgs,
     /// Work as root there, by sudo
     #[arg(long)]
     sudo: bool,
@@ -41,7 +50,7 @@ pub struct RemoteArgs {
     remote_root: Option<String>,
 }
 
-impl RemoteArgs {
+impl ReachArgs {
     /// How hosts are reached.
     pub fn reach(&self) -> Result<Reach, BoxFault> {
         let words = |line: &String| {
@@ -62,6 +71,20 @@ impl RemoteArgs {
         })
     }
 
+    /// Opens a file on another host, named as `ssh://HOST/PATH`.
+    pub fn open(&self, url: &str) -> Result<Input, BoxFault> {
+        let (host, path) = Destination::with_path(url)?;
+        let file = RemoteFile::open(self.reach()?.connect(&host)?, &path)?;
+        Ok(Input::At(Arc::new(file), url.to_owned()))
+    }
+}
+
+impl RemoteArgs {
+    /// How hosts are reached.
+    pub fn reach(&self) -> Result<Reach, BoxFault> {
+        self.reach.reach()
+    }
+
     /// How the far side is prepared.
     pub fn agent(&self) -> Result<AgentOptions, BoxFault> {
         let own = || std::env::current_exe().map_err(|error| UsageError(format!("cannot find this program: {error}")));
@@ -70,10 +93,7 @@ impl RemoteArgs {
             (Some(binary), _) => Some(binary.clone()),
             (None, _) => Some(own()?),
         };
-        let sudo = self.sudo.then(|| {
-            use crate::transfer::ssh::Prompter;
-            Terminal.secret("[sudo] password for the far side (empty for none): ").filter(|word| !word.is_empty())
-        });
+        let sudo = self.sudo.then(|| Arc::new(Sudo::new(Arc::new(Terminal))));
         Ok(AgentOptions { binary, sudo, root: self.remote_root.clone() })
     }
 }

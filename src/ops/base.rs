@@ -1,18 +1,17 @@
 //! Bases of thin bundles: what is here already, and what is known of the far side.
 
-use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use crate::base::{AtPath, BoxFault, Ctx, caps};
 use crate::bundle::carry::{self, Access};
-use crate::bundle::index::{ID_LENGTH, INDEX_BYTES, ShortId};
+use crate::bundle::index::INDEX_BYTES;
 use crate::bundle::seal::SealError;
 use crate::bundle::volume::VolumeSet;
 use crate::bundle::{BaseContents, Inventory, KnownBase};
-use crate::image::{ChainId, DiffId};
 use crate::store::Store;
+pub use crate::transfer::ground::StoreBase;
 
 /// Opens what `--base` names: inventories, or bundles, which are opened with `access`.
 pub fn open(paths: &[PathBuf], access: &Access, threads: usize, ctx: &Ctx) -> Result<Vec<KnownBase>, BoxFault> {
@@ -81,53 +80,4 @@ pub fn inventory(store: &Store, label: String, pin: bool, ctx: &Ctx) -> Result<I
         }
     }
     Ok(inventory)
-}
-
-/// Where a content lies: a layer, the path there, its size.
-type Place = (ChainId, Box<[u8]>, u64);
-
-/// The contents of a store, by their IDs. The lists are read when the first is asked for.
-pub struct StoreBase {
-    store: Store,
-    places: OnceLock<(BTreeSet<DiffId>, HashMap<ShortId, Place>)>,
-}
-
-impl StoreBase {
-    /// The contents of `store`.
-    pub fn new(store: Store) -> Self {
-        Self { store, places: OnceLock::new() }
-    }
-
-    fn places(&self) -> &(BTreeSet<DiffId>, HashMap<ShortId, Place>) {
-        self.places.get_or_init(|| {
-            let layers = self.store.layer_places().unwrap_or_default();
-            let mut places = HashMap::new();
-            for (layer, _) in &layers {
-                // What cannot be read is not there: the bundle that needs it says so.
-                for (id, size, path) in self.store.contents_at(*layer).unwrap_or_default() {
-                    let place = (*layer, Box::from(path), size);
-                    places.entry(ShortId::of(&id, ID_LENGTH)).or_insert(place);
-                }
-            }
-            (layers.into_iter().map(|(_, diff_id)| diff_id).collect(), places)
-        })
-    }
-}
-
-impl BaseContents for StoreBase {
-    fn has_layer(&self, diff_id: &DiffId) -> bool {
-        self.places().0.contains(diff_id)
-    }
-
-    fn size_of(&self, id: &ShortId) -> Option<u64> {
-        self.places().1.get(id).map(|(.., size)| *size)
-    }
-
-    fn read_at(&self, id: &ShortId, offset: u64, buf: &mut [u8]) -> Result<(), BoxFault> {
-        let absent = || crate::bundle::BundleError::Absent { what: "base content that was here".into() };
-        let (layer, path, _) = self.places().1.get(id).ok_or_else(absent)?;
-        let file = self.store.open_content_at(*layer, path)?;
-        file.read_exact_at(buf, offset).at("read", String::from_utf8_lossy(path).as_ref())?;
-        Ok(())
-    }
 }

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::base::StoreBase;
 use super::open::{self, KnownBundle, OpenError, Opened};
 use crate::archive::{Input, OpenOptions};
 use crate::base::{BoxFault, Class, Ctx, Fault};
 use crate::bundle::carry::Access;
 use crate::image::{Image, ImageSink, Reference};
 use crate::store::{LoadOptions, LoadReport, Store};
+use crate::transfer::ground::StoreBase;
 
 /// Where images come from.
 pub enum From {

@@ -3,9 +3,11 @@
 use std::fs::File;
 use std::io::{Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::archive::{self, Input, OpenOptions};
 use crate::base::{AtPath, BoxFault, Class, Ctx, Fault};
+use crate::bundle::BundleSource;
 use crate::bundle::carry::{self, Access};
 use crate::bundle::seal::{SignedBy, WayIn};
 use crate::bundle::volume::{ENDING, Root, SetId, VolumeSet};
@@ -59,10 +61,7 @@ pub struct KnownBundle {
 
 /// The same as [`open`], and says which bundle it was.
 pub fn open_known(input: Input, options: &OpenOptions, access: &Access, ctx: &Ctx) -> Result<Opened, BoxFault> {
-    let origin = match &input {
-        Input::Path(path) => path.display().to_string(),
-        Input::File(_, origin) | Input::Stream(_, origin) => origin.clone(),
-    };
+    let origin = input.origin();
     match recognise(input, &options.spool, ctx)? {
         Recognised::Bundle(set) => open_set(*set, access, ctx),
         Recognised::Other(input) => {
@@ -91,6 +90,44 @@ pub fn is_bundle(path: &Path) -> bool {
         Ok(_) => false,
         // The name of a set of numbered volumes need not be a file's.
         Err(_) => named_bundle(path),
+    }
+}
+
+/// What an input turned out to be, for those who build upon it.
+pub enum Held {
+    /// A bundle, which can also be built upon.
+    Bundle(Arc<BundleSource>),
+    /// Anything else.
+    Other(Box<dyn ImageSource>),
+}
+
+impl Held {
+    /// Its images.
+    pub fn source(&self) -> &dyn ImageSource {
+        match self {
+            Self::Bundle(bundle) => &**bundle,
+            Self::Other(other) => &**other,
+        }
+    }
+
+    /// The bundle it is, if it is one.
+    pub fn bundle(&self) -> Option<Arc<BundleSource>> {
+        match self {
+            Self::Bundle(bundle) => Some(bundle.clone()),
+            Self::Other(_) => None,
+        }
+    }
+}
+
+/// The same as [`open`], for those to whom a bundle is more than its images.
+pub fn open_any(input: Input, options: &OpenOptions, access: &Access, ctx: &Ctx) -> Result<Held, BoxFault> {
+    let origin = input.origin();
+    match recognise(input, &options.spool, ctx)? {
+        Recognised::Bundle(set) => Ok(Held::Bundle(Arc::new(carry::open(*set, access, ctx)?.source))),
+        Recognised::Other(input) => {
+            access.gates.iter().try_for_each(|gate| gate.admits(WayIn::Archive, &origin))?;
+            Ok(Held::Other(archive::open(input, options, ctx)?))
+        }
     }
 }
 
@@ -124,6 +161,13 @@ fn recognise(input: Input, spool: &Path, ctx: &Ctx) -> Result<Recognised, BoxFau
                 return Ok(bundle(VolumeSet::of_file(file, PathBuf::from(origin))?));
             }
             Ok(Recognised::Other(Input::File(file, origin)))
+        }
+        Input::At(bytes, origin) => {
+            let mut start = [0; START];
+            if bytes.read_exact_at(&mut start, 0).is_ok() && VolumeSet::recognises(&start) {
+                return Ok(bundle(VolumeSet::of_bytes(bytes, PathBuf::from(origin))?));
+            }
+            Ok(Recognised::Other(Input::At(bytes, origin)))
         }
         Input::Stream(mut stream, origin) => {
             let mut start = Vec::new();

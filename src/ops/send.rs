@@ -1,14 +1,19 @@
 //! `ferry send`, `ferry fetch` and the agent that answers them.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::sync::Mutex;
 
-use crate::base::{BoxFault, Ctx};
-use crate::image::{DiffId, Image, ImageSource};
-use crate::store::{Store, StoreSource};
+use super::glob;
+use crate::base::{BoxFault, Class, Ctx, Fault};
+use crate::image::{DiffId, Image, ImageSource, Reference};
+use crate::store::{Store, StoreError, StoreSource};
 use crate::transfer::bootstrap::{AgentOptions, start_agent};
 use crate::transfer::connect::Reach;
-use crate::transfer::receive::{ReceiveOptions, Received, receive};
+use crate::transfer::engine::Target;
+use crate::transfer::ground::Ground;
+use crate::transfer::home::{Home, Reveal};
+use crate::transfer::receive::{Received, receive};
 use crate::transfer::send::{SendOptions, Sender, Sent};
 use crate::transfer::session::Session;
 use crate::transfer::ssh_config::Destination;
@@ -16,14 +21,16 @@ use crate::transfer::wire::{List, Message, WireError};
 
 /// Images on their way to several hosts.
 pub struct Shipment<'s> {
-    /// What holds them.
-    pub source: &'s dyn ImageSource,
+    /// What holds them, and what can be built upon.
+    pub ground: Ground<'s>,
     /// The images.
     pub images: &'s [Image],
     /// How hosts are reached.
     pub reach: &'s Reach,
     /// How the far side is prepared.
     pub agent: &'s AgentOptions,
+    /// Who gets them there.
+    pub to: Target,
     /// How they are sent.
     pub options: SendOptions,
     /// How many hosts at once.
@@ -37,7 +44,7 @@ pub fn send(
     ctx: &Ctx,
     told: &(dyn Fn(&Destination, Result<&Sent, &BoxFault>) + Sync),
 ) -> Vec<Result<Sent, BoxFault>> {
-    let sender = Sender::new(shipment.source, shipment.images, shipment.options.clone());
+    let sender = Sender::new(shipment.ground.clone(), shipment.images, shipment.options.clone());
     let results: Vec<Mutex<Option<Result<Sent, BoxFault>>>> = hosts.iter().map(|_| Mutex::new(None)).collect();
     let next = std::sync::atomic::AtomicUsize::new(0);
     let work = || {
@@ -62,7 +69,11 @@ pub fn send(
 
 fn to_host(shipment: &Shipment<'_>, sender: &Sender<'_>, host: &Destination, ctx: &Ctx) -> Result<Sent, BoxFault> {
     let mut remote = shipment.reach.connect(host)?;
-    converse(&mut *remote, shipment.agent, ctx, |session| sender.send(session, &host.to_string(), ctx))
+    let to = match &shipment.to {
+        Target::Ferry => Vec::new(),
+        other => vec!["--to".to_owned(), other.to_string()],
+    };
+    converse(&mut *remote, shipment.agent, &to, ctx, |session| sender.send(session, &host.to_string(), ctx))
 }
 
 /// Runs an agent on a host for one conversation. What the far side said on its standard error is told when the
@@ -70,10 +81,12 @@ fn to_host(shipment: &Shipment<'_>, sender: &Sender<'_>, host: &Destination, ctx
 fn converse<T>(
     remote: &mut dyn crate::transfer::Remote,
     options: &AgentOptions,
+    arguments: &[String],
     ctx: &Ctx,
     talk: impl FnOnce(&mut Session<'_>) -> Result<T, BoxFault>,
 ) -> Result<T, BoxFault> {
-    let mut process = start_agent(remote, options, &[], ctx)?;
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let mut process = start_agent(remote, options, &arguments, ctx)?;
     let to = process.stdin.take().ok_or_else(|| WireError::Io(std::io::ErrorKind::BrokenPipe.into()))?;
     let result = {
         let mut session = Session::near(Box::new(&mut process.stdout), to)?;
@@ -96,16 +109,15 @@ pub fn fetch(
     agent: &AgentOptions,
     host: &Destination,
     names: &[String],
-    store: &Store,
-    options: &ReceiveOptions,
+    home: &dyn Home,
     ctx: &Ctx,
 ) -> Result<Received, BoxFault> {
     let mut remote = reach.connect(host)?;
-    converse(&mut *remote, agent, ctx, |session| {
+    converse(&mut *remote, agent, &[], ctx, |session| {
         session.send(&Message::List(List { images: names.to_vec() }))?;
         match session.receive()? {
             Message::Offer(offer) => {
-                let received = receive(session, &offer, store, options, ctx);
+                let received = receive(session, &offer, home, ctx);
                 if let Err(fault) = &received {
                     session.fail(&**fault);
                 }
@@ -138,19 +150,71 @@ pub fn hints(store: &Store, ctx: &Ctx) -> Result<Vec<DiffId>, BoxFault> {
     Ok(hints)
 }
 
-/// Answers one peer on a duplex stream: takes what it offers, or gives what it lists.
+/// What a peer may know of and fetch.
+#[derive(Debug, Clone, Default)]
+pub struct Visible {
+    /// Patterns of image names; without any, everything.
+    pub images: Option<Vec<String>>,
+}
+
+impl Visible {
+    fn permits(&self, name: &Reference) -> Result<bool, BoxFault> {
+        let Some(patterns) = &self.images else { return Ok(true) };
+        for pattern in patterns {
+            if glob::matches(pattern, &name.to_string())? || glob::matches(pattern, &name.full())? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The layers of the images that it lets be known.
+    pub fn reveal(&self, store: &Store, ctx: &Ctx) -> Result<Reveal, BoxFault> {
+        if self.images.is_none() {
+            return Ok(Reveal::All);
+        }
+        let mut layers = BTreeSet::new();
+        for image in store.images(ctx)? {
+            for name in &image.names {
+                if self.permits(name)? {
+                    layers.extend(image.config.diff_ids().iter().copied());
+                }
+            }
+        }
+        Ok(Reveal::Layers(layers))
+    }
+
+    /// Images that are hidden are not there.
+    fn check(&self, images: &[Image], asked: &[String]) -> Result<(), BoxFault> {
+        for image in images {
+            let mut hidden = self.images.is_some() && image.names.is_empty();
+            for name in &image.names {
+                hidden |= !self.permits(name)?;
+            }
+            if hidden {
+                return Err(StoreError::NoImage(asked.join(" ")).into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Answers one peer on a duplex stream: takes what it offers, or gives what it lists from the store, where there is one.
 pub fn answer(
     from: Box<dyn Read + Send>,
     to: Box<dyn Write + Send>,
-    store: &Store,
-    receiving: &ReceiveOptions,
+    home: &dyn Home,
+    store: Option<(&Store, &Visible)>,
     sending: &SendOptions,
     ctx: &Ctx,
 ) -> Result<(), BoxFault> {
     let mut session = Session::far(from, to)?;
     let result = match session.receive()? {
-        Message::Offer(offer) => receive(&mut session, &offer, store, receiving, ctx).map(|_| ()),
-        Message::List(list) => give(&mut session, &list, store, sending, ctx),
+        Message::Offer(offer) => receive(&mut session, &offer, home, ctx).map(|_| ()),
+        Message::List(list) => match store {
+            Some((store, visible)) => give(&mut session, &list, store, visible, sending, ctx),
+            None => Err(WireError::Turn { got: "List", expected: "Offer" }.into()),
+        },
         other => Err(WireError::Turn { got: other.name(), expected: "Offer or List" }.into()),
     };
     if let Err(fault) = &result {
@@ -163,10 +227,59 @@ fn give(
     session: &mut Session<'_>,
     list: &List,
     store: &Store,
+    visible: &Visible,
     options: &SendOptions,
     ctx: &Ctx,
 ) -> Result<(), BoxFault> {
     let (source, images) = chosen(store, &list.images, ctx)?;
-    let options = SendOptions { hints: hints(store, ctx)?, ..options.clone() };
-    Sender::new(&source, &images, options).send(session, "the far side", ctx).map(|_| ())
+    visible.check(&images, &list.images)?;
+    let mut hints = hints(store, ctx)?;
+    if let Reveal::Layers(layers) = visible.reveal(store, ctx)? {
+        hints.retain(|layer| layers.contains(layer));
+    }
+    let options = SendOptions { hints, ..options.clone() };
+    let ground = Ground { store: Some(store), source: &source, bundle: None, threads: options.bundle.threads };
+    Sender::new(ground, &images, options).send(session, "the far side", ctx).map(|_| ())
+}
+
+/// The images of a source that `texts` mean, by name or by the beginning of an ID; all of them without any.
+pub fn picked(source: &dyn ImageSource, texts: &[String]) -> Result<Vec<Image>, BoxFault> {
+    if texts.is_empty() {
+        return Ok(source.images().to_vec());
+    }
+    let mut picked: Vec<Image> = Vec::new();
+    for text in texts {
+        let name = text.parse::<Reference>().ok().map(Reference::or_latest);
+        let id = text.strip_prefix("sha256:").unwrap_or(text);
+        let named = |image: &&Image| name.as_ref().is_some_and(|name| image.names.contains(name));
+        let meant = source.images().iter().find(named);
+        let by_id = |image: &&Image| id.len() >= 6 && image.config.id().0.hex().starts_with(id);
+        let image = match (meant, source.images().iter().find(by_id)) {
+            (Some(image), _) => Image { names: name.into_iter().collect(), ..image.clone() },
+            (None, Some(image)) => image.clone(),
+            (None, None) => return Err(NotThere { image: text.clone(), origin: source.origin() }.into()),
+        };
+        match picked.iter_mut().find(|other| other.config.id() == image.config.id()) {
+            Some(other) => {
+                let new: Vec<Reference> = image.names.into_iter().filter(|n| !other.names.contains(n)).collect();
+                other.names.extend(new);
+            }
+            None => picked.push(image),
+        }
+    }
+    Ok(picked)
+}
+
+/// An image that an archive does not have.
+#[derive(Debug, thiserror::Error)]
+#[error("{origin} has no image {image}")]
+pub struct NotThere {
+    image: String,
+    origin: String,
+}
+
+impl Fault for NotThere {
+    fn class(&self) -> Class {
+        Class::NotFound
+    }
 }

@@ -69,6 +69,11 @@ impl Store {
         Packed::of_store(&self.layout, place)?.open(path)
     }
 
+    /// The tar of a layer on whatever base, every content compared with its list while it is read.
+    pub fn open_tar(&self, diff_id: &DiffId) -> Result<Box<dyn Read + Send>, StoreError> {
+        self.packed(diff_id)?.tar()
+    }
+
     /// The diff IDs of all layers here.
     pub fn diff_ids(&self) -> Result<std::collections::BTreeSet<DiffId>, StoreError> {
         let mut all = std::collections::BTreeSet::new();

@@ -8,21 +8,67 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::remote::{self, Process, Remote, RemoteError, quote};
+use super::ssh::Prompter;
 use super::wire::{self, WireError};
 use crate::base::{BoxFault, Class, Ctx, Digest, Fault, PathError};
 use crate::image::Platform;
 
 /// How the far side is prepared.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct AgentOptions {
     /// The binary to upload when there is none; `None` forbids uploads.
     pub binary: Option<PathBuf>,
-    /// Run the agent as root by sudo; the password when sudo wants one.
-    pub sudo: Option<Option<String>>,
+    /// Run the agent as root by sudo.
+    pub sudo: Option<Arc<Sudo>>,
     /// The store there, when it is not the far user's default.
     pub root: Option<String>,
+}
+
+/// The way to be root there. The password is asked for when a host wants one, once for all hosts.
+pub struct Sudo {
+    prompter: Arc<dyn Prompter>,
+    password: Mutex<Option<String>>,
+}
+
+impl Sudo {
+    /// Passwords come from `prompter`.
+    pub fn new(prompter: Arc<dyn Prompter>) -> Self {
+        Self { prompter, password: Mutex::default() }
+    }
+
+    /// What sudo is to be told on this host: nothing, or a password, which has been tried.
+    fn password(&self, remote: &mut dyn Remote) -> Result<Option<String>, BoxFault> {
+        let host = remote.host().to_owned();
+        let (code, _) = remote.start("sudo -n -k true")?.wait()?;
+        if code == 0 {
+            return Ok(None);
+        }
+        if code == 127 {
+            return Err(BootstrapError::Sudo { host, why: "there is no sudo".into() }.into());
+        }
+        let mut known = self.password.lock().unwrap_or_else(PoisonError::into_inner);
+        let password = match &*known {
+            Some(password) => password.clone(),
+            None => self.prompter.secret(&format!("[sudo] password on {host}: ")).ok_or_else(|| {
+                BootstrapError::Sudo { host: host.clone(), why: "it wants a password, and nobody can be asked".into() }
+            })?,
+        };
+        // Tried by itself: a sudo that asks again would take the conversation for an answer.
+        let mut process = remote.start("sudo -k -S -p '' true")?;
+        if let Some(stdin) = &mut process.stdin {
+            // One that has given up already says so by its exit code.
+            let _ = stdin.write_all(format!("{password}\n").as_bytes()).and_then(|()| stdin.flush());
+        }
+        let (code, stderr) = process.wait()?;
+        if code != 0 {
+            return Err(BootstrapError::Sudo { host, why: format!("the password is not accepted: {stderr}") }.into());
+        }
+        *known = Some(password.clone());
+        Ok(Some(password))
+    }
 }
 
 /// Why no agent can run there.
@@ -57,6 +103,14 @@ pub enum BootstrapError {
     /// A binary that needs libraries the far side may not have.
     #[error("{}: not a static Linux binary: it cannot be uploaded", .0.display())]
     NotStatic(PathBuf),
+    /// No way to be root.
+    #[error("{host}: sudo: {why}")]
+    Sudo {
+        /// The host as the user wrote it.
+        host: String,
+        /// What is in the way.
+        why: String,
+    },
     /// What arrived is not what was sent.
     #[error("{host}: the uploaded binary has another digest there")]
     Altered {
@@ -70,6 +124,7 @@ impl Fault for BootstrapError {
         match self {
             Self::Altered { .. } => Class::Integrity,
             Self::Absent { .. } => Class::NotFound,
+            Self::Sudo { .. } => Class::Refused,
             _ => Class::Unsupported,
         }
     }
@@ -159,13 +214,13 @@ pub fn start_agent(
         words.extend(["--root".to_owned(), root.clone()]);
     }
     let arguments = words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ");
-    let command = match &options.sudo {
-        None => format!("exec {} {arguments}", quote(&path)),
-        Some(_) => as_root(&path, digest, &arguments),
+    let (command, password) = match &options.sudo {
+        None => (format!("exec {} {arguments}", quote(&path)), None),
+        Some(sudo) => (as_root(&path, digest, &arguments), sudo.password(remote)?),
     };
     let mut process = remote.start(&command)?;
     let host = remote.host().to_owned();
-    if let Some(Some(password)) = &options.sudo
+    if let Some(password) = password
         && let Some(stdin) = &mut process.stdin
     {
         let sent = stdin.write_all(format!("{password}\n").as_bytes()).and_then(|()| stdin.flush());
@@ -190,16 +245,20 @@ fn explain(error: WireError, process: Process, host: String) -> BoxFault {
 /// The command that runs a copy of the binary which only root can have written.
 fn as_root(path: &str, digest: Option<Digest>, arguments: &str) -> String {
     // An installed ferry is root's own already; sudo's own rules say whether it may run.
-    let Some(digest) = digest else { return format!("exec sudo -S -p '' {} {arguments}", quote(path)) };
+    let Some(digest) = digest else { return format!("exec sudo -k -S -p '' {} {arguments}", quote(path)) };
+    // Where root's programs may lie differs: /run is often mounted noexec. Nothing is run before it is hashed.
     let script = format!(
-        "set -e; d=$(mktemp -d /run/ferry.XXXXXX || mktemp -d /root/.ferry.XXXXXX); trap 'rm -rf \"$d\"' EXIT; \
-         cp {path} \"$d/ferry\"; chmod 700 \"$d/ferry\"; \
+        "d=; trap 'rm -rf \"$d\"' EXIT; trap 'exit 1' HUP INT TERM; umask 077; \
+         for b in /var/lib /root /run; do \
+         d=$(mktemp -d $b/.ferry.XXXXXX 2>/dev/null) || continue; \
+         cp {path} \"$d/ferry\" && chmod 700 \"$d/ferry\" || exit 1; \
          [ \"$(sha256sum <\"$d/ferry\" | cut -c1-64)\" = {hex} ] || {{ echo 'the binary was altered' >&2; exit 1; }}; \
-         \"$d/ferry\" {arguments}",
+         if \"$d/ferry\" --version >/dev/null 2>&1; then \"$d/ferry\" {arguments}; exit; fi; rm -rf \"$d\"; d=; done; \
+         echo 'root has no directory that programs can be run from' >&2; exit 1",
         path = quote(path),
         hex = digest.hex(),
     );
-    format!("exec sudo -S -p '' sh -c {}", quote(&script))
+    format!("exec sudo -k -S -p '' sh -c {}", quote(&script))
 }
 
 /// The binary that is uploaded.

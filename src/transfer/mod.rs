@@ -3,11 +3,15 @@
 pub mod bootstrap;
 pub mod command;
 pub mod connect;
+pub mod engine;
+pub mod ground;
+pub mod home;
 pub mod known_hosts;
 pub mod media;
 pub mod outgoing;
 pub mod receive;
 pub mod remote;
+pub mod remote_file;
 pub mod send;
 pub mod session;
 pub mod ssh;

@@ -66,6 +66,11 @@ impl Outgoing {
         self.file.read_at(&mut buf[..there], offset)
     }
 
+    /// The length of all of it, once it is known.
+    pub fn length(&self) -> Option<u64> {
+        self.lock().complete.map(|(length, _)| length)
+    }
+
     /// The length and the hash of all of it, waiting for its end.
     pub fn whole(&self) -> io::Result<(u64, blake3::Hash)> {
         let mut state = self.lock();

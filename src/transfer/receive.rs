@@ -5,14 +5,15 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::home::{self, Home};
 use super::session::{Session, turn};
-use super::wire::{Done, Have, Message, Offer, Resume, Stream, WireError};
-use crate::base::{AtPath, BoxFault, Ctx, PathError};
+use super::wire::{Done, Have, Message, Offer, PROBE_PIECE, PROBE_PIECES, Probe, Resume, Stream, WireError};
+use crate::base::{AtPath, BoxFault, Class, Ctx, Digest, PathError};
+use crate::bundle::index::{ID_LENGTH, ShortId};
 use crate::bundle::{self, BundleOptions, BundleSource};
-use crate::image::{DiffId, ImageId, ImageSink, ImageSource};
-use crate::store::{LoadOptions, Store};
+use crate::image::{DiffId, ImageId, ImageSource};
 use crate::sys::lock::{FileLock, LockKind};
 
 /// What arrived broken.
@@ -39,15 +40,6 @@ impl crate::base::Fault for ReceiveError {
     }
 }
 
-/// How images are taken.
-#[derive(Debug, Clone)]
-pub struct ReceiveOptions {
-    /// As at a load.
-    pub load: LoadOptions,
-    /// Whether the peer may learn which layers are here. Without it everything is sent each time.
-    pub reveal: bool,
-}
-
 /// What was taken.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Received {
@@ -63,44 +55,60 @@ pub struct Received {
 const PARTIAL_STREAMS: usize = 8;
 
 /// Takes what a peer offers.
-pub fn receive(
-    session: &mut Session<'_>,
-    offer: &Offer,
-    store: &Store,
-    options: &ReceiveOptions,
-    ctx: &Ctx,
-) -> Result<Received, BoxFault> {
-    let layers = |wanted: &mut dyn Iterator<Item = DiffId>| -> Result<Vec<DiffId>, BoxFault> {
-        if !options.reveal {
-            return Ok(Vec::new());
-        }
-        let here = store.diff_ids()?;
-        Ok(wanted.collect::<BTreeSet<_>>().into_iter().filter(|diff_id| here.contains(diff_id)).collect())
+pub fn receive(session: &mut Session<'_>, offer: &Offer, home: &dyn Home, ctx: &Ctx) -> Result<Received, BoxFault> {
+    let here = home.layers(offer)?;
+    let known = |wanted: &mut dyn Iterator<Item = DiffId>| -> Vec<DiffId> {
+        wanted.collect::<BTreeSet<_>>().into_iter().filter(|layer| here.contains(layer)).collect()
     };
-    let offered = layers(&mut offer.images.iter().flat_map(|image| image.layers.iter().copied()))?;
-    let free = crate::sys::fs::room(store.root()).at("look at", store.root())?.free;
-    session.send(&Message::Have(Have { layers: offered, free }))?;
+    let offered = known(&mut offer.images.iter().flat_map(|image| image.layers.iter().copied()));
+    let mut told: BTreeSet<DiffId> = offered.iter().copied().collect();
+    let free = home::free(&home.folder())?;
+    let mut others = if home.finds() { (here.len() - offered.len()) as u64 } else { 0 };
+    session.send(&Message::Have(Have { layers: offered, free, others }))?;
     loop {
         match session.receive()? {
             Message::Hint(hint) => {
-                let layers = layers(&mut hint.layers.into_iter())?;
-                session.send(&Message::Have(Have { layers, free }))?;
+                let layers = known(&mut hint.layers.into_iter());
+                others = others.saturating_sub(layers.len() as u64);
+                told.extend(layers.iter().copied());
+                session.send(&Message::Have(Have { layers, free, others }))?;
             }
-            Message::Stream(stream) => return take(session, offer, &stream, store, options, ctx),
+            Message::Contents(ids) => session.send(&Message::Found(home.find(&ids)))?,
+            Message::Probe(probe) => measure(session, &probe, &home.folder())?,
+            Message::Stream(stream) => return take(session, (offer, &told), &stream, home, ctx),
             other => return Err(turn(&other, "Stream").into()),
         }
     }
 }
 
+/// Answers a measuring of the line.
+fn measure(session: &mut Session<'_>, probe: &Probe, folder: &Path) -> Result<(), BoxFault> {
+    let there = |plan: &&Digest| part_of(folder, plan).metadata().is_ok_and(|meta| meta.len() > 0);
+    let plans: Vec<Digest> = probe.plans.iter().filter(there).copied().collect();
+    let known = !plans.is_empty();
+    session.send(&Message::Probe(Probe { plans }))?;
+    if known {
+        return Ok(());
+    }
+    for _ in 0..PROBE_PIECES {
+        match session.receive()? {
+            Message::Data(bytes) if bytes.len() <= PROBE_PIECE => session.send(&Message::Probe(Probe::default()))?,
+            // There is too little to send for the line to matter.
+            Message::Probe(_) => return Ok(()),
+            other => return Err(turn(&other, "Data").into()),
+        }
+    }
+    Ok(())
+}
+
 fn take(
     session: &mut Session<'_>,
-    offer: &Offer,
+    (offer, told): (&Offer, &BTreeSet<DiffId>),
     stream: &Stream,
-    store: &Store,
-    options: &ReceiveOptions,
+    home: &dyn Home,
     ctx: &Ctx,
 ) -> Result<Received, BoxFault> {
-    let mut partial = Partial::open(store, stream)?;
+    let mut partial = Partial::open(&home.folder(), stream)?;
     let (there, hash) = partial.hash()?;
     session.send(&Message::Resume(Resume { offset: there, hash: hash.to_hex().to_string() }))?;
     let resumed = match session.receive()? {
@@ -131,7 +139,7 @@ fn take(
         return Err(ReceiveError::Stream("its hash differs").into());
     }
     task.complete();
-    let loaded = load(offer, &partial, store, options, ctx)?;
+    let loaded = load((offer, told), &partial, home, ctx)?;
     let received = Received { loaded, stream: partial.length, resumed };
     partial.remove();
     session.send(&Message::Done(Done { loaded: received.loaded.clone() }))?;
@@ -139,24 +147,53 @@ fn take(
 }
 
 fn load(
-    offer: &Offer,
+    (offer, told): (&Offer, &BTreeSet<DiffId>),
     partial: &Partial,
-    store: &Store,
-    options: &ReceiveOptions,
+    home: &dyn Home,
     ctx: &Ctx,
 ) -> Result<Vec<String>, BoxFault> {
-    let bundle = bundle::open_file(&partial.path)?;
-    let source = BundleSource::new(bundle, partial.folder.clone(), BundleOptions::MEMORY)?;
-    let offered: BTreeSet<ImageId> = offer.images.iter().map(|image| image.id).collect();
-    if let Some(other) = source.images().iter().find(|image| !offered.contains(&image.config.id())) {
-        return Err(ReceiveError::NotOffered(other.config.id()).into());
-    }
-    store.sink(options.load.clone()).take(&source, source.images(), ctx)?;
+    let opened = || -> Result<BundleSource, BoxFault> {
+        let bundle = bundle::open_file(&partial.path)?;
+        let mut source = BundleSource::new(bundle, partial.folder.clone(), BundleOptions::MEMORY)?;
+        let offered: BTreeSet<ImageId> = offer.images.iter().map(|image| image.id).collect();
+        if let Some(other) = source.images().iter().find(|image| !offered.contains(&image.config.id())) {
+            return Err(ReceiveError::NotOffered(other.config.id()).into());
+        }
+        let index = source.bundle().index();
+        if index.is_thin() {
+            let wanted: BTreeSet<ShortId> = index.base_contents.ids.iter().map(shortened).collect();
+            let base = home.base(told, &wanted, ctx)?;
+            source = source.with_base(base)?;
+        }
+        Ok(source)
+    };
+    // What is no bundle, or none that can be read here, will not be better next time.
+    let source = opened().inspect_err(|fault| {
+        if matches!(fault.class(), Class::Malformed | Class::Integrity) {
+            partial.remove();
+        }
+    })?;
+    home.take(&source, ctx).inspect_err(|fault| {
+        if matches!(fault.class(), Class::Malformed | Class::Integrity) {
+            partial.remove();
+        }
+    })?;
     let name = |image: &crate::image::Image| match image.names.is_empty() {
         true => vec![image.config.id().to_string()],
         false => image.names.iter().map(ToString::to_string).collect(),
     };
     Ok(source.images().iter().flat_map(name).collect())
+}
+
+fn shortened(id: &ShortId) -> ShortId {
+    let mut id = *id;
+    id.0[ID_LENGTH..].fill(0);
+    id
+}
+
+/// The file of a plan's stream.
+fn part_of(folder: &Path, plan: &Digest) -> PathBuf {
+    folder.join(format!("{}.part", plan.hex()))
 }
 
 fn short(stream: &Stream) -> String {
@@ -173,10 +210,10 @@ struct Partial {
 }
 
 impl Partial {
-    fn open(store: &Store, stream: &Stream) -> Result<Self, BoxFault> {
-        let folder = store.layout().transfers();
+    fn open(folder: &Path, stream: &Stream) -> Result<Self, BoxFault> {
+        let folder = folder.to_owned();
         fs::create_dir_all(&folder).at("create", &folder)?;
-        let path = folder.join(format!("{}.part", stream.plan.hex()));
+        let path = part_of(&folder, &stream.plan);
         tidy(&folder, &path)?;
         let mut open = OpenOptions::new();
         let file =

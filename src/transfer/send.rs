@@ -5,18 +5,22 @@ use std::fs::File;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use super::ground::Ground;
 use super::outgoing::{Outgoing, OutgoingWriter};
 use super::session::{Session, turn, why};
-use super::wire::{self, End, Hint, Message, Offer, OfferedImage, Resume, Stream};
+use super::wire::{self, End, Hint, Message, Offer, OfferedImage, Probe, Resume, Stream};
 use crate::base::{AtPath, BoxFault, Ctx, Digest};
-use crate::bundle::{BundleOptions, BundleSink};
-use crate::image::{DiffId, Image, ImageSink, ImageSource};
+use crate::bundle::index::ShortId;
+use crate::bundle::{BundleOptions, BundleSink, KnownBase, Level};
+use crate::image::{DiffId, Image, ImageSink};
 
 /// How images are sent.
 #[derive(Debug, Clone)]
 pub struct SendOptions {
-    /// How the stream is written.
+    /// How the stream is written; its level is that of small transfers.
     pub bundle: BundleOptions,
+    /// The level; without one it is chosen for the line when there is much to send.
+    pub level: Option<Level>,
     /// Layers that are here and could be built upon, besides those of the images: newest first.
     pub hints: Vec<DiffId>,
     /// At most this many bytes a second, for each host.
@@ -38,40 +42,61 @@ pub struct Sent {
     pub layers_present: usize,
     /// Layers of all images.
     pub layers: usize,
+    /// The compression level.
+    pub level: i32,
     /// What the far side has loaded.
     pub loaded: Vec<String>,
 }
 
 /// The most layers that are hinted at.
 const HINTS: usize = 1024;
+/// From so many bytes of layers on it pays to measure the line.
+const WORTH_MEASURING: u64 = 64 << 20;
+/// Levels to choose from, and what one thread makes at each, compressed, in bytes a second (docs/benchmarks.md).
+const SPEEDS: [(Level, u64); 6] = [
+    (Level::MAX, 900_000),
+    (Level::of(15), 2_500_000),
+    (Level::of(12), 6_000_000),
+    (Level::of(9), 13_000_000),
+    (Level::DEFAULT, 33_000_000),
+    (Level::FAST, 63_000_000),
+];
 
 /// Sends the same images to any number of hosts.
 pub struct Sender<'s> {
-    source: &'s dyn ImageSource,
+    ground: Ground<'s>,
     images: &'s [Image],
     options: SendOptions,
     streams: Mutex<HashMap<Digest, Outgoing>>,
+    /// Measured with the first host, and good for all: hosts with the same need share a stream.
+    measured: Mutex<Option<Level>>,
+}
+
+/// What both sides have, oldest layers first.
+struct Common {
+    layers: Vec<DiffId>,
+    /// Contents that are somewhere else at the receiver's.
+    found: Vec<ShortId>,
 }
 
 impl<'s> Sender<'s> {
-    /// Sends `images` of `source`.
-    pub fn new(source: &'s dyn ImageSource, images: &'s [Image], options: SendOptions) -> Self {
-        Self { source, images, options, streams: Mutex::default() }
+    /// Sends `images` of the ground's source.
+    pub fn new(ground: Ground<'s>, images: &'s [Image], options: SendOptions) -> Self {
+        Self { ground, images, options, streams: Mutex::default(), measured: Mutex::default() }
     }
 
     /// Sends them to one host.
     pub fn send(&self, session: &mut Session<'_>, host: &str, ctx: &Ctx) -> Result<Sent, BoxFault> {
         let all: BTreeSet<DiffId> = self.images.iter().flat_map(|i| i.layers.iter().map(|l| l.diff_id)).collect();
-        let mut base = self.negotiate(session, &all)?;
-        let layers_present = all.iter().filter(|layer| base.contains(layer)).count();
-        base.sort();
-        let plan = self.plan(&base);
-        let mut sent = Sent { layers_present, layers: all.len(), ..Sent::default() };
+        let common = self.negotiate(session, &all, ctx)?;
+        let layers_present = all.iter().filter(|layer| common.layers.contains(layer)).count();
+        let (plan, level) = self.settle(session, &common, ctx)?;
+        let mut sent = Sent { layers_present, layers: all.len(), level: level.number(), ..Sent::default() };
         std::thread::scope(|scope| {
             let (stream, writer) = self.stream(plan)?;
             if let Some(writer) = writer {
-                let base = &base;
-                scope.spawn(move || self.write(writer, base, ctx));
+                let common = &common;
+                scope.spawn(move || self.write(writer, common, level, ctx));
             }
             if self.options.dry_run {
                 sent.stream = stream.whole().at("write", "the stream")?.0;
@@ -83,37 +108,104 @@ impl<'s> Sender<'s> {
         })
     }
 
+    /// How many streams were begun, and how many bytes those that are complete have.
+    pub fn streams(&self) -> (usize, u64) {
+        let streams = self.streams.lock().unwrap_or_else(|e| e.into_inner());
+        (streams.len(), streams.values().filter_map(Outgoing::length).sum())
+    }
+
     /// What both sides have.
-    fn negotiate(&self, session: &mut Session<'_>, all: &BTreeSet<DiffId>) -> Result<Vec<DiffId>, BoxFault> {
+    fn negotiate(&self, session: &mut Session<'_>, all: &BTreeSet<DiffId>, ctx: &Ctx) -> Result<Common, BoxFault> {
         let describe = |image: &Image| OfferedImage {
             names: image.names.iter().map(ToString::to_string).collect(),
             id: image.config.id(),
             layers: image.layers.iter().map(|layer| layer.diff_id).collect(),
         };
         session.send(&Message::Offer(Offer { images: self.images.iter().map(describe).collect() }))?;
-        let mut base = have(session, |layer| all.contains(layer))?;
+        let (offered, mut others) = have(session, |layer| all.contains(layer))?;
         let hints: Vec<DiffId> = self.options.hints.iter().filter(|l| !all.contains(l)).take(HINTS).copied().collect();
-        if base.len() < all.len() && !hints.is_empty() {
+        let mut hinted = BTreeSet::new();
+        if offered.len() < all.len() && !hints.is_empty() {
             let known: BTreeSet<DiffId> = hints.iter().copied().collect();
-            session.send(&Message::Hint(Hint { layers: hints }))?;
-            base.extend(have(session, |layer| known.contains(layer))?);
+            session.send(&Message::Hint(Hint { layers: hints.clone() }))?;
+            (hinted, others) = have(session, |layer| known.contains(layer))?;
         }
-        Ok(base)
+        // The newest come last: of several versions of a file they are the likelier.
+        let mut layers: Vec<DiffId> = hints.into_iter().rev().filter(|layer| hinted.contains(layer)).collect();
+        for layer in self.images.iter().flat_map(|image| &image.layers) {
+            if offered.contains(&layer.diff_id) && !layers.contains(&layer.diff_id) {
+                layers.push(layer.diff_id);
+            }
+        }
+        let missing: Vec<DiffId> = all.iter().filter(|layer| !offered.contains(layer)).copied().collect();
+        let mut found = Vec::new();
+        if others > 0 && !missing.is_empty() {
+            let mut ids = self.ground.contents(&missing, ctx)?;
+            ids.truncate(wire::CONTENTS);
+            if !ids.is_empty() {
+                session.send(&Message::Contents(ids.clone()))?;
+                found = match session.receive()? {
+                    Message::Found(bits) => ids.into_iter().zip(bits).filter(|(_, is)| *is).map(|(id, _)| id).collect(),
+                    other => return Err(turn(&other, "Found").into()),
+                };
+            }
+        }
+        Ok(Common { layers, found })
+    }
+
+    /// The level and with it the plan, which says the same of the same transfer until it is done.
+    fn settle(&self, session: &mut Session<'_>, common: &Common, ctx: &Ctx) -> Result<(Digest, Level), BoxFault> {
+        let with = |level| (self.plan(common, level), level);
+        let usual = self.options.bundle.level;
+        if let Some(level) = self.options.level {
+            return Ok(with(level));
+        }
+        let mut seen = BTreeSet::new();
+        let layers = self.images.iter().flat_map(|image| &image.layers);
+        let missing = layers.filter(|layer| !common.layers.contains(&layer.diff_id) && seen.insert(layer.diff_id));
+        let size = |layer: &crate::image::Layer| layer.size.or(layer.original.as_ref().map(|blob| blob.size));
+        if missing.map(|layer| size(layer).unwrap_or(WORTH_MEASURING)).sum::<u64>() < WORTH_MEASURING {
+            return Ok(with(usual));
+        }
+        let plans: Vec<(Digest, Level)> = SPEEDS.iter().map(|(level, _)| with(*level)).collect();
+        session.send(&Message::Probe(Probe { plans: plans.iter().map(|(plan, _)| *plan).collect() }))?;
+        let begun = probed(session)?;
+        if let Some(known) = plans.into_iter().find(|(plan, _)| begun.plans.contains(plan)) {
+            return Ok(known);
+        }
+        let mut measured = self.measured.lock().unwrap_or_else(|e| e.into_inner());
+        let level = match (*measured, self.options.rate) {
+            (Some(level), _) => {
+                session.send(&Message::Probe(Probe::default()))?;
+                level
+            }
+            (None, Some(rate)) => {
+                session.send(&Message::Probe(Probe::default()))?;
+                self.level_for(rate)
+            }
+            (None, None) => self.level_for(measure(session, ctx)?),
+        };
+        *measured = Some(level);
+        Ok(with(level))
+    }
+
+    /// The strongest level that keeps a line of `rate` bytes a second busy.
+    fn level_for(&self, rate: u64) -> Level {
+        let made = |speed: u64| speed.saturating_mul(self.options.bundle.threads as u64);
+        SPEEDS.iter().find(|(_, speed)| made(*speed) >= rate).map_or(Level::FAST, |(level, _)| *level)
     }
 
     /// Names everything that decides the stream's bytes.
-    fn plan(&self, base: &[DiffId]) -> Digest {
-        let mut text = format!("ferry {} {:?}\n", env!("CARGO_PKG_VERSION"), self.options.bundle.level);
+    fn plan(&self, common: &Common, level: Level) -> Digest {
+        let mut text = format!("ferry {} {level} {}\n", env!("CARGO_PKG_VERSION"), self.options.bundle.keep_originals);
         for image in self.images {
-            text.push_str(&format!(
-                "{} {:?} {:?}\n",
-                image.config.id(),
-                image.names,
-                self.options.bundle.keep_originals
-            ));
+            text.push_str(&format!("{} {:?}\n", image.config.id(), image.names));
         }
-        for layer in base {
+        for layer in &common.layers {
             text.push_str(&format!("{layer}\n"));
+        }
+        for id in &common.found {
+            text.push_str(&format!("{}\n", hex::encode(id.0)));
         }
         Digest::of(text.as_bytes())
     }
@@ -131,12 +223,24 @@ impl<'s> Sender<'s> {
         Ok((stream, Some(writer)))
     }
 
-    fn write(&self, writer: OutgoingWriter, base: &[DiffId], ctx: &Ctx) {
-        let mut sink = BundleSink::new(writer, self.options.bundle.clone()).with_base_layers(base);
-        let result = sink.take(self.source, self.images, ctx);
-        match result {
-            Ok(_) => sink.into_inner().complete(),
-            Err(fault) => sink.into_inner().fail(&fault),
+    fn write(&self, writer: OutgoingWriter, common: &Common, level: Level, ctx: &Ctx) {
+        let bases = || -> Result<Vec<KnownBase>, BoxFault> {
+            let mut bases = self.ground.of(&common.layers, ctx)?;
+            if !common.found.is_empty() {
+                bases.push(KnownBase::of_found(&common.found));
+            }
+            Ok(bases)
+        };
+        match bases() {
+            Ok(bases) => {
+                let options = BundleOptions { level, ..self.options.bundle.clone() };
+                let mut sink = BundleSink::new(writer, options).against(bases);
+                match sink.take(self.ground.source, self.images, ctx) {
+                    Ok(_) => sink.into_inner().complete(),
+                    Err(fault) => sink.into_inner().fail(&fault),
+                }
+            }
+            Err(fault) => writer.fail(&fault),
         }
     }
 
@@ -166,7 +270,12 @@ impl<'s> Sender<'s> {
         task.advance(at)?;
         let mut buf = vec![0; wire::DATA_BYTES];
         let mut pace = self.options.rate.map(Pace::new);
+        let mut sized = false;
         loop {
+            if !sized && let Some(length) = stream.length() {
+                task.total(length);
+                sized = true;
+            }
             let n = stream.read_at(&mut buf, at).at("read", "the stream")?;
             if n == 0 {
                 break;
@@ -196,15 +305,46 @@ impl<'s> Sender<'s> {
     }
 }
 
-/// The layers a peer says it has; what was not asked about is not believed.
-fn have(session: &mut Session<'_>, asked: impl Fn(&DiffId) -> bool) -> Result<Vec<DiffId>, BoxFault> {
+/// The layers a peer says it has, and how many besides; what was not asked about is not believed.
+fn have(session: &mut Session<'_>, asked: impl Fn(&DiffId) -> bool) -> Result<(BTreeSet<DiffId>, u64), BoxFault> {
     match session.receive()? {
-        Message::Have(have) => {
-            let layers: BTreeSet<DiffId> = have.layers.into_iter().filter(asked).collect();
-            Ok(layers.into_iter().collect())
-        }
+        Message::Have(have) => Ok((have.layers.into_iter().filter(asked).collect(), have.others)),
         other => Err(turn(&other, "Have").into()),
     }
+}
+
+fn probed(session: &mut Session<'_>) -> Result<Probe, BoxFault> {
+    match session.receive()? {
+        Message::Probe(probe) => Ok(probe),
+        other => Err(turn(&other, "Probe").into()),
+    }
+}
+
+/// What the line carries, in bytes a second: the later half of a probe, when its windows have opened.
+fn measure(session: &mut Session<'_>, ctx: &Ctx) -> Result<u64, BoxFault> {
+    let piece = Message::Data(noise(wire::PROBE_PIECE));
+    for _ in 0..wire::PROBE_PIECES {
+        ctx.check()?;
+        session.queue(&piece)?;
+    }
+    session.flush()?;
+    let half = wire::PROBE_PIECES / 2;
+    let mut from = Instant::now();
+    for arrived in 1..=wire::PROBE_PIECES {
+        probed(session)?;
+        if arrived == half {
+            from = Instant::now();
+        }
+    }
+    let bytes = ((wire::PROBE_PIECES - half) * wire::PROBE_PIECE) as f64;
+    Ok((bytes / from.elapsed().as_secs_f64().max(1e-6)) as u64)
+}
+
+/// Bytes that nothing on the way can make fewer.
+fn noise(size: usize) -> Vec<u8> {
+    let mut bytes = vec![0; size];
+    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+    bytes
 }
 
 /// Keeps a stream below a rate.

@@ -47,6 +47,11 @@ impl<'s> Session<'s> {
         Ok(())
     }
 
+    /// Sends what is queued.
+    pub fn flush(&mut self) -> Result<(), WireError> {
+        Ok(self.to.flush()?)
+    }
+
     /// The next message; a peer's failure is the error it is.
     pub fn receive(&mut self) -> Result<Message, WireError> {
         Message::read(&mut *self.from)

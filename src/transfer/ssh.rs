@@ -14,7 +14,7 @@ use ssh2::{BlockDirections, ErrorCode, MethodType, Session};
 
 use super::known_hosts::{self, KnownHosts, Verdict};
 use super::remote::{Process, Remote, RemoteError, Tail};
-use super::ssh_config::HostConfig;
+use super::ssh_config::{HostConfig, UnknownKeys};
 
 /// Asks the user; the command line has a terminal, a library does not.
 pub trait Prompter: Send + Sync {
@@ -136,7 +136,13 @@ fn check_host_key(
         Verdict::Revoked(file) => Err(RemoteError::HostKeyRevoked { host, fingerprint, file }),
         Verdict::Unknown => {
             let question = format!("The {kind} key of {host} is not known: {fingerprint}. Trust it from now on?");
-            if !options.accept_new && !options.prompter.confirm(&question) {
+            let trusted = match config.unknown_keys {
+                _ if options.accept_new => true,
+                UnknownKeys::Take => true,
+                UnknownKeys::Refuse => false,
+                UnknownKeys::Ask => !config.batch && options.prompter.confirm(&question),
+            };
+            if !trusted {
                 return Err(RemoteError::UnknownHostKey { host, fingerprint, kind });
             }
             match config.known_hosts.first() {
@@ -153,6 +159,8 @@ fn check_host_key(
 
 fn login(host: &str, session: &Session, config: &HostConfig, options: &Options) -> Result<(), RemoteError> {
     let user = &config.user;
+    let silent = Options { prompter: Arc::new(Nobody), ..options.clone() };
+    let options = if config.batch { &silent } else { options };
     let mut tried = Vec::new();
     // Also asks with the method "none", which a server may accept.
     let offered = session.auth_methods(user).unwrap_or_default().to_owned();
@@ -193,6 +201,23 @@ fn login(host: &str, session: &Session, config: &HostConfig, options: &Options) 
     tried.dedup();
     let tried = if tried.is_empty() { "nothing".to_owned() } else { tried.join(", ") };
     Err(RemoteError::Login { host: host.to_owned(), user: user.clone(), tried, offered })
+}
+
+/// Answers nothing.
+struct Nobody;
+
+impl Prompter for Nobody {
+    fn secret(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn word(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn confirm(&self, _: &str) -> bool {
+        false
+    }
 }
 
 fn login_by_agent(session: &Session, user: &str, socket: &Path) -> Result<(), ssh2::Error> {

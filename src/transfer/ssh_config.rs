@@ -62,6 +62,24 @@ impl std::str::FromStr for Destination {
     }
 }
 
+impl Destination {
+    /// Reads `ssh://[USER@]HOST[:PORT]/PATH`: the host and the path there. `/~/` is the far user's home.
+    pub fn with_path(url: &str) -> Result<(Self, String), DestinationError> {
+        let fail = || DestinationError(url.chars().take(300).collect());
+        let rest = url.strip_prefix("ssh://").ok_or_else(fail)?;
+        let (host, path) = rest.split_once('/').filter(|(_, path)| !path.is_empty()).ok_or_else(fail)?;
+        let path = match path.strip_prefix("~/") {
+            // Commands begin in the home directory.
+            Some(relative) => format!("./{relative}"),
+            None => format!("/{path}"),
+        };
+        if path.contains('\0') {
+            return Err(fail());
+        }
+        Ok((host.parse()?, path))
+    }
+}
+
 impl std::fmt::Display for Destination {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if let Some(user) = &self.user {
@@ -94,9 +112,25 @@ pub struct HostConfig {
     pub host_key_alias: Option<String>,
     /// Why the system's own ssh must be used: an option the built-in client does not know.
     pub needs_system_ssh: Option<&'static str>,
+    /// What becomes of a host key that is not known: taken, refused, or the user is asked. A changed one is refused.
+    pub unknown_keys: UnknownKeys,
+    /// Whether nobody may be asked for anything.
+    pub batch: bool,
     /// Whether ssh would also log in by GSSAPI. Debian's ssh says so for every host, so it is a reason to use the
     /// system's ssh only when the built-in client's login has failed.
     pub gssapi: bool,
+}
+
+/// `StrictHostKeyChecking`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum UnknownKeys {
+    /// The user says.
+    #[default]
+    Ask,
+    /// They are taken, and remembered.
+    Take,
+    /// They are refused.
+    Refuse,
 }
 
 /// What the environment says where the configuration is silent; the command line knows it, a library does not.
@@ -125,6 +159,8 @@ impl HostConfig {
             known_hosts,
             host_key_alias: None,
             needs_system_ssh: None,
+            unknown_keys: UnknownKeys::Ask,
+            batch: false,
             gssapi: false,
         }
     }
@@ -156,6 +192,14 @@ impl HostConfig {
                 "proxyjump" if set => config.needs_system_ssh = Some("ProxyJump"),
                 "proxycommand" if set => config.needs_system_ssh = Some("ProxyCommand"),
                 "certificatefile" if set => config.needs_system_ssh = Some("CertificateFile"),
+                "stricthostkeychecking" => {
+                    config.unknown_keys = match value {
+                        "yes" | "true" => UnknownKeys::Refuse,
+                        "accept-new" | "no" | "off" | "false" => UnknownKeys::Take,
+                        _ => UnknownKeys::Ask,
+                    }
+                }
+                "batchmode" => config.batch = value == "yes",
                 "gssapiauthentication" => config.gssapi = value == "yes",
                 "pkcs11provider" if set => config.needs_system_ssh = Some("PKCS11Provider"),
                 _ => {}
@@ -165,6 +209,10 @@ impl HostConfig {
             // libssh2 speaks neither hardware-backed nor certified keys.
             if identities.iter().any(|file| file.to_string_lossy().ends_with("_sk") && file.exists()) {
                 config.needs_system_ssh = Some("a hardware key");
+            }
+            let certified = |file: &PathBuf| PathBuf::from(format!("{}-cert.pub", file.display())).exists();
+            if identities.iter().any(certified) {
+                config.needs_system_ssh = Some("a certificate");
             }
             config.identity_files = identities;
         }
@@ -211,6 +259,21 @@ mod tests {
     }
 
     #[test]
+    fn a_remote_path_is_absolute_or_at_home() {
+        let read = |text: &str| Destination::with_path(text).ok().map(|(host, path)| (host.to_string(), path));
+        for (text, expected) in [
+            ("ssh://h/a b/it's.ferry", Some(("h", "/a b/it's.ferry"))),
+            ("ssh://u@h:22/~/x", Some(("u@h:22", "./x"))),
+            ("ssh://h", None),
+            ("ssh://h/", None),
+            ("ssh:///x", None),
+            ("h/x", None),
+        ] {
+            assert_eq!(read(text), expected.map(|(host, path)| (host.to_owned(), path.to_owned())), "{text}");
+        }
+    }
+
+    #[test]
     fn what_the_built_in_client_cannot_do_is_left_to_ssh() {
         let destination: Destination = "alias".parse().unwrap();
         let text = "hostname 10.0.0.1\nport 2222\nuser op\nidentityfile ~/.ssh/k\nuserknownhostsfile ~/a ~/b\n\
@@ -221,6 +284,13 @@ mod tests {
         assert_eq!(config.identity_files, [PathBuf::from("/home/op/.ssh/k")]);
         assert_eq!(config.known_hosts.len(), 3);
         assert_eq!(config.needs_system_ssh, None);
+        for (line, expected) in [
+            ("stricthostkeychecking true", UnknownKeys::Refuse),
+            ("stricthostkeychecking accept-new", UnknownKeys::Take),
+            ("stricthostkeychecking ask", UnknownKeys::Ask),
+        ] {
+            assert_eq!(HostConfig::from_ssh_g(line, &destination, &defaults).unknown_keys, expected, "{line}");
+        }
         let config = HostConfig::from_ssh_g("proxyjump bastion\n", &destination, &defaults);
         assert_eq!(config.needs_system_ssh, Some("ProxyJump"));
     }

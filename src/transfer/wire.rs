@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Class, Digest, Fault, caps};
+use crate::bundle::index::{ID_LENGTH, ShortId};
 use crate::image::{DiffId, ImageId};
 
 /// What an agent says first.
@@ -15,6 +16,14 @@ pub const NOISE_BYTES: usize = 64 << 10;
 pub const MESSAGE_BYTES: usize = 16 << 20;
 /// The longest piece of a stream in one message, in bytes: what a line that breaks can lose.
 pub const DATA_BYTES: usize = 32 << 10;
+/// The most contents that may be asked for at once.
+pub const CONTENTS: usize = (MESSAGE_BYTES - 1) / ID_LENGTH;
+/// The most plans that a probe may name.
+pub const PROBE_PLANS: usize = 64;
+/// A probe of the line: so many Data messages, each answered.
+pub const PROBE_PIECES: usize = 16;
+/// The bytes of each.
+pub const PROBE_PIECE: usize = 64 << 10;
 /// The version this file writes.
 pub const PROTOCOL: u32 = 1;
 
@@ -27,12 +36,15 @@ pub enum Message {
     Offer(Offer),
     Have(Have),
     Hint(Hint),
+    Contents(Vec<ShortId>),
+    Found(Vec<bool>),
     Stream(Stream),
     Resume(Resume),
     Data(Vec<u8>),
     End(End),
     Done(Done),
     List(List),
+    Probe(Probe),
 }
 
 /// Who speaks.
@@ -80,6 +92,9 @@ pub struct Have {
     pub layers: Vec<DiffId>,
     /// Free room in its store, in bytes.
     pub free: u64,
+    /// How many layers the receiver has besides, in which contents may be asked for.
+    #[serde(default)]
+    pub others: u64,
 }
 
 /// Layers that the sender has and could build upon.
@@ -87,6 +102,14 @@ pub struct Have {
 pub struct Hint {
     /// Newest first.
     pub layers: Vec<DiffId>,
+}
+
+/// The line is measured, unless the receiver holds a part of one of these plans' streams.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// Asked for; in the answer those that are there.
+    #[serde(default)]
+    pub plans: Vec<Digest>,
 }
 
 /// A stream begins.
@@ -200,12 +223,15 @@ impl Message {
             Self::Offer(_) => (3, "Offer"),
             Self::Have(_) => (4, "Have"),
             Self::Hint(_) => (5, "Hint"),
+            Self::Contents(_) => (6, "Contents"),
+            Self::Found(_) => (7, "Found"),
             Self::Stream(_) => (8, "Stream"),
             Self::Resume(_) => (9, "Resume"),
             Self::Data(_) => (10, "Data"),
             Self::End(_) => (11, "End"),
             Self::Done(_) => (12, "Done"),
             Self::List(_) => (13, "List"),
+            Self::Probe(_) => (14, "Probe"),
         }
     }
 
@@ -222,6 +248,9 @@ impl Message {
             Self::Have(m) => serde_json::to_vec(m),
             Self::Hint(m) => serde_json::to_vec(m),
             Self::Data(bytes) => Ok(bytes.clone()),
+            Self::Contents(ids) => Ok(ids.iter().flat_map(|id| &id.0[..ID_LENGTH]).copied().collect()),
+            Self::Found(found) => Ok(pack(found)),
+            Self::Probe(m) => serde_json::to_vec(m),
             Self::Stream(m) => serde_json::to_vec(m),
             Self::Resume(m) => serde_json::to_vec(m),
             Self::End(m) => serde_json::to_vec(m),
@@ -248,12 +277,27 @@ impl Message {
             }
             4 => Self::Have(json(payload, "Have")?),
             5 => Self::Hint(json(payload, "Hint")?),
+            6 => {
+                let (ids, rest) = payload.as_chunks::<ID_LENGTH>();
+                if !rest.is_empty() {
+                    return Err(WireError::Malformed("Contents"));
+                }
+                Self::Contents(ids.iter().map(short_id).collect())
+            }
+            7 => Self::Found(payload.iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1)).collect()),
             8 => Self::Stream(json(payload, "Stream")?),
             9 => Self::Resume(json(payload, "Resume")?),
             10 => Self::Data(payload.to_vec()),
             11 => Self::End(json(payload, "End")?),
             12 => Self::Done(json(payload, "Done")?),
             13 => Self::List(json(payload, "List")?),
+            14 => {
+                let probe: Probe = json(payload, "Probe")?;
+                if probe.plans.len() > PROBE_PLANS {
+                    return Err(WireError::Malformed("Probe"));
+                }
+                Self::Probe(probe)
+            }
             kind => return Err(WireError::Kind(kind)),
         })
     }
@@ -294,6 +338,18 @@ impl Message {
             message => Ok(message),
         }
     }
+}
+
+fn short_id(bytes: &[u8; ID_LENGTH]) -> ShortId {
+    let mut id = [0; 32];
+    id[..ID_LENGTH].copy_from_slice(bytes);
+    ShortId(id)
+}
+
+/// One bit each, the first in the lowest of the first byte.
+fn pack(found: &[bool]) -> Vec<u8> {
+    let byte = |eight: &[bool]| eight.iter().enumerate().fold(0, |byte, (at, is)| byte | u8::from(*is) << at);
+    found.chunks(8).map(byte).collect()
 }
 
 /// Reads until the agent's banner has come; what came before it is a login script's.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 pub mod containers;
 pub mod images;
 pub mod peers;
+pub mod site;
 
 /// The ferry that cargo built for the tests.
 pub fn ferry() -> &'static Path {

@@ -153,6 +153,11 @@ impl Machine {
 
     /// Starts an sshd on the loopback that lets root in with a throwaway key.
     pub fn sshd(&self) -> Sshd<'_> {
+        self.sshd_with(&[])
+    }
+
+    /// The same with other settings of `sshd_config`.
+    pub fn sshd_with(&self, settings: &[&str]) -> Sshd<'_> {
         let dir = self.dir().join("ssh");
         let (key, host_key) = (dir.join("id_ed25519"), dir.join("host_key"));
         // In a network of the machine's own any port is free; on the host's the kernel knows one.
@@ -169,6 +174,10 @@ impl Machine {
         ));
         let mut command = self.daemon("/usr/sbin/sshd");
         command.args(["-D", "-e", "-f", "/dev/null", "-p", &port.to_string()]);
+        // The first of two counts.
+        for option in settings {
+            command.args(["-o", option]);
+        }
         for option in [
             "ListenAddress=127.0.0.1",
             "PidFile=/run/sshd.pid",

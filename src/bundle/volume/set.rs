@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::error::VolumeError;
 use super::head::{FRAME, HEAD, Head, HeadParse, SetId, flag, frame_len_at_end, frame_len_at_start, parse_frame};
@@ -11,7 +12,7 @@ use super::record::{Record, RecordError, Root};
 use super::size::{ENDING, Names};
 use super::slice::Slice;
 use super::writer::frame_places;
-use crate::base::AtPath;
+use crate::base::{AtPath, ReadAt};
 
 /// The most files of a directory that are looked at.
 const ENTRIES_MAX: usize = 1 << 17;
@@ -73,6 +74,13 @@ impl VolumeSet {
         let (file, len) = Slice::of(file).at("read", &origin)?;
         let candidate = identify(Volume { path: origin.clone(), file, len }, true)?;
         Self::choose(candidate.into_iter().collect(), origin)
+    }
+
+    /// The same, of a volume that lies elsewhere.
+    pub fn of_bytes(bytes: Arc<dyn ReadAt>, origin: PathBuf) -> Result<Self, VolumeError> {
+        let len = bytes.size();
+        let volume = Volume { path: origin.clone(), file: Slice::elsewhere(bytes), len };
+        Self::choose(identify(volume, true)?.into_iter().collect(), origin)
     }
 
     /// Whether a file begins as a volume does, or is an executable one.

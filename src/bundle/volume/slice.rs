@@ -3,6 +3,9 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use crate::base::ReadAt;
 
 /// The trailer's length in bytes.
 pub const TRAILER: u64 = 64;
@@ -13,20 +16,56 @@ const START: &[u8; 2] = b"#!";
 /// A file, or the part of one that a volume is.
 #[derive(Debug)]
 pub struct Slice {
-    file: File,
+    bytes: Bytes,
     start: u64,
+}
+
+/// Where its bytes are.
+enum Bytes {
+    File(File),
+    Elsewhere(Arc<dyn ReadAt>),
+}
+
+impl std::fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(file) => file.fmt(f),
+            Self::Elsewhere(bytes) => write!(f, "{} bytes elsewhere", bytes.size()),
+        }
+    }
+}
+
+impl Bytes {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.read_exact_at(buf, offset),
+            Self::Elsewhere(bytes) => bytes.read_exact_at(buf, offset),
+        }
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        match self {
+            Self::File(file) => Ok(file.metadata()?.len()),
+            Self::Elsewhere(bytes) => Ok(bytes.size()),
+        }
+    }
 }
 
 impl Slice {
     /// The volume in `file`, and its length in bytes.
     pub fn of(file: File) -> io::Result<(Self, u64)> {
         match carried_in(&file)? {
-            Some((start, len)) if len > 0 => Ok((Self { file, start }, len)),
+            Some((start, len)) if len > 0 => Ok((Self { bytes: Bytes::File(file), start }, len)),
             _ => {
                 let len = file.metadata()?.len();
-                Ok((Self { file, start: 0 }, len))
+                Ok((Self { bytes: Bytes::File(file), start: 0 }, len))
             }
         }
+    }
+
+    /// A volume that is no file here.
+    pub fn elsewhere(bytes: Arc<dyn ReadAt>) -> Self {
+        Self { bytes: Bytes::Elsewhere(bytes), start: 0 }
     }
 
     /// How many bytes lie in front of the volume.
@@ -37,10 +76,10 @@ impl Slice {
     /// Those bytes.
     pub fn lead(&self) -> io::Result<Vec<u8>> {
         let mut lead = vec![0; self.start as usize];
-        self.file.read_exact_at(&mut lead, 0)?;
+        self.bytes.read_exact_at(&mut lead, 0)?;
         let mut trailer = [0; TRAILER as usize];
-        let end = self.file.metadata()?.len().saturating_sub(TRAILER);
-        self.file.read_exact_at(&mut trailer, end)?;
+        let end = self.bytes.len()?.saturating_sub(TRAILER);
+        self.bytes.read_exact_at(&mut trailer, end)?;
         if trailer[24..56] != *blake3::hash(&lead).as_bytes() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the program in front of the bundle is damaged"));
         }
@@ -50,12 +89,15 @@ impl Slice {
     /// Reads from the volume's byte `offset` on.
     pub fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         let at = offset.checked_add(self.start).ok_or(io::ErrorKind::UnexpectedEof)?;
-        self.file.read_exact_at(buf, at)
+        self.bytes.read_exact_at(buf, at)
     }
 
     /// The whole file's.
     pub fn metadata(&self) -> io::Result<Metadata> {
-        self.file.metadata()
+        match &self.bytes {
+            Bytes::File(file) => file.metadata(),
+            Bytes::Elsewhere(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 }
 
