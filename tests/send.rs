@@ -440,7 +440,9 @@ fn a_file_on_another_host_is_read_in_place() {
     fs::write(&ssh, script).unwrap();
     fs::set_permissions(&ssh, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let here = Site::new(&machine, "here");
-    here.release(&machine, 1);
+    let first = machine.dir().join("first.tar");
+    near.run(&["save", "-o", first.to_str().unwrap(), "app:v1"]);
+    here.run(&["load", "-i", first.to_str().unwrap()]);
     for name in ["two.ferry", "two.tar", "two.tar.zst"] {
         let file = folder.join(name);
         near.run(&["save", "-o", file.to_str().unwrap(), "app:v1", "app:v2"]);
