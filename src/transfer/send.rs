@@ -160,9 +160,13 @@ impl<'s> Sender<'s> {
         if let Some(level) = self.options.level {
             return Ok(with(level));
         }
+        if !common.layers.is_empty() || !common.found.is_empty() {
+            // A release to a host that has the one before it: the probe could be more than all there is to send.
+            return Ok(with(usual));
+        }
         let mut seen = BTreeSet::new();
         let layers = self.images.iter().flat_map(|image| &image.layers);
-        let missing = layers.filter(|layer| !common.layers.contains(&layer.diff_id) && seen.insert(layer.diff_id));
+        let missing = layers.filter(|layer| seen.insert(layer.diff_id));
         let size = |layer: &crate::image::Layer| layer.size.or(layer.original.as_ref().map(|blob| blob.size));
         if missing.map(|layer| size(layer).unwrap_or(WORTH_MEASURING)).sum::<u64>() < WORTH_MEASURING {
             return Ok(with(usual));
