@@ -51,7 +51,7 @@ pub fn create(store: &Store, image: &StoredImage, request: Request, ctx: &Ctx) -
     let mut container = describe(&id, image, &request)?;
     check(&container)?;
     let containers = Containers::new(store.root());
-    let (dir, name) = containers.reserve(&id, request.name.as_deref())?;
+    let (dir, name, _lock) = containers.reserve(&id, request.name.as_deref())?;
     container.name = name;
     let made = finish(store, &dir, &mut container, &request, ctx);
     if let Err(error) = made {

@@ -10,20 +10,28 @@ use super::container::config::RestartPolicy;
 use super::container::{Container, ContainerDir, Containers, HostConfig, State, Status, name};
 use super::error::RuntimeError;
 use super::monitor::protocol::{Kill, Kind};
-use super::{events, network, remove, signals, spec, start};
+use super::{events, network, overlay, remove, signals, spec, start};
+use crate::base::Ctx;
 
 /// How long the kernel may take to end a process that has been killed.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Cleans up after a monitor that was lost: its control group, its state, and the container itself if it was `--rm`.
 /// Gives whether the restart policy wants it back.
+///
+/// The state of one that is wanted back stays as it is, until its new monitor writes it: should this process be killed
+/// before that, the next command does the same again.
 pub fn recover(store_root: &Path, dir: &ContainerDir) -> Result<bool, RuntimeError> {
-    if !dir.recorded_state()?.status.is_live() || dir.monitor_lives() {
+    if !dir.exists() {
+        return clear(store_root, dir).map(|()| false);
+    }
+    let lost = |status: Status| status.is_live() || status == Status::Removing;
+    if !lost(dir.recorded_state()?.status) || dir.monitor_lives() {
         return Ok(false);
     }
     let _lock = dir.lock()?;
     // The lock was waited for: somebody may have done it meanwhile.
-    if !dir.recorded_state()?.status.is_live() || dir.monitor_lives() {
+    if !lost(dir.recorded_state()?.status) || dir.monitor_lives() {
         return Ok(false);
     }
     let container = dir.container()?;
@@ -34,9 +42,24 @@ pub fn recover(store_root: &Path, dir: &ContainerDir) -> Result<bool, RuntimeErr
         remove::take_away(store_root, dir, &container, true)?;
         return Ok(false);
     }
-    dir.write_state(&state)?;
+    let wanted = container.restarts_after_boot(&state);
+    if !wanted {
+        dir.write_state(&state)?;
+    }
     events::record(store_root, &container, "die", &[("exitCode", "255")]);
-    Ok(container.restarts_after_boot(&state))
+    Ok(wanted)
+}
+
+/// Clears away what a command left that was killed while it made or removed a container.
+fn clear(store_root: &Path, dir: &ContainerDir) -> Result<(), RuntimeError> {
+    let Some(_lock) = dir.try_lock()? else { return Ok(()) };
+    if dir.exists() || dir.monitor_lives() {
+        return Ok(());
+    }
+    let store = overlay::store(store_root)?;
+    store.remove_rw_layer(dir.id(), &Ctx::silent()).map_err(|error| RuntimeError::Other(error.into()))?;
+    dir.remove()?;
+    Containers::new(store_root).release_names(dir.id())
 }
 
 /// Recovers all containers whose monitors were lost, and starts again those whose policy says so. `boot`: those too
@@ -67,7 +90,9 @@ pub fn recover_all(store_root: &Path, boot: bool) -> Vec<RuntimeError> {
             if wanted { client::begin(start_monitor(store_root, &dir)?) } else { Ok(()) }
         };
         match back() {
-            Ok(()) | Err(RuntimeError::NoSuchContainer(_)) => {}
+            // Another command was faster.
+            Ok(()) | Err(RuntimeError::NoSuchContainer(_) | RuntimeError::State { .. }) => {}
+            Err(_) if !dir.path().exists() => {}
             Err(error) => failures.push(error),
         }
     }

@@ -77,7 +77,10 @@ impl Host {
         for path in [containers.join("by-name"), containers] {
             for entry in fs::read_dir(path).unwrap().map(Result::unwrap).filter(|entry| entry.file_name() != "by-name")
             {
-                found.push(entry.path().display().to_string());
+                // A name whose container is gone is free.
+                if entry.path().exists() {
+                    found.push(entry.path().display().to_string());
+                }
             }
         }
         found

@@ -107,23 +107,38 @@ impl Containers {
         is_id(id).then(|| self.dir(id))
     }
 
-    /// Makes the directory of a new container and takes its name. Without a name one is made up.
-    pub fn reserve(&self, id: &str, wanted: Option<&str>) -> Result<(ContainerDir, String), RuntimeError> {
+    /// Makes the directory of a new container and takes its name. Without a name one is made up. The directory has its
+    /// lock, which comes back, before it can be seen: one that has neither settings nor a holder of its lock is forsaken.
+    pub fn reserve(&self, id: &str, wanted: Option<&str>) -> Result<(ContainerDir, String, File), RuntimeError> {
         let by_name = self.by_name();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&by_name).at("create", &by_name)?;
         let dir = self.dir(id);
-        fs::DirBuilder::new().mode(0o700).create(&dir.path).at("create", &dir.path)?;
+        let hidden = ContainerDir { path: self.root.join(format!(".{id}")), id: id.to_owned() };
+        fs::DirBuilder::new().mode(0o700).create(&hidden.path).at("create", &hidden.path)?;
+        let lock = hidden.lock()?;
+        fs::rename(&hidden.path, &dir.path).at("rename to", &dir.path)?;
         let taken = match wanted {
             Some(name) => self.take_name(id, name::check(name)?).map(|()| name::check(name).unwrap_or(name).to_owned()),
             None => self.invent_name(id),
         };
         match taken {
-            Ok(name) => Ok((dir, name)),
+            Ok(name) => Ok((dir, name, lock)),
             Err(error) => {
-                let _ = fs::remove_dir(&dir.path);
+                let _ = fs::remove_dir_all(&dir.path);
                 Err(error)
             }
         }
+    }
+
+    /// Gives up whatever names the container has.
+    pub fn release_names(&self, id: &str) -> Result<(), RuntimeError> {
+        let by_name = self.by_name();
+        for entry in fs::read_dir(&by_name).at("read", &by_name)? {
+            if let Some(name) = entry.at("read", &by_name)?.file_name().to_str() {
+                self.release_name(id, name);
+            }
+        }
+        Ok(())
     }
 
     fn invent_name(&self, id: &str) -> Result<String, RuntimeError> {
@@ -292,6 +307,17 @@ impl ContainerDir {
         };
         file.lock().at("lock", &path)?;
         if self.path.is_dir() { Ok(file) } else { Err(RuntimeError::NoSuchContainer(self.id.clone())) }
+    }
+
+    /// The same, if nobody has the lock.
+    pub fn try_lock(&self) -> Result<Option<File>, RuntimeError> {
+        let path = self.file("lock");
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path).at("open", &path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(error)) => Err(error).at("lock", &path)?,
+        }
     }
 
     /// The path by which the monitor's socket is reached, with the directory that must stay open meanwhile: a socket's

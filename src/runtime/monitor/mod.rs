@@ -503,7 +503,12 @@ impl Monitor {
         self.pause = if settled { FIRST_PAUSE } else { self.pause };
         let again = self.ending.is_none()
             && self.container.restarts_after(code, self.state.restart_count, self.state.stopped_by_user);
-        self.state.status = if again { Status::Restarting } else { Status::Exited };
+        self.state.status = match again {
+            true => Status::Restarting,
+            // Should this monitor not live to do it, the next command does.
+            false if self.container.host_config.auto_remove => Status::Removing,
+            false => Status::Exited,
+        };
         self.write_state();
         let oom = self.state.oom_killed;
         if oom {
