@@ -376,6 +376,72 @@ fn just_past_the_parity_repair_refuses_names_the_loss_and_writes_nothing() {
     assert_eq!(verify(&path).beyond_repair, 1);
 }
 
+/// The hashes of all files of a set.
+fn hashes(directory: &Path) -> BTreeMap<PathBuf, [u8; 32]> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries.map(|path| (path.clone(), *blake3::hash(&fs::read(&path).unwrap()).as_bytes())).collect()
+}
+
+/// With FERRY_FULL set on 680 MiB with a burst of 64 MiB, otherwise on a thirtieth of that.
+#[test]
+fn four_volumes_with_a_tenth_of_parity_survive_random_loss_a_burst_and_a_volume_and_refuse_what_is_past_it() {
+    let scale = if std::env::var_os("FERRY_FULL").is_some() { 30 } else { 1 };
+    let (len, volume, burst) = (scale * 680 * MIB / 30, scale * 200 * MIB / 30, scale * 64 * MIB / 30);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ferry");
+    let stream = noise(50, len as usize);
+    write(&path, &stream, options(Some(volume), Some("10%"))).unwrap();
+    let set = VolumeSet::open(&[dir.path().to_owned()]).unwrap();
+    assert_eq!(set.volumes(), (4, 1));
+    let before = hashes(dir.path());
+    let report = verify(dir.path());
+    let lengths: Vec<(PathBuf, u64)> =
+        report.volumes.iter().map(|volume| (volume.path.clone(), volume.expected)).collect();
+    let slots: Vec<(PathBuf, u64)> = lengths
+        .iter()
+        .flat_map(|(path, len)| (0..len.div_ceil(report.block)).map(|slot| (path.clone(), slot * report.block)))
+        .collect();
+    let mut noise = Noise(51);
+    let mut lose = |count: u64, from: &[(PathBuf, u64)]| {
+        let mut left = from.to_vec();
+        for _ in 0..count {
+            let (path, offset) = left.swap_remove(noise.below(left.len() as u64) as usize);
+            destroy(&path, offset, report.block);
+        }
+    };
+    let slack = report.blocks.div_ceil(200);
+    for round in 0..2 {
+        lose(report.parity_blocks - slack, &slots);
+        let found = verify(dir.path());
+        assert!(!found.intact() && found.repairable(), "{round}: {}", found.losses());
+        mend(dir.path()).unwrap();
+        assert!(hashes(dir.path()) == before, "random loss {round}");
+    }
+    for (n, at) in [(0, 0), (1, volume / 3 + 7), (3, volume / 9)] {
+        destroy(&lengths[n].0, at, burst);
+        mend(dir.path()).unwrap();
+        assert!(hashes(dir.path()) == before, "a burst in volume {}", n + 1);
+    }
+    // Past the limit: data blocks alone, so that each counts.
+    let body =
+        |(path, offset): &&(PathBuf, u64)| *path != lengths[4].0 && *offset < volume * 9 / 10 && *path != lengths[3].0;
+    let data: Vec<(PathBuf, u64)> = slots.iter().filter(body).cloned().collect();
+    lose(report.parity_blocks + 1, &data);
+    let damaged = hashes(dir.path());
+    let error = mend(dir.path()).unwrap_err();
+    let text = error.to_string();
+    assert_eq!(error.class(), Class::Integrity);
+    assert!(text.contains(" too few") && text.contains("a.001.ferry has"), "{text}");
+    assert!(hashes(dir.path()) == damaged);
+
+    let dir = tempfile::tempdir().unwrap();
+    let written = write(&dir.path().join("b.ferry"), &stream, options(Some(volume), Some("31%"))).unwrap();
+    let before = hashes(dir.path());
+    fs::remove_file(&written.files[1]).unwrap();
+    assert_eq!(mend(dir.path()).unwrap(), std::slice::from_ref(&written.files[1]));
+    assert!(hashes(dir.path()) == before);
+}
+
 #[test]
 fn parity_that_disagrees_is_found_out_and_nothing_is_written() {
     // The parity of one set behind the data of another, with tables that vouch for it: only an attacker does this.
