@@ -25,7 +25,7 @@ fn stats_show_what_is_used() {
         "ferry run -d --name cc --network none --memory 64m busybox:1 sh -c 'while :; do :; done' >/dev/null
          ferry create --name idle --network none busybox:1 true >/dev/null
          ferry stats --no-stream --format '{{.Name}} {{.MemUsage}} {{.PIDs}} {{.NetIO}}' | busybox sed 's/ [0-9.]*[KM]*i*B / MEM /'
-         ferry stats --no-stream --format '{{.CPUPerc}}' c | busybox grep -c '^[1-9]'
+         ferry stats --no-stream --format '{{.CPUPerc}}' cc | busybox grep -c '^[1-9]'
          ferry stats --no-stream -a --format '{{.Name}} {{.CPUPerc}}' idle
          ferry stats --no-stream | busybox head -n 1 | busybox tr -s ' '
          ferry rm -f cc idle",
