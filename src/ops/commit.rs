@@ -9,7 +9,7 @@ use crate::image::config::{History, RunConfig, Words};
 use crate::image::{ImageConfig, ImageId, Reference, change};
 use crate::layer::diff::{self, DiffOptions, Tree};
 use crate::runtime::container::{Config, ContainerDir, Status};
-use crate::runtime::lifecycle;
+use crate::runtime::{lifecycle, start};
 use crate::store::{Conflict, Store};
 use crate::sys::dir::Dir;
 
@@ -59,7 +59,8 @@ pub fn commit(store: &Store, dir: &ContainerDir, request: CommitRequest, ctx: &C
     let layer = store.rw_layer(dir.id())?;
     let base = store.image(&container.image)?;
     let frozen = match dir.state()?.status {
-        Status::Running if request.pause => {
+        // Without a control group (of a user without delegation) nothing can be frozen.
+        Status::Running if request.pause && start::cgroup(&container).exists() => {
             lifecycle::pause(dir, true)?;
             Some(Frozen(dir))
         }

@@ -14,7 +14,9 @@ pub use root::Root;
 pub use tar::{extract, write};
 pub use tree::{Owner, into};
 
+use super::cgroup::in_user_namespace;
 use super::error::RuntimeError;
+use crate::base::PathError;
 use crate::sys::dir::{Kind, Metadata};
 
 /// Two descriptors a level are held open.
@@ -22,6 +24,14 @@ const DEEPEST: usize = 400;
 
 fn is_dir(metadata: &Metadata) -> bool {
     Kind::in_metadata(metadata) == Some(Kind::Directory)
+}
+
+/// A user namespace may not know an owner: what is that one's becomes this user's.
+fn given(done: Result<(), PathError>) -> Result<(), PathError> {
+    match done {
+        Err(error) if error.source.raw_os_error() == Some(libc::EINVAL) && in_user_namespace() => Ok(()),
+        done => done,
+    }
 }
 
 fn too_deep() -> RuntimeError {

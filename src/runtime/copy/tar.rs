@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use super::super::error::RuntimeError;
 use super::place::Source;
 use super::tree::Owner;
-use super::{DEEPEST, is_dir, too_deep};
+use super::{DEEPEST, given, is_dir, too_deep};
 use crate::base::{AtPath, BoxFault, Ctx};
 use crate::layer::compression::{self, DecodeLimits};
 use crate::layer::tar::{self, Entry, Handler, Kind, Time};
@@ -227,7 +227,7 @@ impl Extract<'_> {
 
     fn attributes(&self, path: &Path, entry: &Entry) -> Result<(), BoxFault> {
         match self.owner {
-            Owner::Kept => self.root.chown(path, entry.uid, entry.gid)?,
+            Owner::Kept => given(self.root.chown(path, entry.uid, entry.gid))?,
             Owner::Fixed(uid, gid) => self.root.chown(path, uid, gid)?,
             Owner::Own => {}
         }

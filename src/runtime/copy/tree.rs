@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::error::RuntimeError;
 use super::place::{Place, Source};
-use super::{DEEPEST, is_dir, too_deep};
+use super::{DEEPEST, given, is_dir, too_deep};
 use crate::base::{AtPath, BoxFault, Ctx};
 use crate::sys::dir::{Dir, Kind, Metadata, Time};
 
@@ -159,7 +159,7 @@ impl Copy<'_> {
 
     fn attributes(&self, to: &Dir, name: &OsStr, metadata: &Metadata) -> Result<(), BoxFault> {
         match self.owner {
-            Owner::Kept => to.chown(name, metadata.st_uid, metadata.st_gid)?,
+            Owner::Kept => given(to.chown(name, metadata.st_uid, metadata.st_gid))?,
             Owner::Fixed(uid, gid) => to.chown(name, uid, gid)?,
             Owner::Own => {}
         }

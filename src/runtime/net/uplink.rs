@@ -41,7 +41,7 @@ fn pasta(program: &Path, namespace: &str, scratch: &Path) -> io::Result<Helper> 
         .stdin(Stdio::null())
         .output()?;
     if !output.status.success() {
-        return Err(io::Error::other(format!("pasta: {}", first_line(&output.stderr))));
+        return Err(io::Error::other(format!("pasta: {}", last_line(&output.stderr))));
     }
     let text = fs::read_to_string(&file)?;
     let _ = fs::remove_file(&file);
@@ -70,6 +70,7 @@ fn slirp(program: &Path, namespace: &str) -> io::Result<Helper> {
     Helper::of(child.id())
 }
 
-fn first_line(text: &[u8]) -> String {
-    String::from_utf8_lossy(text).lines().find(|line| !line.trim().is_empty()).unwrap_or("it failed").to_owned()
+/// Where such programs say why; what comes before are remarks.
+fn last_line(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it failed").to_owned()
 }
