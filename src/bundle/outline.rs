@@ -47,7 +47,7 @@ pub fn outline(
     }
     let layer = Layer { diff_id: *diff_id, size: Some(record.size), original: None };
     let mut tar = source.open_layer(&layer, Form::Tar)?;
-    tar::scan(&mut *tar, &mut Outliner { take, names: Names::ByHash(blake3::Hasher::new()), entry: None, ordinal: 0 })
+    tar::scan(&mut *tar, &mut Outliner { take, names: Names::ByHash(Box::default()), entry: None, ordinal: 0 })
 }
 
 /// How many bytes of the bundle a layer takes. Frames are compressed as a whole, so each object is charged with its
@@ -243,7 +243,7 @@ impl Read for Hollow<'_> {
 /// How a file's bytes get their name.
 enum Names<'a> {
     ByRecipe { index: &'a Index, starts: Starts },
-    ByHash(blake3::Hasher),
+    ByHash(Box<blake3::Hasher>),
 }
 
 struct Outliner<'t, 'a> {

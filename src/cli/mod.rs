@@ -106,7 +106,6 @@ pub enum ProgressMode {
 
 /// Each command's arguments, in its own file.
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one in the life of a process")]
 enum Command {
     Completion(completion::CompletionArgs),
     #[command(hide = true)]

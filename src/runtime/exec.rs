@@ -120,10 +120,10 @@ fn run(dir: &ContainerDir, request: &Request, control: UnixStream) -> Result<(),
     let root = open_dir(Path::new(&format!("/proc/{}/root", state.pid))).trying("open the container's root")?;
     let (process, filter) = describe(&container, request, &root)?;
     let groups = start::cgroup(&container).open_members()?;
-    drop(root);
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .trying("hide from the container")?;
-    enter(&container, &pidfd)?;
+    enter(&container, &pidfd, &root)?;
+    drop(root);
     let mut hub = Hub::new(None, true);
     hub.accept(control).trying("talk to the command")?;
     let mut begun = false;
@@ -193,15 +193,17 @@ fn describe(container: &Container, request: &Request, root: &OwnedFd) -> Result<
     Ok((process, Some(seccomp::compile(&profile)?)))
 }
 
-/// Enters the container's namespaces; the PID namespace holds for children.
-fn enter(container: &Container, pidfd: &OwnedFd) -> Result<(), RuntimeError> {
+/// Enters the container's namespaces and its root; the PID namespace holds for children.
+fn enter(container: &Container, pidfd: &OwnedFd, root: &OwnedFd) -> Result<(), RuntimeError> {
     let host = &container.host_config;
     let mut flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     flags |= libc::CLONE_NEWNET;
     if host.cgroupns_mode != "host" && !super::cgroup::in_user_namespace() {
         flags |= libc::CLONE_NEWCGROUP;
     }
-    sys::setns(pidfd, flags).trying("enter the container's namespaces")
+    sys::setns(pidfd, flags).trying("enter the container's namespaces")?;
+    // A mount namespace's root is not always its processes' root: another runtime in a chroot leaves the two apart.
+    rustix::process::fchdir(root).and_then(|()| rustix::process::chroot(".")).trying("enter the container's root")
 }
 
 fn launch(

@@ -449,8 +449,11 @@ fn device_rules(host: &HostConfig) -> Result<Value, RuntimeError> {
     Ok(Value::Array(rules))
 }
 
+/// Kind, major and minor number (any, when `None`), and access.
+type DeviceRule<'a> = (&'a str, Option<i64>, Option<i64>, &'a str);
+
 /// `--device-cgroup-rule`: `c 42:* rwm`.
-fn device_rule(text: &str) -> Result<(&str, Option<i64>, Option<i64>, &str), RuntimeError> {
+fn device_rule(text: &str) -> Result<DeviceRule<'_>, RuntimeError> {
     let bad = || RuntimeError::usage(format!("invalid device cgroup rule {text:?}: give it as \"c 42:* rwm\""));
     let words: Vec<&str> = text.split(' ').collect();
     let [kind @ ("a" | "b" | "c"), numbers, access] = words[..] else { return Err(bad()) };

@@ -198,6 +198,9 @@ impl Ground<'_> {
     }
 }
 
+/// Opens the tar of a layer.
+pub type OpenLayer<'a> = &'a dyn Fn(&DiffId) -> Result<Box<dyn Read + Send>, BoxFault>;
+
 /// The contents that are wanted of some layers' tars, in a nameless file.
 pub struct Gathered {
     layers: BTreeSet<DiffId>,
@@ -210,7 +213,7 @@ impl Gathered {
     pub fn from_layers(
         layers: &BTreeSet<DiffId>,
         wanted: &BTreeSet<ShortId>,
-        open: &dyn Fn(&DiffId) -> Result<Box<dyn Read + Send>, BoxFault>,
+        open: OpenLayer<'_>,
         folder: &std::path::Path,
         ctx: &Ctx,
     ) -> Result<Self, BoxFault> {

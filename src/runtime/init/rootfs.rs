@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, mknodat, openat, symlinkat};
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
-use rustix::process::{fchdir, pivot_root};
+use rustix::process::{PidfdFlags, fchdir, getpid, pidfd_open, pivot_root};
 
 use super::mounts;
 use crate::runtime::error::{RuntimeError, While};
 use crate::sys::mount::{Target, attr, mount_point, open_dir, open_in_root, set_attributes};
+use crate::sys::process::setns;
 
 /// Makes this process's mount namespace stop telling the host's about its mounts.
 pub fn leave_propagation() -> Result<(), RuntimeError> {
@@ -132,6 +133,10 @@ pub fn open_terminal(root: &OwnedFd) -> io::Result<(OwnedFd, OwnedFd)> {
 /// Makes `root` this process's `/` and takes the old one away.
 pub fn change_root(root: &OwnedFd) -> Result<(), RuntimeError> {
     let enter = || -> io::Result<()> {
+        // In a chroot, pivot_root would leave what is outside it in the namespace, as the root of whoever enters that: `exec`
+        // would run on the host's files. Entering one's own namespace makes its root one's own.
+        let own = pidfd_open(getpid(), PidfdFlags::empty())?;
+        setns(&own, libc::CLONE_NEWNS)?;
         let old = open_dir(Path::new("/"))?;
         fchdir(root)?;
         // The old root lands on top of the new one; seen from there it is what "." is unmounted from.

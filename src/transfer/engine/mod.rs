@@ -163,6 +163,9 @@ pub enum Found {
     Ferry,
 }
 
+/// How an engine is looked for.
+type Open = fn() -> Result<Box<dyn Engine>, BoxFault>;
+
 impl EngineHome {
     /// The engine that `target` means; `folder` keeps what has arrived. `Auto` takes the first that answers: docker,
     /// k3s, podman, containerd; else ferry, which also wins when it has a store here (`has_store`).
@@ -176,7 +179,7 @@ impl EngineHome {
             Target::Dir(path) => Box::new(folder::Folder::open(path, &folder)?),
             Target::Auto if has_store => return Ok(Found::Ferry),
             Target::Auto => {
-                let tries: [fn() -> Result<Box<dyn Engine>, BoxFault>; 4] = [
+                let tries: [Open; 4] = [
                     || Ok(Box::new(docker::Docker::open()?)),
                     || Ok(Box::new(containerd::Containerd::open(&["k3s", "ctr"])?)),
                     || Ok(Box::new(podman::Podman::open()?)),

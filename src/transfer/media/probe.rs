@@ -36,12 +36,13 @@ mod tests {
 
     #[test]
     fn file_systems_are_known_by_their_first_bytes() {
-        let front = |places: &[(usize, &[u8])]| {
+        type Places<'a> = &'a [(usize, &'a [u8])];
+        let front = |places: Places<'_>| {
             let mut front = vec![0; FRONT];
             places.iter().for_each(|(at, bytes)| front[*at..at + bytes.len()].copy_from_slice(bytes));
             front
         };
-        let cases: [(&[(usize, &[u8])], Option<&str>); 7] = [
+        let cases: [(Places<'_>, Option<&str>); 7] = [
             (&[(3, b"EXFAT   ")], Some("exfat")),
             (&[(82, b"FAT32   ")], Some("vfat")),
             (&[(1080, &[0x53, 0xef]), (1120, &[0x42])], Some("ext4")),
