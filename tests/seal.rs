@@ -71,7 +71,7 @@ fn ssh_keygen_accepts_what_keys_and_agents_sign_and_ferry_accepts_what_ssh_keyge
             assert!(error.to_string().contains(reason), "{error}");
         };
         let blobs = std::slice::from_ref(&blob);
-        refused(trust(&allowed, ""), &statement.replace("bytes: 1", "bytes: 2"), blobs, "not over this bundle");
+        refused(trust(&allowed, ""), &statement.replace("bytes: 1", "bytes: 2"), blobs, "not over this text");
         refused(trust("", ""), &statement, blobs, "not among the allowed signers");
         let key = String::from_utf8(read(&format!("{name}.pub"))).unwrap();
         refused(trust(&allowed, &key), &statement, blobs, "revoked");

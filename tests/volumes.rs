@@ -426,7 +426,7 @@ fn four_volumes_with_a_tenth_of_parity_survive_random_loss_a_burst_and_a_volume_
     let body =
         |(path, offset): &&(PathBuf, u64)| *path != lengths[4].0 && *offset < volume * 9 / 10 && *path != lengths[3].0;
     let data: Vec<(PathBuf, u64)> = slots.iter().filter(body).cloned().collect();
-    lose(report.parity_blocks + 1, &data);
+    lose(report.parity_blocks + slack + 1, &data);
     let damaged = hashes(dir.path());
     let error = mend(dir.path()).unwrap_err();
     let text = error.to_string();

@@ -99,9 +99,13 @@ cgroups() {
   else
     mount -t cgroup2 cgroup2 "$at"
   fi
+  # The tree becomes the root of the mount namespace, not a chroot in it: what a runtime's exec enters is that root.
   cd "$root"
-  if [ $# -gt 0 ]; then exec chroot . "$@"; fi
-  exec chroot . bash -c 'echo "ready $1"; while read -r _; do :; done' peer "$outer"
+  pivot_root . mnt
+  cd /
+  umount -l /mnt
+  if [ $# -gt 0 ]; then exec "$@"; fi
+  exec bash -c 'echo "ready $1"; while read -r _; do :; done' peer "$outer"
 }
 
 export -f inside cgroups

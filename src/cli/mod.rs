@@ -334,6 +334,21 @@ fn carried(mut args: Vec<OsString>) -> Result<Vec<OsString>, BoxFault> {
     Ok(args)
 }
 
+/// The command among arguments that could not be parsed: what comes behind the global options.
+fn verb(args: &[OsString]) -> Option<&OsString> {
+    let mut rest = args.iter().skip(1);
+    loop {
+        let word = rest.next()?;
+        match word.to_str() {
+            Some("--root" | "--log-level" | "--progress") => {
+                rest.next();
+            }
+            Some(option) if option.starts_with('-') => {}
+            _ => return Some(word),
+        }
+    }
+}
+
 fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
     let mut cli = match Cli::try_parse_from(&args) {
@@ -343,7 +358,7 @@ fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             let _ = error.print();
             return match error.use_stderr() {
                 false => ExitCode::SUCCESS,
-                true if args.get(1).is_some_and(|command| command == "run") => container::exit_code(125),
+                true if verb(&args).is_some_and(|verb| verb == "run") => container::exit_code(125),
                 true => exit::usage(),
             };
         }

@@ -82,6 +82,13 @@ pub fn unshare(namespaces: i32) -> io::Result<()> {
     if unsafe { libc::unshare(namespaces) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Writes to descriptor 2, for a process that is a container's own and has no other way to speak. What cannot be written
+/// is lost.
+pub fn write_to_stderr(bytes: &[u8]) {
+    // SAFETY: the buffer is valid for its length, and write does not keep it; a closed descriptor gives EBADF.
+    unsafe { libc::write(2, bytes.as_ptr().cast(), bytes.len()) };
+}
+
 /// Enters namespaces: those of a process (a pidfd and `CLONE_NEW*` flags) or the one a descriptor stands for.
 pub fn setns(fd: impl AsFd, namespaces: i32) -> io::Result<()> {
     // SAFETY: the descriptor is valid for the call.

@@ -27,7 +27,9 @@ fn play(machine: &Machine, image: &str, d: &str) -> BTreeMap<&'static str, Strin
         let tidy = "ids=$(d ps -aq); [ -z \"$ids\" ] || d rm -f $ids >/dev/null";
         let script = format!("d() {{ {d}; }}\n{HELPERS}\n{lines}\n{tidy}");
         let output = machine.command("bash").args(["-c", &script]).output().unwrap();
-        said.insert(title, String::from_utf8_lossy(&output.stdout).into_owned());
+        // docker's inspect prints an empty line for what is not there.
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        said.insert(title, text.lines().filter(|line| !line.is_empty()).map(|line| format!("{line}\n")).collect());
     }
     said
 }

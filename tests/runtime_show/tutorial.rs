@@ -40,8 +40,8 @@ fn what_was_made_here_runs_is_changed_and_is_carried_on_at_the_other_side() {
          ferry fsck --contents; FERRY_ROOT=$PWD/far ferry fsck --contents",
     );
     let here = "web running\npage exited\n<h1>here</h1>\n<h1>here</h1>\nweb\npage\n";
-    let far = "Loaded image: busybox:1\nLoaded image: linuxea/httpd:v1\nbusybox:1\nlinuxea/httpd:v1\n\
-               <h1>here</h1>\n<h1>here</h1>\nweb\nchanged there\na page\nImported from -\n";
+    let far = "Loaded image: linuxea/httpd:v1\nLoaded image: busybox:1\nbusybox:1\nlinuxea/httpd:v1\n\
+               <h1>here</h1>\n<h1>here</h1>\nweb\nchanged there\na page\nImported from image.tar\n";
     assert_eq!(out, format!("{here}{far}Loaded image: linuxea/httpd:v2\n<h1>far</h1>\n"));
     assert_eq!(host.traces(), Vec::<String>::new());
 }

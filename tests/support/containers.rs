@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use super::ferry;
 
@@ -61,7 +62,19 @@ impl Host {
     }
 
     /// Everything that containers could leave behind, beside the directory: their IDs are the store's and the given ones.
+    /// A monitor may still be taking down what was its container's: it is given ten seconds to end.
     pub fn traces(&self) -> Vec<String> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let found = self.traces_now();
+            if found.is_empty() || Instant::now() > deadline {
+                return found;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn traces_now(&self) -> Vec<String> {
         let here = self.dir.path().to_string_lossy().into_owned();
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc").unwrap().filter_map(Result::ok) {

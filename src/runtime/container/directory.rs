@@ -340,9 +340,14 @@ impl ContainerDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             removed => removed.at("remove", self.file("config.json"))?,
         }
-        match fs::remove_dir_all(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => Ok(removed.at("remove", &self.path)?),
+        // A monitor that is about to end may still put its last state here, once or twice.
+        let mut tries = 0;
+        loop {
+            match fs::remove_dir_all(&self.path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && tries < 100 => tries += 1,
+                removed => return Ok(removed.at("remove", &self.path)?),
+            }
         }
     }
 }

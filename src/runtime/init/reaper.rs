@@ -62,8 +62,7 @@ pub fn main(mut words: Vec<OsString>) -> i32 {
 }
 
 fn failed(why: &str, code: i32) -> i32 {
-    use std::io::Write;
-    // There is nobody else to tell than who reads the container's output.
-    let _ = writeln!(std::io::stderr(), "docker-init: {why}");
+    // This is the container's first process: there is nobody else to tell than who reads the container's output.
+    sys::write_to_stderr(format!("docker-init: {why}\n").as_bytes());
     code
 }
