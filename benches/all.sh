@@ -3,4 +3,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 benches/load_save.py
+benches/bundle.py
+benches/run.py
 benches/transfer.py
