@@ -76,6 +76,10 @@ fn program(rules: &[DeviceRule]) -> Vec<u64> {
         }
         code.push(instruction(MOVE, 0, 0, i32::from(rule.allow)));
         code.push(instruction(EXIT, 0, 0, 0));
+        if len == 2 {
+            // It fits everything: the kernel refuses a program with instructions that nothing leads to.
+            return code;
+        }
     }
     code.push(instruction(MOVE, 0, 0, 0));
     code.push(instruction(EXIT, 0, 0, 0));
@@ -92,19 +96,66 @@ fn bpf(command: u32, attributes: &[u64]) -> io::Result<i32> {
 /// Attaches a device filter of `rules` (the last that fits decides, none means no) to the v2 group open as `group`.
 /// It replaces the one that an earlier call attached with this process still alive; others stay and must agree.
 pub fn attach_device_filter(group: impl AsFd, rules: &[DeviceRule]) -> io::Result<()> {
-    const PROG_LOAD: u32 = 5;
     const PROG_ATTACH: u32 = 8;
-    const TYPE_CGROUP_DEVICE: u64 = 15;
     const ATTACH_CGROUP_DEVICE: u64 = 6;
     const ALLOW_MULTI: u64 = 2;
+    let loaded = load(rules)?;
+    // target_fd, attach_bpf_fd | attach_type, attach_flags
+    let target = group.as_fd().as_raw_fd() as u64 | (loaded.as_raw_fd() as u64) << 32;
+    bpf(PROG_ATTACH, &[target, ATTACH_CGROUP_DEVICE | ALLOW_MULTI << 32]).map(drop)
+}
+
+/// Has the kernel check the program of these rules.
+fn load(rules: &[DeviceRule]) -> io::Result<OwnedFd> {
+    const PROG_LOAD: u32 = 5;
+    const TYPE_CGROUP_DEVICE: u64 = 15;
     let code = program(rules);
     let license = c"Apache-2.0";
     // prog_type, insn_cnt | insns | license | log_level, log_size | log_buf | kern_version, prog_flags
     let load = [TYPE_CGROUP_DEVICE | (code.len() as u64) << 32, code.as_ptr() as u64, license.as_ptr() as u64, 0, 0, 0];
     let raw = bpf(PROG_LOAD, &load)?;
     // SAFETY: just opened and nobody else's.
-    let loaded = unsafe { OwnedFd::from_raw_fd(raw) };
-    // target_fd, attach_bpf_fd | attach_type, attach_flags
-    let target = group.as_fd().as_raw_fd() as u64 | (loaded.as_raw_fd() as u64) << 32;
-    bpf(PROG_ATTACH, &[target, ATTACH_CGROUP_DEVICE | ALLOW_MULTI << 32]).map(drop)
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_rules_make_a_program_with_instructions_that_nothing_leads_to() {
+        let all = MKNOD | READ | WRITE;
+        let any = DeviceRule { allow: false, kind: None, major: None, minor: None, access: all };
+        let null = DeviceRule { allow: true, kind: Some(CHARACTER), major: Some(1), minor: Some(3), access: all };
+        let make = DeviceRule { allow: true, kind: Some(BLOCK), access: MKNOD, ..any };
+        let only_reading = DeviceRule { allow: true, access: READ, ..any };
+        for rules in [
+            &[][..],
+            &[any],
+            &[any, null, make],
+            &[null, any, make],
+            &[DeviceRule { allow: true, ..any }],
+            &[any, only_reading],
+            &[make, only_reading],
+        ] {
+            let code = program(rules);
+            // What a jump leads to, or what follows anything but an exit.
+            let mut reached = vec![false; code.len()];
+            reached[0] = true;
+            for at in 0..code.len() {
+                let (op, offset) = (code[at] as u8, (code[at] >> 16) as i16);
+                if op != 0x95 {
+                    reached[at + 1] = true;
+                }
+                if matches!(op, 0x56 | 0x5d) {
+                    reached[at + 1 + offset as usize] = true;
+                }
+            }
+            assert_eq!(reached.iter().position(|reached| !reached), None, "{rules:?}");
+            assert_eq!(code.last().map(|last| *last as u8), Some(0x95), "{rules:?}");
+            if rustix::process::geteuid().is_root() {
+                load(rules).unwrap();
+            }
+        }
+    }
 }

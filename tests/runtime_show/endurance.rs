@@ -52,8 +52,8 @@ fn killed_commands_and_monitors_leave_nothing_that_the_next_command_does_not_cle
          n=0; while [ $n -lt {count} ]; do
            n=$((n + 1))
            case $((n % 3)) in
-             0) ferry run -d --name k$n -p $((10000 + n)):80 busybox:1 sleep 1000 >/dev/null 2>&1 & pause 2; kill -9 $!; wait $! ;;
-             1) ferry run --rm --name k$n busybox:1 sleep 0.1 >/dev/null 2>&1 & pause 3; kill -9 $!; wait $! ;;
+             0) {ferry} run -d --name k$n -p $((10000 + n)):80 busybox:1 sleep 1000 >/dev/null 2>&1 & pause 2; kill -9 $!; wait $! ;;
+             1) {ferry} run --rm --name k$n busybox:1 sleep 0.1 >/dev/null 2>&1 & pause 3; kill -9 $!; wait $! ;;
              2) ferry run -d --rm --name k$n -v made:/v busybox:1 sleep 1000 >/dev/null; p=$(monitor k$n); pause 1; kill -9 $p ;;
            esac 2>/dev/null
            if [ $((n % 5)) = 0 ]; then
@@ -68,7 +68,8 @@ fn killed_commands_and_monitors_leave_nothing_that_the_next_command_does_not_cle
          busybox usleep 500000
          ids=\"$ids $(ls store/ferry/containers | grep -v by-name)\"
          all=$(ferry ps -aq); ferry rm -f $all >/dev/null
-         {LEFT}"
+         {LEFT}",
+        ferry = crate::support::ferry().display(),
     ));
     assert_eq!(out, format!("{}{NOTHING_LEFT}", "running\n".repeat(count / 5)));
     assert_eq!(host.traces(), Vec::<String>::new());
