@@ -495,6 +495,49 @@ fn a_thin_bundle_costs_what_changed_and_reads_only_where_its_base_is() {
     assert_eq!(fault_of(Lying(base)).kind(), std::io::ErrorKind::InvalidData);
 }
 
+#[test]
+fn a_changed_file_is_stored_as_the_difference_to_its_base_only_where_that_is_smaller() {
+    let old = noise(7, 3 << 20);
+    let words: Vec<u8> = (0..50_000_u32).flat_map(|n| format!("line {}\n", n * n % 9973).into_bytes()).collect();
+    let mut edited = words.clone();
+    edited[70_000..70_005].copy_from_slice(b"other");
+    let mut middle = old[1_300_000..1_700_000].to_vec();
+    middle.splice(200_000..200_010, *b"a few bytes more");
+    let grown = [&old[..300_000], &noise(8, 900_000)[..], &old[300_000..1_200_000]].concat();
+    // What the base has, what comes, what it may cost at most, and whether it is a difference.
+    for (name, base, new, most, is_difference) in [
+        ("a small edit", &words, &edited, 1_500, true),
+        ("other bytes altogether", &old[..400_000].to_vec(), &noise(9, 400_000), 401_000, false),
+        ("other bytes in chunks", &old, &noise(10, 2 << 20), (2 << 20) + 2_000, false),
+        ("too small to pay", &b"one word".to_vec(), &[b"one more word", &[b'.'; 600][..]].concat(), 1_500, false),
+        ("a part of a large file", &old, &middle, 2_500, true),
+        ("a file that grew in its middle", &old[..1_200_000].to_vec(), &grown, 903_000, true),
+    ] {
+        let image = |release: u64, data: &[u8]| {
+            let (mut layer, mut other) = (Vec::new(), Vec::new());
+            entry(&mut layer, "opt/file", b'0', release, data);
+            entry(&mut other, "opt/", b'5', release, b"");
+            memory(vec![layer, other], true)
+        };
+        let base = open(write(&image(1, base), options(Level::FAST, 2))).unwrap_or_else(|fault| panic!("{fault}"));
+        let (base, new) = (Arc::new(base), image(2, new));
+        let bytes = thin(&base, &new, 2);
+        assert!(bytes.len() < most, "{name}: {} bytes", bytes.len());
+        let source = open(bytes).unwrap_or_else(|fault| panic!("{fault}"));
+        let index = source.bundle().index();
+        let differs = index.frames.iter().any(|frame| !frame.prefix.is_empty());
+        assert_eq!(differs, is_difference, "{name}");
+        // Without a difference nothing was left out, and nobody is asked for a base.
+        assert_eq!(source.bundle().index().is_thin(), is_difference, "{name}");
+        let whole =
+            if is_difference { source.with_base(base).unwrap_or_else(|fault| panic!("{fault}")) } else { source };
+        let layer = &new.images[0].layers[0];
+        let mut tar = Vec::new();
+        whole.open_layer(layer, Form::Tar).unwrap_or_else(|fault| panic!("{fault}")).read_to_end(&mut tar).unwrap();
+        assert!(tar == new.tars[&layer.diff_id], "{name}");
+    }
+}
+
 /// A base whose contents have a flipped bit each.
 struct Lying(Arc<BundleSource>);
 

@@ -546,10 +546,63 @@ fn a_site_is_sent_the_difference_to_what_its_inventory_or_the_ledger_says_it_has
     for (arguments, reason) in [
         (&["save", "--sent-to", "../x", "-o", "x.ferry", "app:1"][..], "is no name for a site"),
         (&["save", "--sent-to", "far", "-o", "x.tar", "app:1"], "--sent-to is for bundles"),
-        (&["inventory", "--forget-site", "near"], "nothing was noted"),
     ] {
         let refused = bench.ferry(&[&["--root", "s"], arguments].concat());
         assert!(refused.code == 2 && refused.error.contains(reason), "{}", refused.error);
+    }
+    // What cannot be read is named, with the way out, which works; so is what is not there.
+    let ledger = bench.path("s/ferry/sites/far");
+    let mut bytes = fs::read(&ledger).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    let at = bytes.len() - 60;
+    for (damage, code) in [
+        (bytes.clone(), 5),
+        (
+            fs::read(&ledger)
+                .map(|mut b| {
+                    b[at] ^= 1;
+                    b
+                })
+                .unwrap(),
+            6,
+        ),
+    ] {
+        fs::write(&ledger, damage).unwrap();
+        let refused = bench.ferry(&["--root", "s", "save", "--sent-to", "far", "-o", "x.ferry", "app:2"]);
+        assert_eq!(refused.code, code, "{}", refused.error);
+        for part in ["the ledger of site far", "s/ferry/sites/far", "--forget-site far"] {
+            assert!(refused.error.contains(part), "{part}: {}", refused.error);
+        }
+        assert!(!bench.path("x.ferry").exists());
+    }
+    bench.good(&["--root", "s", "inventory", "--forget-site", "far"]);
+    let refused = bench.ferry(&["--root", "s", "inventory", "--forget-site", "far"]);
+    assert!(refused.code == 3 && refused.error.contains("nothing was noted of site far"), "{}", refused.error);
+    assert!(refused.error.contains("s/ferry/sites/far"), "{}", refused.error);
+    bench.good(&["--root", "s", "save", "--sent-to", "far", "-o", "fourth.ferry", "app:1"]);
+    assert!(size("fourth.ferry") == size("one.ferry"));
+}
+
+#[test]
+fn damage_has_its_own_exit_code_wherever_it_is_in_a_bundle() {
+    let bench = Bench::new(2);
+    bench.good(&["convert", "in.tar", "good.ferry"]);
+    let good = fs::read(bench.path("good.ferry")).unwrap();
+    for at in [good.len() / 4, good.len() / 2, good.len() - 5_000] {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        fs::write(bench.path("bad.ferry"), bad).unwrap();
+        for command in [
+            &["convert", "bad.ferry", "out.tar"][..],
+            &["convert", "bad.ferry", "out.ferry"],
+            &["--root", "s", "load", "-q", "-i", "bad.ferry"],
+            &["verify", "--deep", "bad.ferry"],
+            &["extract", "--image", "registry.example.com/app/web:1", "-o", "out.tar", "bad.ferry"],
+        ] {
+            let refused = bench.ferry(command);
+            assert_eq!(refused.code, 6, "{command:?} at {at}: {}{}", refused.out, refused.error);
+        }
+        assert!(!bench.path("out.tar").exists() && !bench.path("out.ferry").exists(), "{at}");
     }
 }
 

@@ -51,9 +51,13 @@ impl std::error::Error for BoxFault {
     }
 }
 
-/// The class of an I/O error: a full disk and a broken promise are told apart from the rest.
+/// The class of an I/O error: a full disk and a broken promise are told apart from the rest, and a [`BoxFault`] that
+/// went through a reader keeps its own.
 pub fn class_of_io(error: &io::Error) -> Class {
     if let Some(inner) = error.get_ref() {
+        if let Some(fault) = inner.downcast_ref::<BoxFault>() {
+            return fault.class();
+        }
         if inner.is::<super::verify::Mismatch>() {
             return Class::Integrity;
         }

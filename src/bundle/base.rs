@@ -159,7 +159,7 @@ fn versions(source: &BundleSource, threads: usize, ctx: &Ctx) -> Result<Versions
         let mut collector = Collector::default();
         cut::split(&mut (tar as &mut dyn Read), &mut collector)?;
         if let Some(at) = place.get(&layer.diff_id) {
-            super::write::lock(&found)[*at] = collector.finish().found;
+            super::parallel::lock(&found)[*at] = collector.finish().found;
         }
         Ok(())
     })?;
@@ -189,7 +189,7 @@ impl Read for BaseReader<'_> {
     fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
         let n = (self.version.size - self.at).min(buf.len() as u64) as usize;
         let read = self.contents.read_at(&self.version.id, self.at, &mut buf[..n]);
-        read.map_err(|fault| std::io::Error::other(fault.to_string()))?;
+        read.map_err(|fault| std::io::Error::other(fault))?;
         self.at += n as u64;
         Ok(n)
     }

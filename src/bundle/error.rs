@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::base::error::class_of_io;
-use crate::base::{Class, Digest, Fault};
+use crate::base::{BoxFault, Class, Digest, Fault};
 
 /// An error of the objects, recipes and index of a bundle.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +17,7 @@ pub enum BundleError {
         what: String,
     },
     /// Bytes that are not those their checksum promises.
-    #[error("{place}: the bytes are not those the checksum promises; the bundle is damaged")]
+    #[error("{place}: the bytes are not those the checksum promises: it is damaged")]
     Damaged {
         /// Where.
         place: String,
@@ -87,7 +87,7 @@ impl BundleError {
     pub(crate) fn into_io(self) -> io::Error {
         match self {
             Self::Io { source, .. } => source,
-            bad => io::Error::new(io::ErrorKind::InvalidData, bad),
+            bad => io::Error::new(io::ErrorKind::InvalidData, BoxFault::from(bad)),
         }
     }
 }

@@ -14,13 +14,23 @@ fn zstd_error(code: usize) -> io::Error {
 /// Compresses `raw` into one zstd frame whose window is as large as itself, so that its last byte can refer to its
 /// first, or to `prefix`, which must be given again to decompress it. The same input gives the same bytes.
 pub(crate) fn compress(level: Level, raw: &[u8], prefix: &[u8]) -> io::Result<Vec<u8>> {
+    run(level, true, raw, prefix)
+}
+
+/// About how many bytes `raw` takes, by itself or behind `prefix`.
+pub(crate) fn estimate(raw: &[u8], prefix: &[u8]) -> io::Result<usize> {
+    // Neighbours are a few chunks away at most: matches over a long distance are not looked for.
+    run(Level::FAST, false, raw, prefix).map(|stored| stored.len())
+}
+
+fn run(level: Level, long_distance: bool, raw: &[u8], prefix: &[u8]) -> io::Result<Vec<u8>> {
     let mut context = CCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
     let span = (raw.len() + prefix.len()).max(1);
     let window = (usize::BITS - (span - 1).leading_zeros()).clamp(10, 27);
     let parameters = [
         CParameter::CompressionLevel(level.number()),
         CParameter::WindowLog(window),
-        CParameter::EnableLongDistanceMatching(true),
+        CParameter::EnableLongDistanceMatching(long_distance),
         // The index has stronger checksums, and the sizes.
         CParameter::ChecksumFlag(false),
         CParameter::ContentSizeFlag(true),

@@ -6,16 +6,31 @@ use std::ops::Range;
 
 use fastcdc::v2020::StreamCDC;
 
-use super::base::{BaseContents, BaseReader, Version};
 use super::catalog::{Catalog, Entry};
+use super::delta::Against;
 use crate::base::ContentId;
 use crate::image::Extent;
 
 /// Contents from this size on, in bytes, are cut into chunks.
 pub(crate) const WHOLE: u64 = 1 << 20;
-const CHUNK_LEAST: usize = 16 << 10;
-const CHUNK_AVERAGE: usize = 64 << 10;
-const CHUNK_MOST: usize = 256 << 10;
+
+/// How finely contents are cut, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Grain {
+    pub least: usize,
+    pub average: usize,
+    pub most: usize,
+}
+
+impl Grain {
+    /// For what is stored.
+    pub const STORED: Self = Self { least: 16 << 10, average: 64 << 10, most: 256 << 10 };
+
+    /// The pieces that `reader` falls into.
+    pub fn cut<R: Read>(&self, reader: R) -> StreamCDC<R> {
+        StreamCDC::new(reader, self.least, self.average, self.most)
+    }
+}
 
 /// A piece of a content that is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,16 +43,6 @@ pub(crate) struct Object {
     pub size: u32,
     /// Of its bytes.
     pub id: ContentId,
-}
-
-/// A range of a base content, which an object is compressed against.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Against {
-    pub version: Version,
-    /// In bytes.
-    pub from: u64,
-    /// In bytes.
-    pub to: u64,
 }
 
 /// A chunk of a large content.
@@ -61,7 +66,7 @@ pub(crate) struct Plan {
 }
 
 /// Cuts a content of `size` bytes into chunks; also gives the ID of the whole.
-pub(crate) fn chunk(extent: &Extent, size: u64) -> std::io::Result<(ContentId, Vec<Chunk>)> {
+pub(crate) fn chunk(extent: &Extent, size: u64, grain: &Grain) -> std::io::Result<(ContentId, Vec<Chunk>)> {
     struct Whole<'a> {
         extent: &'a Extent,
         at: u64,
@@ -79,7 +84,7 @@ pub(crate) fn chunk(extent: &Extent, size: u64) -> std::io::Result<(ContentId, V
     }
     let mut whole = Whole { extent, at: 0, size, hasher: blake3::Hasher::new() };
     let mut chunks = Vec::new();
-    for chunk in StreamCDC::new(&mut whole, CHUNK_LEAST, CHUNK_AVERAGE, CHUNK_MOST) {
+    for chunk in grain.cut(&mut whole) {
         let chunk = chunk.map_err(std::io::Error::from)?;
         chunks.push(Chunk { size: chunk.length as u32, id: ContentId::of(&chunk.data) });
     }
@@ -97,14 +102,8 @@ pub(crate) fn sort_path(path: &[u8]) -> &[u8] {
 
 impl Plan {
     /// Orders everything in `catalog` but what `skip` says is left out. `chunks` has the chunks of each content that
-    /// is large; `against` gives what an object is compressed against.
-    pub fn new(
-        catalog: &Catalog,
-        chunks: &HashMap<u32, Vec<Chunk>>,
-        skip: &dyn Fn(u32) -> bool,
-        against: &dyn Fn(&Object) -> Option<Against>,
-        frame_bytes: usize,
-    ) -> Self {
+    /// is large. There are no frames yet.
+    pub fn new(catalog: &Catalog, chunks: &HashMap<u32, Vec<Chunk>>, skip: &dyn Fn(u32) -> bool) -> Self {
         let mut found: HashMap<ContentId, u32> = HashMap::new();
         let mut objects: Vec<Object> = Vec::new();
         let mut contents = Vec::with_capacity(catalog.entries.len());
@@ -142,90 +141,45 @@ impl Plan {
         }
         contents.iter_mut().flatten().for_each(|object| *object = place[*object as usize]);
         let objects: Vec<Object> = order.iter().map(|old| objects[*old as usize]).collect();
-        let (frames, prefixes) = cut(&objects, against, frame_bytes);
-        Self { objects, contents, frames, prefixes }
+        Self { objects, contents, ..Self::default() }
+    }
+
+    /// Cuts the objects into frames; `against` has what each is compressed against. A frame ends before the object that
+    /// would make it, or its prefix, too long.
+    pub fn cut(&mut self, against: &[Vec<Against>], frame_bytes: usize) {
+        let (mut start, mut length) = (0, 0);
+        let mut prefix: Vec<Against> = Vec::new();
+        for (at, object) in self.objects.iter().enumerate() {
+            let size = object.size as usize;
+            let parts = against.get(at).map_or(&[][..], |parts| parts);
+            if at > start && (length + size > frame_bytes || bytes(&prefix) + bytes(parts) > PREFIX) {
+                self.frames.push(start..at);
+                self.prefixes.push(std::mem::take(&mut prefix));
+                (start, length) = (at, 0);
+            }
+            length += size;
+            for part in parts {
+                match prefix.last_mut() {
+                    // Neighbouring chunks have overlapping ranges.
+                    Some(last) if last.version == part.version && part.from <= last.to && part.to >= last.from => {
+                        last.from = last.from.min(part.from);
+                        last.to = last.to.max(part.to);
+                    }
+                    _ => prefix.push(*part),
+                }
+            }
+        }
+        if start < self.objects.len() {
+            self.frames.push(start..self.objects.len());
+            self.prefixes.push(prefix);
+        }
     }
 }
 
-/// A frame ends before the object that would make it, or its prefix, too long.
-fn cut(
-    objects: &[Object],
-    against: &dyn Fn(&Object) -> Option<Against>,
-    frame_bytes: usize,
-) -> (Vec<Range<usize>>, Vec<Vec<Against>>) {
-    let (mut frames, mut prefixes) = (Vec::new(), Vec::new());
-    let (mut start, mut length) = (0, 0);
-    let mut prefix: Vec<Against> = Vec::new();
-    let bytes = |prefix: &[Against]| prefix.iter().map(|part| part.to - part.from).sum::<u64>();
-    for (at, object) in objects.iter().enumerate() {
-        let size = object.size as usize;
-        let part = against(object);
-        let more = part.map_or(0, |part| part.to - part.from);
-        if at > start && (length + size > frame_bytes || bytes(&prefix) + more > PREFIX) {
-            frames.push(start..at);
-            prefixes.push(std::mem::take(&mut prefix));
-            (start, length) = (at, 0);
-        }
-        length += size;
-        let Some(part) = part else { continue };
-        match prefix.last_mut() {
-            // Neighbouring chunks have overlapping ranges.
-            Some(last) if last.version == part.version && part.from <= last.to => {
-                last.from = last.from.min(part.from);
-                last.to = last.to.max(part.to);
-            }
-            _ => prefix.push(part),
-        }
-    }
-    if start < objects.len() {
-        frames.push(start..objects.len());
-        prefixes.push(prefix);
-    }
-    (frames, prefixes)
+/// How many bytes ranges have together.
+fn bytes(parts: &[Against]) -> u64 {
+    parts.iter().map(|part| part.to - part.from).sum()
 }
 
 /// The most bytes a frame is compressed against.
 pub(crate) const PREFIX: u64 = 32 << 20;
-/// How many bytes around the place where a chunk should be in its base belong to the range.
-const SLACK: u64 = 64 << 10;
-
-/// Where the chunks of a large content lie in its base version.
-#[derive(Debug)]
-pub(crate) struct Alignment {
-    version: Version,
-    /// By the offset of a chunk: how far its bytes moved.
-    moved: HashMap<u64, i64>,
-}
-
-impl Alignment {
-    /// Compares a content's chunks with those of its base version: what lies between two chunks that are equal has
-    /// moved as far as the one before.
-    pub fn new(chunks: &[Chunk], base: &dyn BaseContents, version: Version) -> std::io::Result<Self> {
-        let mut places = HashMap::new();
-        let mut at = 0;
-        let reader = BaseReader { contents: base, version, at: 0 };
-        for chunk in StreamCDC::new(reader, CHUNK_LEAST, CHUNK_AVERAGE, CHUNK_MOST) {
-            let chunk = chunk.map_err(std::io::Error::from)?;
-            places.entry(ContentId::of(&chunk.data)).or_insert(at);
-            at += chunk.length as i64;
-        }
-        let mut moved = HashMap::new();
-        let (mut offset, mut by) = (0, 0);
-        for chunk in chunks {
-            if let Some(place) = places.get(&chunk.id) {
-                by = place - offset;
-            }
-            moved.insert(offset as u64, by);
-            offset += i64::from(chunk.size);
-        }
-        Ok(Self { version, moved })
-    }
-
-    /// The range of the base that a chunk is compressed against.
-    pub fn range(&self, offset: u64, size: u32) -> Option<Against> {
-        let place = offset.saturating_add_signed(*self.moved.get(&offset)?);
-        let from = place.saturating_sub(SLACK);
-        let to = place.saturating_add(u64::from(size) + SLACK).min(self.version.size);
-        (from < to).then_some(Against { version: self.version, from, to })
-    }
-}

@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use super::base::{BaseContents, shortened};
 use super::error::{BundleError, Doing};
 use super::index::{FRAME_BYTES, ID_LENGTH, LayerKind, LayerRecord, ShortId};
+use super::parallel::{in_parallel, lock};
 use super::read::Bundle;
 use super::recipe::{Piece, RecipeReader};
-use super::write::{in_parallel, lock};
 use crate::base::{BoxFault, Ctx};
 use crate::image::source::LayerVisitor;
 use crate::image::{Descriptor, DiffId, Form, Image, ImageConfig, ImageSource, Layer, Manifest, Reference};
@@ -125,7 +125,7 @@ impl BundleSource {
         let base = self.base()?;
         let failed = |fault: BoxFault| BundleError::Io {
             action: format!("read base content {}", hex::encode(&id.0[..8])),
-            source: io::Error::other(fault.to_string()),
+            source: io::Error::other(fault),
         };
         let short = shortened(id);
         if !lock(&self.proven).contains(&content) {

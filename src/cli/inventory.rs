@@ -61,9 +61,7 @@ pub fn run(args: InventoryArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(site) = &args.forget_site {
-        if !ledger::forget(&store, site)? {
-            return Err(UsageError(format!("nothing was noted of {site:?}")).into());
-        }
+        ledger::forget(&store, site)?;
         return Ok(ExitCode::SUCCESS);
     }
     let Some(path) = &args.output else { return Ok(ExitCode::SUCCESS) };

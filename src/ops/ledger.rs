@@ -6,9 +6,9 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
-use crate::base::{AtPath, BoxFault, Class, Ctx, Fault, caps, durable};
+use crate::base::{AtPath, BoxFault, Class, Ctx, Fault, PathError, caps, durable};
 use crate::bundle::index::INDEX_BYTES;
-use crate::bundle::{Inventory, KnownBase};
+use crate::bundle::{BundleError, Inventory, KnownBase};
 use crate::image::Image;
 use crate::store::Store;
 use crate::sys::lock::{FileLock, LockKind};
@@ -27,6 +27,42 @@ impl Fault for SiteName {
     }
 }
 
+/// What is wrong with what was noted of a site.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The ledger does not say what was sent.
+    #[error(
+        "the ledger of site {site}, {}, cannot be used: {source}; `ferry inventory --forget-site {site}` drops it, and \
+         the site's next bundle is whole",
+        .path.display()
+    )]
+    Unusable {
+        /// The site.
+        site: String,
+        /// The ledger.
+        path: PathBuf,
+        /// Why.
+        source: BundleError,
+    },
+    /// There is no ledger.
+    #[error("nothing was noted of site {site}: there is no {}", .path.display())]
+    Absent {
+        /// The site.
+        site: String,
+        /// Where it would be.
+        path: PathBuf,
+    },
+}
+
+impl Fault for LedgerError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Unusable { source, .. } => source.class(),
+            Self::Absent { .. } => Class::NotFound,
+        }
+    }
+}
+
 /// What one site was sent. While it is open nobody else writes a bundle for that site.
 pub struct Ledger {
     path: PathBuf,
@@ -40,19 +76,13 @@ impl Ledger {
     /// Opens the ledger of a site; an empty one when nothing was sent.
     pub fn open(store: &Store, site: &str) -> Result<Self, BoxFault> {
         let path = path(store, site)?;
-        let directory = store.layout().sites();
-        match std::fs::create_dir(&directory) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error).at("create", &directory)?,
-            _ => {}
-        }
-        let lock = directory.join(format!(".{site}.lock"));
-        let file = File::options().create(true).truncate(false).write(true).open(&lock).at("open", &lock)?;
-        let _lock = FileLock::wait(file, LockKind::Exclusive).at("lock", &lock)?;
+        let _lock = lock(store, site)?;
         let empty = Inventory { label: site.to_owned(), ..Inventory::default() };
         let (inventory, identity) = match File::open(&path) {
             Ok(mut file) => {
                 let bytes = caps::read_all(&mut file, INDEX_BYTES, "a ledger").at("read", &path)?;
-                (Inventory::parse(&bytes)?, Some(*blake3::hash(&bytes).as_bytes()))
+                let unusable = |source| LedgerError::Unusable { site: site.to_owned(), path: path.clone(), source };
+                (Inventory::parse(&bytes).map_err(unusable)?, Some(*blake3::hash(&bytes).as_bytes()))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => (empty, None),
             Err(error) => Err(error).at("open", &path)?,
@@ -77,16 +107,27 @@ impl Ledger {
     }
 }
 
-/// Forgets what a site was sent, so that the next bundle for it is whole again. Whether anything was known.
-pub fn forget(store: &Store, site: &str) -> Result<bool, BoxFault> {
+/// Forgets what a site was sent, so that the next bundle for it is whole again. The ledger need not be readable.
+pub fn forget(store: &Store, site: &str) -> Result<(), BoxFault> {
     let path = path(store, site)?;
     if path.symlink_metadata().is_err() {
-        return Ok(false);
+        return Err(LedgerError::Absent { site: site.to_owned(), path }.into());
     }
-    let ledger = Ledger::open(store, site)?;
-    std::fs::remove_file(&ledger.path).at("remove", &ledger.path)?;
-    durable::sync_dir(&store.layout().sites())?;
-    Ok(true)
+    let _lock = lock(store, site)?;
+    std::fs::remove_file(&path).at("remove", &path)?;
+    Ok(durable::sync_dir(&store.layout().sites())?)
+}
+
+/// Waits until nobody else writes a bundle for the site.
+fn lock(store: &Store, site: &str) -> Result<FileLock, PathError> {
+    let directory = store.layout().sites();
+    match std::fs::create_dir(&directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error).at("create", &directory)?,
+        _ => {}
+    }
+    let lock = directory.join(format!(".{site}.lock"));
+    let file = File::options().create(true).truncate(false).write(true).open(&lock).at("open", &lock)?;
+    FileLock::wait(file, LockKind::Exclusive).at("lock", &lock)
 }
 
 fn path(store: &Store, site: &str) -> Result<PathBuf, SiteName> {

@@ -170,8 +170,14 @@ pub struct Damaged {
     pub len: u64,
 }
 
+impl Fault for Damaged {
+    fn class(&self) -> Class {
+        Class::Integrity
+    }
+}
+
 impl From<Damaged> for io::Error {
     fn from(damaged: Damaged) -> Self {
-        io::Error::new(io::ErrorKind::InvalidData, damaged)
+        io::Error::new(io::ErrorKind::InvalidData, BoxFault::from(damaged))
     }
 }

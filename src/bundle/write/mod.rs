@@ -1,0 +1,299 @@
+//! Writes a bundle: takes the layers apart, plans, compresses frames in parallel, writes them in order.
+
+mod compare;
+mod frames;
+mod recipes;
+mod take;
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use self::take::{Taken, take_apart};
+use super::base::KnownBase;
+use super::catalog::{Catalog, Entry, Found, SplitLayer};
+use super::error::{BundleError, Doing};
+use super::index::*;
+use super::layout;
+use super::level::Level;
+use super::parallel::{in_parallel, lock};
+use super::plan::{self, Chunk, Grain, Plan};
+use super::recipe::Recipe;
+use crate::base::{BoxFault, Ctx, Digest, ReadAt};
+use crate::image::{DiffId, Extent, Image, ImageSink, ImageSource, Layer};
+use crate::layer::replay;
+
+/// How a bundle is written.
+#[derive(Debug, Clone)]
+pub struct BundleOptions {
+    /// How hard it is compressed; decides its bytes.
+    pub level: Level,
+    /// The most threads to use.
+    pub threads: usize,
+    /// How much memory the compression of frames may take, in bytes. One frame at a time is always compressed.
+    pub memory: u64,
+    /// Whether layers that came compressed are kept as the blob they came as, so that their registry digests live on.
+    pub keep_originals: bool,
+    /// Where copies of layers are kept meanwhile when the source can only go forward; the files have no names.
+    pub spool_dir: PathBuf,
+}
+
+impl BundleOptions {
+    /// The memory budget unless the user says otherwise, in bytes.
+    pub const MEMORY: u64 = 300 << 20;
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BundleReport {
+    /// Layers, each once.
+    pub layers: usize,
+    /// Their tars, in bytes.
+    pub layer_bytes: u64,
+    /// Distinct contents.
+    pub contents: usize,
+    /// Objects, in bytes before compression.
+    pub object_bytes: u64,
+    /// The recipes as stored, in bytes.
+    pub recipe_bytes: u64,
+    /// The index as stored, in bytes.
+    pub index_bytes: u64,
+    /// The whole stream, in bytes.
+    pub bytes: u64,
+    /// Its identity.
+    pub identity: [u8; 32],
+}
+
+/// Takes images and writes them to `out` as one bundle. After an error `out` holds a part of a stream that no reader
+/// takes for a bundle: the caller discards it.
+pub struct BundleSink<W> {
+    out: W,
+    options: BundleOptions,
+    bases: Vec<KnownBase>,
+}
+
+impl<W: Write> BundleSink<W> {
+    /// Writes to `out`, forward only.
+    pub fn new(out: W, options: BundleOptions) -> Self {
+        Self { out, options, bases: Vec::new() }
+    }
+
+    /// Leaves out what `bases` have: the bundle is thin, and can be read only where they are.
+    pub fn against(mut self, bases: Vec<KnownBase>) -> Self {
+        self.bases = bases;
+        self
+    }
+
+    /// Gives the writer back.
+    pub fn into_inner(self) -> W {
+        self.out
+    }
+}
+
+impl<W: Write> ImageSink for BundleSink<W> {
+    type Report = BundleReport;
+
+    fn take(&mut self, source: &dyn ImageSource, images: &[Image], ctx: &Ctx) -> Result<BundleReport, BoxFault> {
+        let layers = distinct_layers(images);
+        let bases = &self.bases[..];
+        let taken = take_apart(source, &layers, bases, &self.options, ctx)?;
+        let catalog = Catalog::default();
+        let mut job = Job { source, layers, bases, options: &self.options, ctx, catalog, spools: Vec::new() };
+        let parts: Vec<Part> = taken.into_iter().enumerate().map(|(number, taken)| job.add(number, taken)).collect();
+        let chunks = job.chunk_large()?;
+        let mut plan = Plan::new(&job.catalog, &chunks, &|content| job.in_base(content));
+        let against = job.differences(&plan, &chunks)?;
+        plan.cut(&against, if bases.is_empty() { self.options.level.frame_bytes() } else { plan::PREFIX as usize });
+        drop((chunks, against));
+        let replays = parts.iter().any(|part| matches!(part, Part::Split { replay: Some(_), .. }));
+        let mut stream = layout::StreamWriter::begin(&mut self.out, replays)?;
+        let mut index = Index { writer: writer_line(self.options.level), ..Index::default() };
+        index.bases = bases.iter().map(|known| known.base.clone()).collect();
+        let numbers = job.number_contents(&plan, &mut index);
+        if index.base_contents.ids.is_empty() && !parts.iter().any(|part| matches!(part, Part::Base)) {
+            // Nothing was left out: nobody needs them.
+            index.bases.clear();
+        }
+        job.put_frames(&plan, &numbers, &mut stream, &mut index)?;
+        let recipes_from = stream.position();
+        job.put_recipes(&parts, &numbers, &mut stream, &mut index)?;
+        let recipe_bytes = stream.position() - recipes_from;
+        put_images(images, &mut index);
+        let index_from = stream.position();
+        let (bytes, identity) = stream.finish(&index, self.options.level)?;
+        Ok(BundleReport {
+            layers: index.layers.len(),
+            layer_bytes: index.layers.iter().map(|layer| layer.size).sum(),
+            contents: index.contents.ids.len(),
+            object_bytes: index.objects.iter().map(|size| u64::from(*size)).sum(),
+            recipe_bytes,
+            index_bytes: bytes - index_from,
+            bytes,
+            identity,
+        })
+    }
+}
+
+fn writer_line(level: Level) -> String {
+    format!("{} {} level {level}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
+}
+
+/// The layers of all images, each once, in order of their first occurrence.
+fn distinct_layers(images: &[Image]) -> Vec<Layer> {
+    let mut seen = std::collections::HashSet::new();
+    images.iter().flat_map(|image| &image.layers).filter(|layer| seen.insert(layer.diff_id)).cloned().collect()
+}
+
+/// A layer once its contents have numbers.
+enum Part {
+    Split { recipe: Box<Recipe>, numbers: Vec<u32>, replay: Option<replay::Recipe> },
+    Blob { content: u32, size: u64 },
+    Base,
+}
+
+/// The final numbers of contents.
+struct Numbers {
+    /// Of the catalog's.
+    catalog: Vec<u32>,
+    /// Of the bases'.
+    base: HashMap<ShortId, u32>,
+}
+
+/// The second pass.
+struct Job<'a> {
+    source: &'a dyn ImageSource,
+    layers: Vec<Layer>,
+    bases: &'a [KnownBase],
+    options: &'a BundleOptions,
+    ctx: &'a Ctx,
+    catalog: Catalog,
+    /// One a layer; `None` where the source gives contents itself.
+    spools: Vec<Option<Arc<dyn ReadAt>>>,
+}
+
+impl Job<'_> {
+    fn add(&mut self, number: usize, taken: Taken) -> Part {
+        // The images' layers are capped far below 2^32.
+        let number = number as u32;
+        match taken {
+            Taken::Split(SplitLayer { recipe, found }, spool, replay) => {
+                self.spools.push(spool);
+                Part::Split { recipe: Box::new(recipe), numbers: self.catalog.add(number, found), replay }
+            }
+            Taken::Blob(found, size, spool) => {
+                self.spools.push(Some(spool));
+                Part::Blob { content: self.catalog.add(number, vec![found])[0], size }
+            }
+            Taken::Base => {
+                self.spools.push(None);
+                Part::Base
+            }
+        }
+    }
+
+    fn extent(&self, content: u32) -> Result<Extent, BoxFault> {
+        let Entry { found, layer } = &self.catalog.entries[content as usize];
+        if let Some(file) = &self.spools[*layer as usize] {
+            return Ok(Extent { bytes: file.clone(), offset: found.offset });
+        }
+        let layer = &self.layers[*layer as usize];
+        let extent = self.source.content(layer, &found.as_split())?;
+        extent.ok_or_else(|| BundleError::Absent { what: describe(found, layer) }.into())
+    }
+
+    fn short_id(&self, content: u32) -> ShortId {
+        ShortId::of(&self.catalog.entries[content as usize].found.id, ID_LENGTH)
+    }
+
+    /// Whether a base has a content.
+    fn in_base(&self, content: u32) -> bool {
+        !self.bases.is_empty() && {
+            let id = self.short_id(content);
+            self.bases.iter().any(|known| known.ids.contains(&id))
+        }
+    }
+
+    fn describe(&self, content: u32) -> String {
+        let Entry { found, layer } = &self.catalog.entries[content as usize];
+        describe(found, &self.layers[*layer as usize])
+    }
+
+    /// Cuts every large content into chunks, in parallel; each is also checked against its ID.
+    fn chunk_large(&self) -> Result<HashMap<u32, Vec<Chunk>>, BoxFault> {
+        let is_large = |content: &u32| self.catalog.entries[*content as usize].found.size >= plan::WHOLE;
+        let all = 0..self.catalog.entries.len() as u32;
+        let large: Vec<u32> = all.filter(|content| is_large(content) && !self.in_base(*content)).collect();
+        let done = Mutex::new(HashMap::new());
+        in_parallel(self.options.threads, large.len(), &|at| {
+            self.ctx.check()?;
+            let content = large[at];
+            let found = &self.catalog.entries[content as usize].found;
+            let extent = self.extent(content)?;
+            let (id, chunks) = plan::chunk(&extent, found.size, &Grain::STORED)
+                .doing(|| format!("read {}", self.describe(content)))?;
+            self.unchanged(content, &id)?;
+            lock(&done).insert(content, chunks);
+            Ok(())
+        })?;
+        Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Numbers the contents of the bundle in the order of the catalog, and behind them those of the bases that recipes
+    /// or frames refer to.
+    fn number_contents(&self, plan: &Plan, index: &mut Index) -> Numbers {
+        let mut catalog = vec![0; self.catalog.entries.len()];
+        let contents = &mut index.contents;
+        for (content, objects) in plan.contents.iter().enumerate().filter(|(_, objects)| !objects.is_empty()) {
+            catalog[content] = contents.ids.len() as u32;
+            contents.ids.push(ShortId::of(&self.catalog.entries[content].found.id, contents.id_length));
+            contents.objects.extend_from_slice(objects);
+            contents.starts.push(contents.objects.len() as u32);
+        }
+        let own = contents.ids.len() as u32;
+        let mut base = HashMap::new();
+        let list = &mut index.base_contents;
+        let mut add = |id: ShortId, size: u64| {
+            *base.entry(id).or_insert_with(|| {
+                list.ids.push(id);
+                list.sizes.push(size);
+                own + list.ids.len() as u32 - 1
+            })
+        };
+        for (content, _) in plan.contents.iter().enumerate().filter(|(_, objects)| objects.is_empty()) {
+            catalog[content] = add(self.short_id(content as u32), self.catalog.entries[content].found.size);
+        }
+        for part in plan.prefixes.iter().flatten() {
+            add(part.version.id, part.version.size);
+        }
+        Numbers { catalog, base }
+    }
+}
+
+fn describe(found: &Found, layer: &Layer) -> String {
+    format!("{} of layer {}", String::from_utf8_lossy(&found.path), layer.diff_id)
+}
+
+/// Adds images and their documents to an index that has all layers.
+fn put_images(images: &[Image], index: &mut Index) {
+    let mut documents: HashMap<Digest, u32> = HashMap::new();
+    let layers: HashMap<DiffId, u32> =
+        index.layers.iter().enumerate().map(|(number, layer)| (layer.diff_id, number as u32)).collect();
+    let list = &mut index.documents;
+    let mut document = |raw: &[u8], digest: Digest| {
+        *documents.entry(digest).or_insert_with(|| {
+            list.push(raw.to_vec());
+            (list.len() - 1) as u32
+        })
+    };
+    for image in images {
+        let config = document(image.config.raw(), image.config.id().0);
+        let manifest = image
+            .manifest
+            .as_ref()
+            .map(|manifest| (document(manifest.raw(), manifest.digest()), manifest.media_type().to_owned()));
+        let names = image.names.iter().map(|name| name.full()).collect();
+        let layers = image.layers.iter().filter_map(|layer| layers.get(&layer.diff_id).copied()).collect();
+        index.images.push(ImageRecord { config, manifest, names, layers });
+    }
+}

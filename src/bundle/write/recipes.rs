@@ -1,0 +1,106 @@
+//! Recipes: each proven before it is written, and the table of layers with them.
+
+use std::io::Write;
+
+use super::take::is_compressed;
+use super::{Job, Numbers, Part};
+use crate::base::BoxFault;
+use crate::bundle::error::{BundleError, Doing};
+use crate::bundle::index::*;
+use crate::bundle::recipe::{Piece, Recipe, RecipeReader};
+use crate::bundle::{frame, layout};
+use crate::image::Layer;
+
+/// Recipes that together are larger than this, in bytes, go into the next frame.
+const RECIPE_FRAME: usize = 32 << 20;
+
+impl Job<'_> {
+    /// Writes the recipes, each proven first, and the table of layers.
+    pub(super) fn put_recipes<W: Write>(
+        &self,
+        parts: &[Part],
+        numbers: &Numbers,
+        stream: &mut layout::StreamWriter<W>,
+        index: &mut Index,
+    ) -> Result<(), BoxFault> {
+        let mut raw = Vec::new();
+        let mut flush = |raw: &mut Vec<u8>, index: &mut Index| -> Result<(), BoxFault> {
+            let stored =
+                frame::compress(self.options.level.for_metadata(), raw, &[]).doing(|| "compress the recipes".into())?;
+            let check = stream.put(&stored)?;
+            let length = raw.len() as u32;
+            index.recipe_frames.push(RecipeFrameRecord { stored: stored.len() as u64, check, length });
+            raw.clear();
+            Ok(())
+        };
+        for (layer, part) in self.layers.iter().zip(parts) {
+            let original = layer.original.as_ref().map(|o| (o.media_type.clone(), o.digest, o.size));
+            let (recipe, local, replay) = match part {
+                Part::Split { recipe, numbers, replay } => (recipe, numbers, *replay),
+                Part::Base => {
+                    let (size, kind) = (layer.size.unwrap_or(0), LayerKind::Base);
+                    let record = LayerRecord { diff_id: layer.diff_id, size, kind, original: None, replay: None };
+                    index.layers.push(record);
+                    continue;
+                }
+                Part::Blob { content, size } => {
+                    let kind = LayerKind::Blob { content: numbers.catalog[*content as usize] };
+                    let record = LayerRecord { diff_id: layer.diff_id, size: *size, kind, original, replay: None };
+                    index.layers.push(record);
+                    continue;
+                }
+            };
+            let mut one = Vec::new();
+            recipe.put(&mut one, &|content| numbers.catalog[local[content as usize] as usize]);
+            self.prove(&one, recipe, index, layer)?;
+            if !raw.is_empty() && raw.len() + one.len() > RECIPE_FRAME {
+                flush(&mut raw, index)?;
+            }
+            let too_large =
+                || BundleError::malformed(format!("layer {}", layer.diff_id), "its metadata exceeds 64 MiB");
+            let length = u32::try_from(one.len()).ok().filter(|length| u64::from(*length) <= FRAME_BYTES);
+            let kind = LayerKind::Split {
+                frame: index.recipe_frames.len() as u32,
+                offset: raw.len() as u32,
+                length: length.ok_or_else(too_large)?,
+            };
+            let original = original.filter(|_| replay.is_some() || !is_compressed(layer));
+            index.layers.push(LayerRecord { diff_id: layer.diff_id, size: recipe.size, kind, original, replay });
+            raw.append(&mut one);
+        }
+        if !raw.is_empty() {
+            flush(&mut raw, index)?;
+        }
+        Ok(())
+    }
+
+    /// Reads a recipe back: it must give the same segments again.
+    fn prove(&self, bytes: &[u8], recipe: &Recipe, index: &Index, layer: &Layer) -> Result<(), BoxFault> {
+        let sizes = |content| (content < index.content_count()).then(|| index.content_size(content));
+        let wrong = |what| BundleError::malformed(format!("recipe of layer {}", layer.diff_id), what);
+        let mut reader = RecipeReader::new(bytes, recipe.size).map_err(wrong)?;
+        let mut hasher = blake3::Hasher::new();
+        while let Some(piece) = reader.next(bytes, &sizes).map_err(wrong)? {
+            match piece {
+                Piece::Bytes(bytes) => {
+                    hasher.update(bytes);
+                }
+                Piece::Zeros(count) => hash_zeros(&mut hasher, count),
+                Piece::Content { .. } => {}
+            }
+        }
+        if hasher.finalize() != recipe.segments {
+            return Err(wrong("it does not give the layer's metadata back").into());
+        }
+        Ok(())
+    }
+}
+
+fn hash_zeros(hasher: &mut blake3::Hasher, mut count: u64) {
+    let zeros = [0; 4096];
+    while count > 0 {
+        let n = count.min(zeros.len() as u64);
+        hasher.update(&zeros[..n as usize]);
+        count -= n;
+    }
+}
