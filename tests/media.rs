@@ -2,9 +2,14 @@
 //! several and comes back in any order.
 
 use std::fs;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use ferry::bundle::volume::VolumeSet;
+use ferry::ops::carried::Luggage;
+use ferry::transfer::media::DirectReader;
 use tempfile::TempDir;
 
 use crate::support::ferry;
@@ -208,9 +213,87 @@ fn where_no_medium_is_mounted_nothing_is_written() {
     site.good(&["save", "-o", &whole, "--volume-size", "1m", "app:1"]);
     let folder = site.text("stick");
     let next = format!("mountpoint -q '{folder}' && umount '{folder}'; true");
-    let (code, _, error) = site.ferry(&["copy", &whole, &folder, "--next-medium", &next]);
-    assert!(code == 3 && error.contains("no medium is mounted there"), "{code} {error}");
-    assert_eq!(names(&stick.point), [""; 0]);
+    // However the folder is named.
+    for folder in [&*folder, "stick", "./stick/../stick"] {
+        let mut command = Command::new(ferry());
+        command.current_dir(site.dir.path()).arg("--root").arg(site.path("store"));
+        let output = command.args(["copy", &whole, folder, "--next-medium", &next]).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains("no medium is mounted there"), "{folder}: {error}");
+        assert_eq!(output.status.code(), Some(3), "{folder}: {error}");
+        assert_eq!(names(&stick.point), [""; 0], "{folder}");
+        stick.mount("rw");
+        run(Command::new("sh").args(["-c", &format!("rm -r '{}'/*", stick.point.display())]));
+    }
+}
+
+#[test]
+fn what_is_read_back_comes_from_the_medium_and_not_from_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let stick = Stick::new(dir.path(), "one", "stick", 8);
+    stick.mount("rw");
+    let (path, written) = (stick.point.join("file"), noise(7, 1_000_000));
+    fs::write(&path, &written).unwrap();
+    fs::File::open(&path).unwrap().sync_all().unwrap();
+    let direct = || {
+        let mut bytes = Vec::new();
+        DirectReader::open(&path).unwrap().read_to_end(&mut bytes).unwrap();
+        bytes
+    };
+    assert!(direct() == written);
+    // The cache knows the file; on the medium a byte becomes another.
+    assert!(fs::read(&path).unwrap() == written);
+    let cached = fs::File::open(&path).unwrap();
+    let image = fs::read(&stick.image).unwrap();
+    let at = image.windows(64).position(|window| *window == written[..64]).unwrap() as u64;
+    fs::File::options().write(true).open(&stick.image).unwrap().write_all_at(&[written[0] ^ 1], at).unwrap();
+    let mut first = [0];
+    cached.read_exact_at(&mut first, 0).unwrap();
+    assert_eq!(first[0], written[0], "whoever reads through the cache does not see it");
+    let back = direct();
+    assert_eq!((back[0], back[1..] == written[1..]), (written[0] ^ 1, true));
+}
+
+#[test]
+fn a_bundle_that_is_there_is_copied_as_one_that_starts_itself() {
+    let site = Site::with_image(2 << 20);
+    let stick = Stick::new(site.dir.path(), "large", "a stick", 256);
+    stick.mount("rw");
+    let at = |name: &str| site.text(&format!("a stick/{name}"));
+    let (whole, parts) = (site.text("it's whole.ferry"), site.text("parts.ferry"));
+    site.good(&["save", "-o", &whole, "app:1"]);
+    site.good(&["save", "-o", &parts, "--volume-size", "1m", "app:1"]);
+    let folder = site.text("a stick");
+    for bundle in [&whole, &parts] {
+        let out = site.good(&["copy", "--medium", "--self-extracting", bundle, &folder]);
+        assert!(out.contains("read back as written"), "{out}");
+    }
+    site.good(&["copy", "--medium", "--self-extracting", &whole, &at("one.run")]);
+    // One that starts itself is copied as it is.
+    site.good(&["copy", &at("one.run"), &site.text("again.run")]);
+    let there = names(&stick.point);
+    for name in ["it's whole", "one.run", "parts", "parts.001.ferry", "parts.002.ferry"] {
+        assert!(there.iter().any(|there| there == name), "{name} in {there:?}");
+    }
+    let id = site.good(&["images", "-q"]);
+    for (path, root) in
+        [(at("it's whole"), "r1"), (at("parts"), "r2"), (at("one.run"), "r3"), (site.text("again.run"), "r4")]
+    {
+        let root = site.text(root);
+        let (code, out, error) = shell(Path::new(&path), &["--root", &root], "/usr/bin:/bin");
+        assert_eq!(code, 0, "{path}: {error}");
+        assert!(out.contains("Loaded image: app:1"), "{out}");
+        let (code, out, error) = shell(Path::new(&path), &["images", "-q", "--root", &root], "/usr/bin:/bin");
+        assert_eq!((code, &out), (0, &id), "{path}: {error}");
+    }
+    // Where one file may not be so large the program lies beside the bundle.
+    let set = VolumeSet::open(&[PathBuf::from(&whole)]).unwrap();
+    for (limit, name, beside) in [(None, "it's whole", 0), (Some(2 << 20), "it's whole.ferry", 1)] {
+        let mut luggage = Luggage { beside: Vec::new(), lead: Some(b"#!/bin/sh\n".to_vec()) };
+        let form = luggage.form_of_copy(&set, &stick.point, limit);
+        assert_eq!((form.name.unwrap().to_str().unwrap(), form.lead.is_some()), (name, limit.is_none()));
+        assert_eq!(luggage.beside.len(), beside);
+    }
 }
 
 fn shell(program: &Path, arguments: &[&str], path: &str) -> (i32, String, String) {

@@ -45,10 +45,6 @@ pub struct ArchiveOptions {
     bundle: BundleArgs,
     #[command(flatten)]
     medium: MediumArgs,
-    /// Write a bundle as one executable file, or with --volume-size as one beside the volumes: started, it loads itself, or
-    /// does what ferry's options after it say
-    #[arg(long, help_heading = "Medium options")]
-    self_extracting: bool,
 }
 
 /// How an archive is compressed.
@@ -110,7 +106,7 @@ impl ArchiveOptions {
             more(&mut carriage.bases)?;
             let level = self.level.as_deref().map(str::parse).transpose().map_err(usage)?;
             let options = bundle_options(level, !self.no_originals, spool.clone());
-            let mut luggage = to.map_or_else(|| Ok(Luggage::default()), |path| self.luggage(path))?;
+            let mut luggage = to.map_or_else(|| Ok(Luggage::default()), |path| self.medium.luggage(path))?;
             if let Some(path) = to.filter(|path| self.medium.concerns(path)) {
                 let onto = (&*spool, &self.medium as &dyn Attendant);
                 return media::save(source, images, path, (carriage, options), luggage, onto, ctx);
@@ -147,14 +143,9 @@ impl ArchiveOptions {
         Ok(())
     }
 
-    /// What the bundle at `path` brings along.
-    fn luggage(&self, path: &Path) -> Result<Luggage, BoxFault> {
-        self.medium.luggage(path, self.self_extracting)
-    }
-
     /// Fails when the options make no sense together; before anything is opened.
     pub fn check(&self, to: Option<&Path>) -> Result<(), UsageError> {
-        if self.self_extracting || self.medium.brings() {
+        if self.medium.brings() {
             if to.is_none() {
                 return Err(UsageError("a bundle that brings its ferry along needs a file: -o FILE".into()));
             }
@@ -181,7 +172,7 @@ impl ArchiveOptions {
     /// Whether a bundle is written.
     pub fn is_bundle(&self, to: Option<&Path>) -> bool {
         let named = || to.is_some_and(|path| path.as_os_str().as_encoded_bytes().ends_with(ENDING.as_bytes()));
-        self.output_format.map_or_else(|| self.self_extracting || named(), |format| format == OutputFormat::Bundle)
+        self.output_format.map_or_else(|| self.medium.executable() || named(), |format| format == OutputFormat::Bundle)
     }
 
     /// The compression asked for, or the one that the file's name asks for.

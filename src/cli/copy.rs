@@ -14,8 +14,8 @@ use crate::ops::{media, repair};
 /// Copy a bundle to another medium, going on where an interrupted copy ended
 ///
 /// Every byte is checked as it is read. Volumes and parts of volumes that are at the destination already are compared,
-/// not written again. A directory on a removable medium is checked for room first, and everything is read back from the
-/// medium; the volumes of one bundle may go onto several media.
+/// not written again. A removable medium is checked for room first, and everything is read back from it; the volumes of
+/// one bundle may go onto several media.
 #[derive(Debug, Args)]
 pub struct CopyArgs {
     /// A bundle: its directory, or any of its volumes
@@ -30,9 +30,9 @@ pub struct CopyArgs {
 
 /// Copies.
 pub fn run(args: CopyArgs, global: &Global) -> Result<ExitCode, BoxFault> {
-    if args.to.is_dir() && args.medium.concerns(&args.to) {
-        let set = VolumeSet::open(&[args.bundle])?;
-        let luggage = args.medium.luggage(&set.name(), false)?;
+    let set = VolumeSet::open(&[args.bundle])?;
+    let luggage = args.medium.luggage(&set.name())?;
+    if args.medium.concerns(&args.to) {
         let spread = media::copy(&set, &args.to, luggage, &args.medium, &global.ctx)?;
         let on = if spread.media > 1 { format!(" on {} media", spread.media) } else { String::new() };
         output::line(format!(
@@ -41,11 +41,7 @@ pub fn run(args: CopyArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         ))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let name = VolumeSet::open(std::slice::from_ref(&args.bundle))?.name();
-    let luggage = args.medium.luggage(&name, false)?;
-    let copied = repair::copy(&[args.bundle], &args.to, &global.ctx)?;
-    let folder = if args.to.is_dir() { &*args.to } else { media::folder_of(&args.to) };
-    luggage.beside.iter().try_for_each(|file| file.write(folder).map(drop))?;
+    let copied = repair::copy(&set, &args.to, luggage, &global.ctx)?;
     let text = format!(
         "{} volumes: {} bytes written, {} bytes were there\n",
         copied.files.len(),

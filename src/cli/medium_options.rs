@@ -31,6 +31,10 @@ pub struct MediumArgs {
     /// Bring this static ferry too, for another architecture; may be given several times
     #[arg(long, value_name = "FILE")]
     ferry_binary: Vec<PathBuf>,
+    /// Make the bundle one executable file, or one beside the volumes where it has some or the medium takes no file so large:
+    /// started, it loads itself, or does what ferry's options after it say
+    #[arg(long, conflicts_with = "with_ferry")]
+    self_extracting: bool,
 }
 
 /// Nobody put the next medium in.
@@ -71,22 +75,27 @@ impl MediumArgs {
 
     /// Whether a ferry is brought along.
     pub fn brings(&self) -> bool {
-        self.with_ferry || !self.ferry_binary.is_empty()
+        self.with_ferry || self.self_extracting || !self.ferry_binary.is_empty()
     }
 
-    /// What the bundle at `path` brings along; `executable` makes it a file that can be started.
-    pub fn luggage(&self, path: &Path, executable: bool) -> Result<Luggage, BoxFault> {
-        if !self.with_ferry && !executable {
-            if self.ferry_binary.is_empty() {
-                return Ok(Luggage::default());
-            }
-            return Err(UsageError("--ferry-binary needs --with-ferry".into()).into());
+    /// Whether the bundle becomes an executable file.
+    pub fn executable(&self) -> bool {
+        self.self_extracting
+    }
+
+    /// What the bundle at `path` brings along.
+    pub fn luggage(&self, path: &Path) -> Result<Luggage, BoxFault> {
+        if !self.brings() {
+            return Ok(Luggage::default());
+        }
+        if !self.with_ferry && !self.self_extracting {
+            return Err(UsageError("--ferry-binary needs --with-ferry or --self-extracting".into()).into());
         }
         let own = std::env::current_exe();
         let own = own.map_err(|error| UsageError(format!("cannot find this program: {error}")))?;
         let binaries = carried::binaries(&own, &self.ferry_binary)?;
         let beside = if self.with_ferry { carried::beside(path, &binaries) } else { Vec::new() };
-        Ok(Luggage { beside, lead: executable.then(|| carried::lead(&binaries)) })
+        Ok(Luggage { beside, lead: self.self_extracting.then(|| carried::lead(&binaries)) })
     }
 
     /// Whether `path`, a file or a folder, is written or read as on a medium.

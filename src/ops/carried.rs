@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::{AtPath, BoxFault, Class, Digest, Fault, durable};
-use crate::bundle::volume::{self, ENDING};
+use crate::bundle::volume::{self, ENDING, VolumeSet};
 use crate::transfer::bootstrap::{BootstrapError, static_elf_machine};
 
 /// The largest binary that is taken for one, in bytes.
@@ -127,6 +127,49 @@ impl Luggage {
             return None;
         }
         Some(Arc::new(lead))
+    }
+}
+
+/// What a copy of a bundle becomes.
+#[derive(Debug, Clone, Default)]
+pub struct Form {
+    /// The name of the file that a bundle of one file becomes, when it is another.
+    pub name: Option<OsString>,
+    /// What makes it an executable.
+    pub lead: Option<Arc<Vec<u8>>>,
+}
+
+/// How many bytes an executable bundle of one file has besides its volume: with this `lead`, or with its own.
+pub fn around(set: &VolumeSet, lead: Option<&Vec<u8>>) -> u64 {
+    let own = set.files.iter().flatten().map(|volume| volume.file.start()).max().unwrap_or(0);
+    match lead.map_or(own, |lead| lead.len() as u64) {
+        0 => 0,
+        lead => lead + volume::trailer(b"", 0).len() as u64,
+    }
+}
+
+impl Luggage {
+    /// What the copy of `set` at `to` becomes, a directory or a file: the executable itself, when one is wanted, the bundle
+    /// has no more than one volume, and files may be so large. Otherwise the executable goes beside the volumes. In a
+    /// directory it is called as the bundle is, without the ending.
+    pub fn form_of_copy(&mut self, set: &VolumeSet, to: &Path, max_file: Option<u64>) -> Form {
+        let single = set.record.all_volumes() == 1;
+        let named = to.file_name().filter(|_| !to.is_dir()).map(OsStr::to_owned);
+        let Some(lead) = self.lead.take() else { return Form { name: named, lead: None } };
+        let name = set.name();
+        let plain = match name.extension() {
+            Some(ending) if *ending == ENDING[1..] => name.file_stem(),
+            _ => name.file_name(),
+        };
+        let executable = named.clone().unwrap_or_else(|| plain.unwrap_or_default().to_owned());
+        let size: u64 = around(set, Some(&lead)) + set.present().iter().map(|(.., len)| len).sum::<u64>();
+        if single && max_file.is_none_or(|limit| size <= limit) {
+            return Form { name: Some(executable), lead: Some(Arc::new(lead)) };
+        }
+        self.beside.push(self::executable(Path::new(&executable), &lead));
+        let mut volume = executable;
+        volume.push(ENDING);
+        Form { name: if single { Some(volume) } else { named }, lead: None }
     }
 }
 

@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::carried::Luggage;
+use super::carried::{self, Form, Luggage};
 use super::save::{self as archive, Output, Packing};
 use crate::archive::write::{WriteOptions, WriteReport};
 use crate::base::durable::AtomicFile;
@@ -55,7 +55,8 @@ impl Destination {
     /// The same medium's successor: where one was mounted one must be mounted again.
     fn after(folder: &Path, first: &Medium) -> Result<Self, BoxFault> {
         let next = Self::at(folder)?;
-        let below = first.mount_point.as_ref().is_some_and(|point| folder.starts_with(point));
+        let real = fs::canonicalize(folder).at("look at", folder)?;
+        let below = first.mount_point.as_ref().is_some_and(|point| real.starts_with(point));
         if below && next.medium.mount_point != first.mount_point {
             return Err(MediumError::NotMounted(folder.to_owned()).into());
         }
@@ -220,7 +221,7 @@ pub fn save(
         refuse_existing(path)?;
     }
     carry::write(source, images, Target::Path(&staged), Carriage { resume: false, ..carriage }, options, ctx)?;
-    spread(&VolumeSet::open(&[staged])?, destination, luggage, attendant, ctx)?;
+    spread(&VolumeSet::open(&[staged])?, destination, Form::default(), luggage, attendant, ctx)?;
     Ok(())
 }
 
@@ -305,27 +306,36 @@ pub struct Spread {
     pub there: u64,
 }
 
-/// Copies a bundle onto a medium, going on where an interrupted copy ended, or spreads its volumes over several.
+/// Copies a bundle onto a medium, going on where an interrupted copy ended, or spreads its volumes over several. `to` is
+/// a directory there, or of a bundle of one file the new file.
 pub fn copy(
     set: &VolumeSet,
-    folder: &Path,
-    luggage: Luggage,
+    to: &Path,
+    mut luggage: Luggage,
     attendant: &dyn Attendant,
     ctx: &Ctx,
 ) -> Result<Spread, BoxFault> {
     set.complete()?;
-    spread(set, Destination::at(folder)?, luggage, attendant, ctx)
+    let destination = Destination::at(if to.is_dir() { to } else { folder_of(to) })?;
+    let form = luggage.form_of_copy(set, to, destination.medium.max_file);
+    spread(set, destination, form, luggage, attendant, ctx)
 }
 
 fn spread(
     set: &VolumeSet,
     mut destination: Destination,
+    form: Form,
     mut luggage: Luggage,
     attendant: &dyn Attendant,
     ctx: &Ctx,
 ) -> Result<Spread, BoxFault> {
     let first = destination.medium.clone();
     let mut left = set.present();
+    // A bundle of one file may get another name, and have a program in front.
+    if let [(_, path, len)] = &mut left[..] {
+        *path = form.name.as_ref().map_or_else(|| path.clone(), PathBuf::from);
+        *len += carried::around(set, form.lead.as_deref());
+    }
     for (_, path, len) in &left {
         destination.medium.takes_file(path, *len)?;
     }
@@ -337,8 +347,11 @@ fn spread(
             destination.room(missing + luggage.len())?;
         }
         if !taken.is_empty() {
-            let options = CopyOptions { only: Some(taken.clone()), device: Some(destination.device()) };
-            let mut copied = volume::copy(set, &destination.folder, &options, ctx)?;
+            let (device, lead) = (Some(destination.device()), form.lead.clone());
+            let options = CopyOptions { only: Some(taken.clone()), device, lead };
+            let to =
+                form.name.as_ref().map_or_else(|| destination.folder.clone(), |name| destination.folder.join(name));
+            let mut copied = volume::copy(set, &to, &options, ctx)?;
             destination.settle(&set.root(), &copied.files, ctx)?;
             // What starts the bundle goes onto the first.
             let luggage = std::mem::take(&mut luggage);
@@ -433,7 +446,7 @@ pub fn gather(
     for number in 1.. {
         if let Some(set) = set.take() {
             let only = Some(set.present().into_iter().map(|(number, ..)| number).collect());
-            volume::copy(&set, staging.path(), &CopyOptions { only, device: None }, ctx)?;
+            volume::copy(&set, staging.path(), &CopyOptions { only, ..CopyOptions::default() }, ctx)?;
         }
         let whole = VolumeSet::open(&[staging.path().to_owned()])?;
         let why = match whole.complete() {

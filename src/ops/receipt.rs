@@ -263,6 +263,64 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_receipt_is_written_to_the_letter_of_its_specification() {
+        let layer = crate::base::Digest::of(b"layer");
+        let config = format!(
+            r#"{{"architecture":"amd64","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":["{layer}"]}}}}"#
+        );
+        let config = crate::image::ImageConfig::parse(config.into_bytes()).unwrap();
+        let image = Image { names: vec!["app:1".parse().unwrap()], config, manifest: None, layers: Vec::new() };
+        let bundle = ReceiptBundle {
+            set: "00112233445566778899aabbccddeeff".into(),
+            root: format!("blake3:{}", "0123456789abcdef".repeat(4)),
+            signed_by: vec![ReceiptSigner { fingerprint: "SHA256:x".into(), principals: vec!["a@example".into()] }],
+        };
+        let scene = Scene {
+            input: "/media/stick/app.ferry".into(),
+            host: "far".into(),
+            store: "/var/lib/ferry".into(),
+            time: jiff::Timestamp::UNIX_EPOCH,
+        };
+        let receipt = Receipt { bundle: Some(bundle), ferry: "0.1.0".into(), ..Receipt::new(&[image], None, scene) };
+        let golden = r#"{
+  "format": "ferry-receipt",
+  "version": 1,
+  "loaded": "1970-01-01T00:00:00Z",
+  "host": "far",
+  "store": "/var/lib/ferry",
+  "ferry": "0.1.0",
+  "input": "/media/stick/app.ferry",
+  "bundle": {
+    "set": "00112233445566778899aabbccddeeff",
+    "root": "blake3:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+    "signedBy": [
+      {
+        "fingerprint": "SHA256:x",
+        "principals": [
+          "a@example"
+        ]
+      }
+    ]
+  },
+  "images": [
+    {
+      "id": "sha256:8ad5acb20827d5498177084fe0d6c8b238745e06260c03a0d1c22a81051e0f66",
+      "names": [
+        "docker.io/library/app:1"
+      ],
+      "manifest": null,
+      "layers": [
+        "sha256:dac1d7cfa95021764849fd102524e141488c5e3a90f861dbb5a12d9ac8584f85"
+      ]
+    }
+  ]
+}
+"#;
+        assert_eq!(receipt.seal(None).unwrap(), golden);
+        assert_eq!(Returned::parse(Path::new("r"), golden.as_bytes()).unwrap().receipt, receipt);
+    }
+
+    #[test]
     fn a_receipt_is_read_as_it_was_written_and_others_are_refused() {
         let scene = Scene {
             input: "a\nb.ferry".into(),

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::carried::{Form, Luggage};
+use super::media::folder_of;
 use crate::base::{BoxFault, Ctx};
 use crate::bundle::volume::{self, Budget, Copied, CopyOptions, Report, VolumeSet};
 
@@ -15,7 +17,13 @@ pub fn repair(paths: &[PathBuf], to: Option<&Path>, ctx: &Ctx) -> Result<(Report
     Ok((report, written))
 }
 
-/// Copies the volumes of a bundle, checked, going on where an interrupted copy ended.
-pub fn copy(paths: &[PathBuf], to: &Path, ctx: &Ctx) -> Result<Copied, BoxFault> {
-    Ok(volume::copy(&VolumeSet::open(paths)?, to, &CopyOptions::default(), ctx)?)
+/// Copies the volumes of a bundle and what they bring along, checked, going on where an interrupted copy ended. `to` is a
+/// directory, or of a bundle of one file the new file.
+pub fn copy(set: &VolumeSet, to: &Path, mut luggage: Luggage, ctx: &Ctx) -> Result<Copied, BoxFault> {
+    let folder = if to.is_dir() { to } else { folder_of(to) };
+    let Form { name, lead } = luggage.form_of_copy(set, to, None);
+    let to = name.map_or_else(|| to.to_owned(), |name| folder.join(name));
+    let copied = volume::copy(set, &to, &CopyOptions { lead, ..CopyOptions::default() }, ctx)?;
+    luggage.beside.iter().try_for_each(|file| file.write(folder).map(drop))?;
+    Ok(copied)
 }

@@ -28,6 +28,8 @@ pub struct CopyOptions {
     pub only: Option<BTreeSet<u32>>,
     /// The device number of the file system that the copies must lie on.
     pub device: Option<u64>,
+    /// What makes an executable file of the copy of a set of one volume; without it what the volume has in front stays.
+    pub lead: Option<Arc<Vec<u8>>>,
 }
 
 /// Copies every volume into the directory `to`, or a set of one volume to the file `to`. Every byte is checked as it is read. Bytes that an
@@ -57,6 +59,7 @@ pub fn copy(set: &VolumeSet, to: &Path, options: &CopyOptions, ctx: &Ctx) -> Res
         let name = volume.path.file_name().unwrap_or_default();
         let target = if directory { to.join(name) } else { to.to_owned() };
         let lead = match volume.file.start() {
+            _ if options.lead.is_some() => options.lead.clone(),
             0 => None,
             _ => Some(Arc::new(volume.file.lead().at("read", &volume.path)?)),
         };
