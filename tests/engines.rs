@@ -134,6 +134,75 @@ fn containerd_gets_the_difference_and_rebuilds_full_layers_from_its_content_stor
 }
 
 #[test]
+fn k3s_gets_the_difference_where_its_own_containerd_keeps_its_images() {
+    for (release, shimmed) in RELEASES.into_iter().zip([true, false]) {
+        let machine = Machine::start(release);
+        let address = "/run/k3s/containerd/containerd.sock";
+        let containerd = machine.containerd_at(address, "k8s.io");
+        if shimmed {
+            // As k3s's one binary has it: a ctr that knows both.
+            shim(&machine, "k3s", &format!("shift; exec /usr/bin/ctr -a {address} -n k8s.io \"$@\""));
+        }
+        let near = Site::new(&machine, "near");
+        (1..=2).for_each(|number| near.release(&machine, number));
+        let ssh = host(&machine, &[]);
+        let first = send(&near, &machine, &ssh, "k3s", "app:v1");
+        assert!(first["wire"].as_u64().unwrap() > 500_000, "{first}");
+        let second = send(&near, &machine, &ssh, "k3s", "app:v2");
+        assert!(second["wire"].as_u64().unwrap() < 20_000, "{release:?}: {second}");
+        for image in ["app:v1", "app:v2"] {
+            let name = format!("docker.io/library/{image}");
+            let complete = |line: &str| line.starts_with(&name) && line.contains("complete");
+            assert!(containerd.run(["images", "check"]).lines().any(complete), "{release:?}: {image}");
+            assert!(containerd.run(["content", "ls", "-q"]).contains(&id(&near, image)), "{image}");
+        }
+    }
+}
+
+#[test]
+fn podman_of_an_ordinary_user_gets_the_difference_too() {
+    for release in RELEASES {
+        let machine = Machine::start(release);
+        fs::set_permissions(machine.dir(), fs::Permissions::from_mode(0o755)).unwrap();
+        let dir = machine.dir().display();
+        machine.sh(&format!(
+            "useradd -m op; echo op:200000:65536 >/etc/subuid; cp /etc/subuid /etc/subgid
+            install -d -o op /run/user/op op op/config op/config/containers 'op/far root' op/cache
+            printf '[storage]\ndriver = \"overlay\"\nrunroot = \"/run/user/op/run\"\\ngraphroot = \"{dir}/op/storage\"\n' \
+                >op/config/containers/storage.conf"
+        ));
+        let mut command = machine.command("runuser");
+        command.args(["-u", "op", "--", "env", "HOME=/home/op", "XDG_RUNTIME_DIR=/run/user/op"]);
+        command.args([format!("XDG_CONFIG_HOME={dir}/op/config"), format!("XDG_CACHE_HOME={dir}/op/cache")]);
+        let mut words = vec![command.get_program().to_string_lossy().into_owned()];
+        words.extend(command.get_args().map(|word| word.to_string_lossy().into_owned()));
+        let as_op = |line: &str| {
+            let mut command = std::process::Command::new(&words[0]);
+            crate::support::peers::succeed(command.args(&words[1..]).args(["sh", "-c", line]))
+        };
+        let ssh = words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ") + " sh -c 'eval \"$1\"'";
+        let near = Site::new(&machine, "near");
+        (1..=2).for_each(|number| near.release(&machine, number));
+        let send = |image: &str| {
+            let words = ["send", "--json", "--to", "podman", "--ssh", &ssh, "--remote-root", "op/far root"];
+            let mut command = near.command(&words);
+            let out = command.args(["--ferry-binary", ferry().to_str().unwrap(), image, "far"]).output().unwrap();
+            assert!(out.status.success(), "{release:?}: {}", String::from_utf8_lossy(&out.stderr));
+            serde_json::from_slice::<Value>(&out.stdout).unwrap()["wire"].as_u64().unwrap()
+        };
+        assert!(send("app:v1") > 500_000);
+        let second = send("app:v2");
+        assert!(second < 20_000, "{release:?}: {second}");
+        for image in ["app:v1", "app:v2"] {
+            let theirs = as_op(&format!("podman image inspect --format '{{{{.Id}}}}' {image}"));
+            assert_eq!(format!("sha256:{}", theirs.trim()), id(&near, image));
+        }
+        // Containers can be made of them, owners and all.
+        assert!(as_op("podman create --net none app:v2 /x").trim().len() == 64);
+    }
+}
+
+#[test]
 fn a_directory_gets_archives_that_are_whole_and_the_line_only_what_changed() {
     let machine = Machine::start(Release::Debian12);
     let near = Site::new(&machine, "near");

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, a module for each area.
 
 mod archive;
+mod bare;
 mod bundle;
 mod cli;
 mod carry;
@@ -10,9 +11,11 @@ mod fuzz;
 mod interop;
 mod layer;
 mod layering;
+mod lines;
 mod media;
 mod net;
 mod peers;
+mod reach;
 mod seal;
 mod send;
 mod ssh;

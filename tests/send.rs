@@ -6,8 +6,8 @@ use std::io::Read;
 use ferry::transfer::remote::quote;
 
 use crate::support::ferry;
-use crate::support::peers::{Machine, Release, Sshd};
-use crate::support::site::Site;
+use crate::support::peers::{Machine, Release, Sshd, succeed};
+use crate::support::site::{Site, noise};
 
 /// OpenSSH's client in the server's machine, as the words before the host.
 fn by_ssh(sshd: &Sshd<'_>) -> String {
@@ -47,7 +47,7 @@ fn images_arrive_at_a_bare_host_and_the_next_release_costs_what_is_new() {
     let dry = send(&["--dry-run", "app:v2"]);
     assert!(!far.images().contains("app:v2"));
     let second = send(&["app:v2"]);
-    assert_eq!(dry["stream"], second["stream"]);
+    assert_eq!((&dry["stream"], &dry["wire"]), (&second["stream"], &second["wire"]));
     assert_eq!(near.images(), far.images());
 
     // And back, to a third place.
@@ -307,7 +307,8 @@ fn sixteen_hosts_share_one_reading_and_one_compression() {
                     let home = StoreHome::new(store, LoadOptions::default(), Reveal::All);
                     let visible = Visible::default();
                     let (from, to) = (Box::new(theirs.try_clone().unwrap()), Box::new(theirs));
-                    answer(from, to, &home, Some((store, &visible)), options, ctx)
+                    let mut session = Session::far(from, to).unwrap();
+                    answer(&mut session, &home, Some((store, &visible)), options, ctx)
                         .unwrap_or_else(|fault| panic!("{fault}"));
                 });
                 scope.spawn(move || {
@@ -458,7 +459,61 @@ fn a_file_on_another_host_is_read_in_place() {
     let all = folder.join("two.tar").metadata().unwrap().len();
     let crossed = count.metadata().unwrap().len();
     assert!(crossed < all * 2 / 3, "{crossed} of {all} bytes crossed");
+    // A ferry there looks into it, whatever it is, and sends what is missing.
+    let path = format!("{}:{}", ferry().parent().unwrap().display(), std::env::var("PATH").unwrap());
+    for name in ["two.ferry", "two.tar", "two.tar.zst"] {
+        here.run(&["rmi", "app:v2"]);
+        fs::write(&count, "").unwrap();
+        let url = format!("ssh://far{}/{name}", folder.display());
+        let mut load = here.command(&["load", "-i", &url, "--ssh", ssh.to_str().unwrap()]);
+        let told = succeed(load.env("PATH", &path));
+        assert_eq!(told, "Loaded image: app:v1\nLoaded image: app:v2\n");
+        assert_eq!(here.images(), near.images(), "{name}");
+        let crossed = count.metadata().unwrap().len();
+        assert!(crossed < 20_000, "{name}: {crossed} bytes crossed");
+    }
     let out = here.command(&["load", "-i", "ssh://far/nowhere.tar", "--ssh", ssh.to_str().unwrap()]).output().unwrap();
     assert!(String::from_utf8_lossy(&out.stderr).contains("no such file"), "{out:?}");
     assert_ne!(out.status.code(), Some(0));
+}
+
+#[test]
+fn of_a_bundle_on_another_host_without_a_ferry_the_frames_that_are_needed_cross() {
+    let machine = Machine::start(Release::Debian12);
+    let (near, here) = (Site::new(&machine, "near"), Site::new(&machine, "here"));
+    // A little more than a frame holds, and a small file behind it.
+    let dir = machine.dir().join("tree");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("large"), noise(66 << 20, 3)).unwrap();
+    for number in 1..=2 {
+        fs::write(dir.join("version"), number.to_string()).unwrap();
+        near.import(&machine, &dir, &format!("app:v{number}"));
+    }
+    let file = |name: &str| machine.dir().join(name).display().to_string();
+    near.run(&["save", "-o", &file("one.ferry"), "app:v1"]);
+    near.run(&["save", "-o", &file("two.ferry"), "app:v2"]);
+    here.run(&["load", "-q", "-i", &file("one.ferry")]);
+    let count = machine.dir().join("count");
+    let ssh = machine.dir().join("ssh");
+    let script = format!("#!/bin/sh\nsh -c \"$2\" | tee -a {}\n", quote(&count.display().to_string()));
+    fs::write(&ssh, script).unwrap();
+    fs::set_permissions(&ssh, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let words = ["load", "--no-upload", "-i", &format!("ssh://far{}", file("two.ferry")), "--ssh"];
+    here.run(&[&words[..], &[ssh.to_str().unwrap()]].concat());
+    assert_eq!(here.images(), near.images());
+    let crossed = count.metadata().unwrap().len();
+    assert!(crossed < 6 << 20, "{crossed} bytes crossed");
+    // What has changed in the store is taken from the bundle.
+    here.run(&["rmi", "app:v2"]);
+    let diff = here.root.join("overlay2");
+    let mut large = fs::read_dir(&diff).unwrap().map(|entry| entry.unwrap().path().join("diff/large"));
+    let large = large.find(|path| path.exists()).unwrap();
+    let mut bytes = fs::read(&large).unwrap();
+    bytes[5] ^= 1;
+    fs::write(&large, bytes).unwrap();
+    here.run(&[&words[..], &[ssh.to_str().unwrap()]].concat());
+    let back = Site::new(&machine, "back");
+    here.run(&["save", "-o", &file("back.tar"), "app:v2"]);
+    back.run(&["load", "-q", "-i", &file("back.tar")]);
+    assert!(near.images().contains(back.images().trim()));
 }

@@ -91,7 +91,7 @@ fn bytes_cross_both_ways_at_once_unchanged_by_either_client() {
         let mut words: Vec<String> = vec![prefix.get_program().to_string_lossy().into_owned()];
         words.extend(prefix.get_args().map(|arg| arg.to_string_lossy().into_owned()));
         words.truncate(words.len() - 2);
-        let mut command = CommandRemote::new(words, "root@127.0.0.1".into());
+        let mut command = CommandRemote::new(words, "root@127.0.0.1".into(), Duration::from_secs(20));
         assert!(echo(&mut command, &bytes) == bytes, "{release:?}, by command");
     }
 }
@@ -214,11 +214,12 @@ fn sudo_runs_a_copy_that_only_root_can_have_written_and_a_wrong_password_is_an_e
         let root = machine.dir().join("root's store").display().to_string();
         let options = AgentOptions {
             binary: Some(crate::support::ferry().to_owned()),
+            upload: true,
             sudo: Some(Arc::new(Sudo::new(prompter))),
             root: Some(root),
         };
-        let mut remote = CommandRemote::new(words.clone(), "far".into());
-        start_agent(&mut remote, &options, &[], &ferry::base::Ctx::silent())
+        let mut remote = CommandRemote::new(words.clone(), "far".into(), Duration::from_secs(20));
+        start_agent(&mut remote, &options, &[], &ferry::base::Ctx::silent()).map(|agent| agent.process)
     };
     let wrong = start("wrong").map(|_| ()).unwrap_err();
     assert_eq!((wrong.class(), wrong.to_string().contains("Sorry")), (Class::Refused, true), "{wrong}");

@@ -192,6 +192,8 @@ pub struct Access {
     pub budget: Budget,
     /// What thin bundles are read with.
     pub base: Option<Arc<dyn BaseContents>>,
+    /// Whether contents that the base has are not read from the bundle: it is on another host.
+    pub spare: bool,
 }
 
 /// An opened bundle.
@@ -235,6 +237,9 @@ pub fn open_unsealed(unsealed: Unsealed, access: &Access) -> Result<Opened, BoxF
     let mut source = BundleSource::new(bundle, access.scratch.clone(), access.memory)?;
     if let Some(base) = access.base.as_ref().filter(|_| source.bundle().index().is_thin()) {
         source = source.with_base(base.clone())?;
+    }
+    if let Some(base) = access.base.as_ref().filter(|_| access.spare) {
+        source = source.sparing(base.clone());
     }
     for (gate, signers) in access.gates.iter().zip(&signers) {
         let Some(policy) = gate.policy.as_ref().filter(|_| gate.required) else { continue };

@@ -34,6 +34,10 @@ pub struct BundleSource {
     base: Option<Arc<dyn BaseContents>>,
     /// Base contents that were checked against their IDs.
     proven: Mutex<HashSet<u32>>,
+    /// Where contents of the bundle are at hand, when it is itself too far away to read more of it than it takes; and
+    /// which of them are, as far as that was looked into.
+    near: Option<Arc<dyn BaseContents>>,
+    at_hand: Mutex<HashMap<u32, bool>>,
     /// The bundle's contents by ID, for those that are read with this bundle as their base.
     by_id: OnceLock<HashMap<ShortId, u32>>,
 }
@@ -73,6 +77,8 @@ impl BundleSource {
             frames_at_once,
             base: None,
             proven: Mutex::default(),
+            near: None,
+            at_hand: Mutex::default(),
             by_id: OnceLock::new(),
         })
     }
@@ -101,6 +107,47 @@ impl BundleSource {
         Ok(self)
     }
 
+    /// Reads no content from the bundle that `near` has, checked against its ID.
+    pub fn sparing(self, near: Arc<dyn BaseContents>) -> Self {
+        Self { near: Some(near), ..self }
+    }
+
+    /// Whether a content of the bundle is at hand.
+    fn is_near(&self, content: u32) -> bool {
+        let Some(near) = &self.near else { return false };
+        if let Some(known) = lock(&self.at_hand).get(&content) {
+            return *known;
+        }
+        let index = self.bundle.index();
+        let there = near.size_of(&shortened(index.content_id(content))) == Some(index.content_size(content));
+        // What is damaged there is taken from the bundle.
+        let is = there && self.matches_id(&**near, content).unwrap_or(false);
+        lock(&self.at_hand).insert(content, is);
+        is
+    }
+
+    /// Whether what `base` has of a content is what its ID says.
+    fn matches_id(&self, base: &dyn BaseContents, content: u32) -> Result<bool, BoxFault> {
+        let index = self.bundle.index();
+        let (id, size) = (index.content_id(content), index.content_size(content));
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; size.min(1 << 20) as usize];
+        let mut at = 0;
+        while at < size {
+            let n = (size - at).min(buffer.len() as u64) as usize;
+            base.read_at(&shortened(id), at, &mut buffer[..n])?;
+            hasher.update(&buffer[..n]);
+            at += n as u64;
+        }
+        let kept = index.contents.id_length;
+        Ok(hasher.finalize().as_bytes()[..kept] == id.0[..kept])
+    }
+
+    /// Whether a content is read from the bundle itself.
+    fn is_own(&self, content: u32) -> bool {
+        (content as usize) < self.bundle.index().contents.ids.len() && !self.is_near(content)
+    }
+
     /// The layers that the bundle itself holds, base layers and layers made of base contents left out unless there is
     /// a base to read them with.
     pub(crate) fn own_layers(&self) -> Vec<Layer> {
@@ -121,30 +168,25 @@ impl BundleSource {
     /// Reads a part of a base content, which is checked as a whole when it is used first.
     fn read_base(&self, content: u32, offset: u64, buf: &mut [u8]) -> Result<(), BundleError> {
         let index = self.bundle.index();
-        let (id, size) = (index.content_id(content), index.content_size(content));
-        let base = self.base()?;
+        let id = index.content_id(content);
+        let own = (content as usize) < index.contents.ids.len();
+        let base = match &self.near {
+            Some(near) if own => &**near,
+            _ => self.base()?,
+        };
         let failed = |fault: BoxFault| BundleError::Io {
             action: format!("read base content {}", hex::encode(&id.0[..8])),
             source: io::Error::other(fault),
         };
-        let short = shortened(id);
-        if !lock(&self.proven).contains(&content) {
-            let mut hasher = blake3::Hasher::new();
-            let mut buffer = vec![0; size.min(1 << 20) as usize];
-            let mut at = 0;
-            while at < size {
-                let n = (size - at).min(buffer.len() as u64) as usize;
-                base.read_at(&short, at, &mut buffer[..n]).map_err(failed)?;
-                hasher.update(&buffer[..n]);
-                at += n as u64;
-            }
-            let kept = index.contents.id_length;
-            if hasher.finalize().as_bytes()[..kept] != id.0[..kept] {
+        // One that is at hand was checked when that was found out.
+        if !own && !lock(&self.proven).contains(&content) {
+            if !self.matches_id(base, content).map_err(failed)? {
+                let kept = index.contents.id_length;
                 return Err(BundleError::Damaged { place: format!("base content {}", hex::encode(&id.0[..kept])) });
             }
             lock(&self.proven).insert(content);
         }
-        base.read_at(&short, offset, buf).map_err(failed)
+        base.read_at(&shortened(id), offset, buf).map_err(failed)
     }
 
     /// The bundle itself.
@@ -169,7 +211,7 @@ impl BundleSource {
                 let mut reader = RecipeReader::new(bytes, layer.size).map_err(broken)?;
                 while let Some(piece) = reader.next(bytes, &sizes).map_err(broken)? {
                     let Piece::Content { number } = piece else { continue };
-                    if (number as usize) < index.contents.ids.len() {
+                    if self.is_own(number) {
                         index.contents.objects_of(number).iter().for_each(|object| {
                             frames.insert(self.bundle.place(*object).0);
                         });
@@ -178,7 +220,7 @@ impl BundleSource {
                 Ok(())
             }
             LayerKind::Blob { content } => {
-                if (content as usize) < index.contents.ids.len() {
+                if self.is_own(content) {
                     frames.extend(index.contents.objects_of(content).iter().map(|object| self.bundle.place(*object).0));
                 }
                 Ok(())
@@ -445,7 +487,7 @@ impl<'a> ContentReader<'a> {
     fn give(&mut self, content: u32) {
         let index = self.source.bundle.index();
         self.given = 0;
-        if (content as usize) < index.contents.ids.len() {
+        if self.source.is_own(content) {
             self.objects.extend(index.contents.objects_of(content).iter().rev());
         } else {
             self.base = Some((content, index.content_size(content))).filter(|(_, size)| *size > 0);

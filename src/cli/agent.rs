@@ -1,18 +1,28 @@
 //! `ferry agent`: the far side of `send` and `fetch`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 
+use super::trust::AccessArgs;
 use super::{Global, threads, trust};
+use crate::archive::{Input, OpenOptions};
 use crate::base::{AtPath, BoxFault};
 use crate::bundle::seal::WayIn;
 use crate::bundle::{BundleOptions, Level};
+use crate::ops::open;
 use crate::ops::send::{self, Visible};
 use crate::store::LoadOptions;
 use crate::transfer::engine::{EngineHome, Found, Target};
 use crate::transfer::home::StoreHome;
+use crate::transfer::patience::Patient;
 use crate::transfer::send::SendOptions;
+use crate::transfer::session::Session;
+
+/// A near side that is silent for this long has gone: what it began can be taken up by another.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// Answer another ferry on standard input and output (started by send and fetch)
 #[derive(Debug, Args)]
@@ -26,11 +36,20 @@ pub struct AgentArgs {
     /// Who gets the images: ferry, docker, podman, containerd, k3s, dir:PATH, or auto
     #[arg(long, default_value = "ferry", value_name = "WHO")]
     to: Target,
+    /// Give images of this archive or bundle, and take none
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["reveal", "reveal_nothing", "to"])]
+    input: Option<PathBuf>,
+}
+
+impl AgentArgs {
+    /// Whether podman gets the images.
+    pub fn is_for_podman(&self) -> bool {
+        self.to == Target::Podman
+    }
 }
 
 /// Answers.
 pub fn run(args: AgentArgs, global: &Global) -> Result<ExitCode, BoxFault> {
-    trust::permits(WayIn::Receive)?;
     as_root_of_podman(&args.to)?;
     let bundle = BundleOptions {
         level: Level::DEFAULT,
@@ -40,24 +59,39 @@ pub fn run(args: AgentArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         spool_dir: std::env::temp_dir(),
     };
     let sending = SendOptions { bundle, level: None, hints: Vec::new(), rate: None, dry_run: false };
-    let (from, to) = (Box::new(std::io::stdin()), Box::new(std::io::BufWriter::new(std::io::stdout())));
+    let (from, to) = (Patient::shared(std::io::stdin(), SILENCE), Patient::shared(std::io::stdout(), SILENCE));
+    let mut session = Session::far(Box::new(from), Box::new(std::io::BufWriter::new(to)))?;
+    let result = serve(&mut session, args, &sending, global);
+    if let Err(fault) = &result {
+        session.fail(&**fault);
+    }
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+/// Opens what the images go into or come from, and has the conversation.
+fn serve(session: &mut Session<'_>, args: AgentArgs, sending: &SendOptions, global: &Global) -> Result<(), BoxFault> {
     let ctx = &global.ctx;
+    if let Some(path) = args.input {
+        let spool = std::env::temp_dir();
+        let open = OpenOptions { platform: None, max_window: None, spool: spool.clone() };
+        let access = AccessArgs::default().access(false, false, spool)?;
+        return send::give_archive(session, &open::open_any(Input::Path(path), &open, &access, ctx)?, sending, ctx);
+    }
+    trust::permits(WayIn::Receive)?;
     let folder = global.root.join("ferry/transfers");
     if args.to != Target::Ferry {
         std::fs::create_dir_all(&folder).at("create", &folder)?;
     }
     let has_store = global.root.join("image").is_dir();
     if let Found::Engine(home) = EngineHome::open(&args.to, folder, has_store)? {
-        send::answer(from, to, &home, None, &sending, ctx)?;
-        return Ok(ExitCode::SUCCESS);
+        return send::answer(session, &home, None, sending, ctx);
     }
     let store = global.store_to_write()?;
     let patterns = args.reveal_nothing || !args.reveal.is_empty();
     let visible = Visible { images: patterns.then_some(args.reveal) };
     let load = LoadOptions { threads: threads(), ..LoadOptions::default() };
     let home = StoreHome::new(&store, load, visible.reveal(&store, ctx)?);
-    send::answer(from, to, &home, Some((&store, &visible)), &sending, ctx)?;
-    Ok(ExitCode::SUCCESS)
+    send::answer(session, &home, Some((&store, &visible)), sending, ctx)
 }
 
 /// podman's store of a user belongs to the subordinate IDs of that user: they can be read in its user namespace.

@@ -5,25 +5,30 @@ use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
 use super::bundle_options::signer;
 use super::medium_options::MediumArgs;
-use super::remote::ReachArgs;
+use super::remote::RemoteArgs;
 use super::render::human;
 use super::trust::AccessArgs;
 use super::{Global, UsageError, output, parse, threads};
 use crate::archive::{Input, OpenOptions};
 use crate::base::durable::AtomicFile;
-use crate::base::{AtPath, BoxFault, Ctx};
+use crate::base::{AtPath, BoxFault, Ctx, ReadAt};
 use crate::bundle::seal::Signer;
 use crate::image::{Platform, Reference};
 use crate::layer::compression::DecodeLimits;
 use crate::ops::load::{self, From, LoadRequest, Loaded};
 use crate::ops::media;
 use crate::ops::receipt::{Receipt, Scene};
+use crate::ops::send;
 use crate::store::{Conflict, LoadOptions, LoadReport};
+use crate::transfer::home::{Reveal, StoreHome};
+use crate::transfer::remote_file::RemoteFile;
+use crate::transfer::ssh_config::Destination;
 
 /// Load images from an archive
 ///
@@ -33,7 +38,8 @@ use crate::store::{Conflict, LoadOptions, LoadReport};
 #[derive(Debug, Args)]
 pub struct LoadArgs {
     /// Read this file or directory instead of standard input; several are volumes of one bundle, in any order;
-    /// ssh://[USER@]HOST[:PORT]/PATH is read in place, as far as it is needed
+    /// ssh://[USER@]HOST[:PORT]/PATH is read in place, as far as it is needed: by a ferry there where one is, or is worth
+    /// bringing, else from here
     #[arg(short, long, value_name = "FILE")]
     input: Vec<PathBuf>,
     /// Do not show progress
@@ -77,7 +83,7 @@ pub struct LoadArgs {
     #[command(flatten)]
     access: AccessArgs,
     #[command(flatten)]
-    reach: ReachArgs,
+    remote: RemoteArgs,
 }
 
 /// What to do with a name that another image has.
@@ -94,11 +100,19 @@ enum OnConflict {
 /// Loads.
 pub fn run(args: LoadArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let ctx = if args.quiet { global.quiet() } else { global.ctx.clone() };
-    let mut paths = args.input;
+    let mut paths = args.input.clone();
     let url = |path: &PathBuf| path.to_str().filter(|text| text.starts_with("ssh://")).map(str::to_owned);
     let input = match paths.len() {
         1 => From::One(match url(&paths[0]) {
-            Some(url) => args.reach.open(&url)?,
+            Some(url) => match remote(&args, &url, global, &ctx)? {
+                Remote::Loaded(names) => {
+                    for name in names {
+                        output::line(format!("Loaded image: {}", output::clean(&name)))?;
+                    }
+                    return Ok(ExitCode::SUCCESS);
+                }
+                Remote::ToRead(input) => input,
+            },
             None => Input::Path(paths.remove(0)),
         }),
         2.. => From::Volumes(paths),
@@ -163,6 +177,40 @@ pub fn run(args: LoadArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         file.commit()?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What became of a file on another host.
+enum Remote {
+    /// A ferry there has given its images.
+    Loaded(Vec<String>),
+    /// It is read from here.
+    ToRead(Input),
+}
+
+/// A file is worth a ferry that looks into it when it is so many times as large.
+const WORTH_A_FERRY: u64 = 4;
+
+/// Opens a file on another host, or has a ferry there look into it, which sends what is missing here and no more.
+fn remote(args: &LoadArgs, url: &str, global: &Global, ctx: &Ctx) -> Result<Remote, BoxFault> {
+    let (host, path) = Destination::with_path(url)?;
+    let file = RemoteFile::open(args.remote.reach()?.connect(&host)?, &path)?;
+    // Signatures, keys, receipts and the choice of a platform are about the file itself, and that is read here.
+    let about_it = args.access.asks()? || args.receipt.is_some() || args.platform.is_some() || args.repair;
+    let plain = !args.dry_run && args.tag.is_none() && args.max_window.is_none();
+    if about_it || !plain || args.on_conflict != OnConflict::Replace {
+        return Ok(Remote::ToRead(Input::At(Arc::new(file), url.to_owned())));
+    }
+    let mut agent = args.remote.agent()?;
+    let own = |path: &PathBuf| path.metadata().map_or(u64::MAX, |meta| meta.len());
+    agent.upload &= agent.binary.as_ref().is_some_and(|path| file.size() / WORTH_A_FERRY > own(path));
+    let store = global.store_to_write()?;
+    let load = LoadOptions { keep_originals: !args.no_originals, threads: threads(), ..LoadOptions::default() };
+    let home = StoreHome::new(&store, load, Reveal::All);
+    let mut remote = file.close()?;
+    match send::fetch_archive(&mut *remote, &agent, &path, &home, ctx)? {
+        Some(received) => Ok(Remote::Loaded(received.loaded)),
+        None => Ok(Remote::ToRead(Input::At(Arc::new(RemoteFile::open(remote, &path)?), url.to_owned()))),
+    }
 }
 
 /// The key that a host's sshd is known by.

@@ -8,14 +8,13 @@ use clap::Args;
 
 use super::UsageError;
 use super::ask::Terminal;
-use crate::archive::Input;
 use crate::base::BoxFault;
 use crate::transfer::bootstrap::{AgentOptions, Sudo};
 use crate::transfer::command::split_words;
 use crate::transfer::connect::Reach;
-use crate::transfer::remote_file::RemoteFile;
+use crate::transfer::remote::quote;
 use crate::transfer::ssh::Options;
-use crate::transfer::ssh_config::{Defaults, Destination};
+use crate::transfer::ssh_config::Defaults;
 
 /// Options for reaching hosts.
 #[derive(Debug, Args)]
@@ -70,13 +69,6 @@ impl ReachArgs {
             defaults: Defaults { user, home: absolute("HOME"), agent: absolute("SSH_AUTH_SOCK") },
         })
     }
-
-    /// Opens a file on another host, named as `ssh://HOST/PATH`.
-    pub fn open(&self, url: &str) -> Result<Input, BoxFault> {
-        let (host, path) = Destination::with_path(url)?;
-        let file = RemoteFile::open(self.reach()?.connect(&host)?, &path)?;
-        Ok(Input::At(Arc::new(file), url.to_owned()))
-    }
 }
 
 impl RemoteArgs {
@@ -85,15 +77,24 @@ impl RemoteArgs {
         self.reach.reach()
     }
 
+    /// How a user there starts the ferry at `path` on the store that was worked on.
+    pub fn command_there(&self, path: &str) -> String {
+        let mut words = vec![path.to_owned()];
+        words.extend(self.remote_root.iter().flat_map(|root| ["--root".to_owned(), root.clone()]));
+        let words: Vec<String> = words.iter().map(|word| quote(word)).collect();
+        format!("{}{}", if self.sudo { "sudo " } else { "" }, words.join(" "))
+    }
+
     /// How the far side is prepared.
     pub fn agent(&self) -> Result<AgentOptions, BoxFault> {
         let own = || std::env::current_exe().map_err(|error| UsageError(format!("cannot find this program: {error}")));
-        let binary = match (&self.ferry_binary, self.no_upload) {
-            (_, true) => None,
-            (Some(binary), _) => Some(binary.clone()),
-            (None, _) => Some(own()?),
+        let upload = !self.no_upload;
+        let binary = match &self.ferry_binary {
+            Some(binary) => Some(binary.clone()),
+            None if upload => Some(own()?),
+            None => None,
         };
         let sudo = self.sudo.then(|| Arc::new(Sudo::new(Arc::new(Terminal))));
-        Ok(AgentOptions { binary, sudo, root: self.remote_root.clone() })
+        Ok(AgentOptions { binary, upload, sudo, root: self.remote_root.clone() })
     }
 }

@@ -22,6 +22,8 @@ pub fn enter(command: &Command, root: &Path) -> Result<Option<String>, BoxFault>
         | Command::Repair(_)
         | Command::Verify(_)
         | Command::Version(_) => return Ok(None),
+        // podman has a user namespace of its own.
+        Command::Agent(args) if args.is_for_podman() => return Ok(None),
         Command::Agent(_) | Command::Fetch(_) | Command::Send(_) => (Need::Programs, None),
         Command::Df(_)
         | Command::Fsck(_)

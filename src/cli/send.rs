@@ -123,11 +123,7 @@ pub fn run(mut args: SendArgs, global: &Global) -> Result<ExitCode, BoxFault> {
             let images = send::picked(opened.source(), &args.words)?;
             let (source, bundle) = (opened.source(), opened.bundle());
             let mut options = options;
-            for layer in opened.source().images().iter().rev().flat_map(|image| &image.layers) {
-                if !options.hints.contains(&layer.diff_id) {
-                    options.hints.push(layer.diff_id);
-                }
-            }
+            send::archive_hints(opened.source(), &mut options.hints);
             let ground = Ground { store: Some(&store), source, bundle, threads: threads() };
             to_hosts(&args, &hosts, ground, &images, options, ctx)
         }
@@ -176,11 +172,16 @@ fn told(host: &Destination, sent: &Sent, args: &SendArgs) -> String {
         return json!({
             "host": host.to_string(), "stream": sent.stream, "resumed": sent.resumed, "wire": sent.wire,
             "layers": sent.layers, "layers_present": sent.layers_present, "loaded": sent.loaded, "level": sent.level,
-            "dry_run": args.dry_run,
+            "dry_run": args.dry_run, "uploaded": sent.uploaded,
         })
         .to_string();
     }
     let verb = if args.dry_run { "would send" } else { "sent" };
     let layers = format!("{} of {} layers were there", sent.layers_present, sent.layers);
-    format!("{host}: {verb} {} ({crossing} bytes); {layers}", human::size(crossing, 3))
+    let mut text = format!("{host}: {verb} {} ({crossing} bytes); {layers}", human::size(crossing, 3));
+    if let Some(ferry) = sent.uploaded.as_ref().filter(|_| !args.dry_run && args.to == Target::Ferry) {
+        let there = args.remote.command_there(ferry);
+        text += &format!("\n{host}: no ferry is installed there; this one is: {there} run IMAGE");
+    }
+    output::clean(&text)
 }

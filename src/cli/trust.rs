@@ -51,6 +51,11 @@ impl AccessArgs {
         }
     }
 
+    /// Whether anything beside the checks of its own is asked of a bundle, or needed to open it.
+    pub fn asks(&self) -> Result<bool, BoxFault> {
+        Ok(!self.identity.is_empty() || self.allowed_signers.is_some() || !self.policies()?.is_empty())
+    }
+
     /// The policies that hold: the system's, and the one named.
     pub fn policies(&self) -> Result<Vec<Policy>, BoxFault> {
         let mut policies = Vec::new();
@@ -94,6 +99,7 @@ impl AccessArgs {
             memory: BundleOptions::MEMORY,
             budget: Budget::default(),
             base: None,
+            spare: false,
         })
     }
 }

@@ -61,6 +61,7 @@ impl Fault for BadInput {
 pub fn load(store: &Store, mut request: LoadRequest, ctx: &Ctx) -> Result<Loaded, BoxFault> {
     // A thin bundle is read with what the store has.
     request.access.base = Some(Arc::new(StoreBase::new(store.clone())));
+    request.access.spare = matches!(request.input, From::One(Input::At(..)));
     let Opened { source, bundle } = match request.input {
         From::One(input) => open::open_known(input, &request.open, &request.access, ctx)?,
         From::Volumes(paths) => open::open_volumes(&paths, &request.access, ctx)?,

@@ -1,14 +1,14 @@
 //! `ferry send`, `ferry fetch` and the agent that answers them.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
 use std::sync::Mutex;
 
 use super::glob;
+use super::open::Held;
 use crate::base::{BoxFault, Class, Ctx, Fault};
 use crate::image::{DiffId, Image, ImageSource, Reference};
 use crate::store::{Store, StoreError, StoreSource};
-use crate::transfer::bootstrap::{AgentOptions, start_agent};
+use crate::transfer::bootstrap::{Agent, AgentOptions, start_agent};
 use crate::transfer::connect::Reach;
 use crate::transfer::engine::Target;
 use crate::transfer::ground::Ground;
@@ -73,10 +73,12 @@ fn to_host(shipment: &Shipment<'_>, sender: &Sender<'_>, host: &Destination, ctx
         Target::Ferry => Vec::new(),
         other => vec!["--to".to_owned(), other.to_string()],
     };
-    converse(&mut *remote, shipment.agent, &to, ctx, |session| sender.send(session, &host.to_string(), ctx))
+    let talk = |session: &mut Session<'_>| sender.send(session, &host.to_string(), ctx);
+    let (sent, uploaded) = converse(&mut *remote, shipment.agent, &to, ctx, talk)?;
+    Ok(Sent { uploaded, ..sent })
 }
 
-/// Runs an agent on a host for one conversation. What the far side said on its standard error is told when the
+/// Runs an agent on a host for one conversation; says where the ferry is that was put there for it. What the far side said on its standard error is told when the
 /// conversation broke.
 fn converse<T>(
     remote: &mut dyn crate::transfer::Remote,
@@ -84,9 +86,20 @@ fn converse<T>(
     arguments: &[String],
     ctx: &Ctx,
     talk: impl FnOnce(&mut Session<'_>) -> Result<T, BoxFault>,
-) -> Result<T, BoxFault> {
+) -> Result<(T, Option<String>), BoxFault> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let mut process = start_agent(remote, options, &arguments, ctx)?;
+    let agent = start_agent(remote, options, &arguments, ctx)?;
+    let uploaded = agent.uploaded.clone();
+    converse_with(agent, remote.host(), talk).map(|result| (result, uploaded))
+}
+
+/// Has the conversation with an agent.
+fn converse_with<T>(
+    agent: Agent,
+    host: &str,
+    talk: impl FnOnce(&mut Session<'_>) -> Result<T, BoxFault>,
+) -> Result<T, BoxFault> {
+    let mut process = agent.process;
     let to = process.stdin.take().ok_or_else(|| WireError::Io(std::io::ErrorKind::BrokenPipe.into()))?;
     let result = {
         let mut session = Session::near(Box::new(&mut process.stdout), to)?;
@@ -94,7 +107,7 @@ fn converse<T>(
     };
     match process.wait() {
         Ok((code, stderr)) if code != 0 && !stderr.is_empty() && result.is_err() => {
-            tracing::info!("{}: the agent said: {stderr}", remote.host());
+            tracing::info!("{host}: the agent said: {stderr}");
         }
         Ok(_) => {}
         Err(error) if result.is_ok() => return Err(error.into()),
@@ -113,19 +126,51 @@ pub fn fetch(
     ctx: &Ctx,
 ) -> Result<Received, BoxFault> {
     let mut remote = reach.connect(host)?;
-    converse(&mut *remote, agent, &[], ctx, |session| {
-        session.send(&Message::List(List { images: names.to_vec() }))?;
-        match session.receive()? {
-            Message::Offer(offer) => {
-                let received = receive(session, &offer, home, ctx);
-                if let Err(fault) = &received {
-                    session.fail(&**fault);
-                }
-                received
+    let talk = |session: &mut Session<'_>| listed(session, names, home, ctx);
+    converse(&mut *remote, agent, &[], ctx, talk).map(|(received, _)| received)
+}
+
+/// Asks for images, and takes what is offered.
+fn listed(session: &mut Session<'_>, names: &[String], home: &dyn Home, ctx: &Ctx) -> Result<Received, BoxFault> {
+    session.send(&Message::List(List { images: names.to_vec() }))?;
+    match session.receive()? {
+        Message::Offer(offer) => {
+            let received = receive(session, &offer, home, ctx);
+            if let Err(fault) = &received {
+                session.fail(&**fault);
             }
-            other => Err(WireError::Turn { got: other.name(), expected: "Offer" }.into()),
+            received?.ok_or_else(|| WireError::Turn { got: "a question", expected: "Stream" }.into())
         }
-    })
+        other => Err(WireError::Turn { got: other.name(), expected: "Offer" }.into()),
+    }
+}
+
+/// Takes the images of the archive or bundle at `path` on a host, by a ferry there that looks into it: only what is
+/// missing here crosses. Nothing where no ferry can run there, or not read that file: it can still be read from here.
+pub fn fetch_archive(
+    remote: &mut dyn crate::transfer::Remote,
+    agent: &AgentOptions,
+    path: &str,
+    home: &dyn Home,
+    ctx: &Ctx,
+) -> Result<Option<Received>, BoxFault> {
+    let from_here = |fault: &dyn Fault, host: &str| {
+        tracing::info!("{host}: no ferry there reads {path}, so it is read from here: {fault}");
+        Ok(None)
+    };
+    let host = remote.host().to_owned();
+    let agent = match start_agent(remote, agent, &["--input", path], ctx) {
+        Ok(agent) => agent,
+        Err(fault) => return from_here(&*fault, &host),
+    };
+    match converse_with(agent, &host, |session| listed(session, &[], home, ctx)) {
+        Err(fault)
+            if (&*fault as &dyn std::error::Error).downcast_ref::<WireError>().is_some_and(WireError::is_peers) =>
+        {
+            from_here(&*fault, &host)
+        }
+        result => result.map(Some),
+    }
 }
 
 /// The images that `texts` mean, and the store as their source.
@@ -199,28 +244,50 @@ impl Visible {
     }
 }
 
-/// Answers one peer on a duplex stream: takes what it offers, or gives what it lists from the store, where there is one.
+/// Answers one peer: takes what it offers, or gives what it lists from the store, where there is one.
 pub fn answer(
-    from: Box<dyn Read + Send>,
-    to: Box<dyn Write + Send>,
+    session: &mut Session<'_>,
     home: &dyn Home,
     store: Option<(&Store, &Visible)>,
     sending: &SendOptions,
     ctx: &Ctx,
 ) -> Result<(), BoxFault> {
-    let mut session = Session::far(from, to)?;
-    let result = match session.receive()? {
-        Message::Offer(offer) => receive(&mut session, &offer, home, ctx).map(|_| ()),
+    match session.receive()? {
+        Message::Offer(offer) => receive(session, &offer, home, ctx).map(|_| ()),
         Message::List(list) => match store {
-            Some((store, visible)) => give(&mut session, &list, store, visible, sending, ctx),
+            Some((store, visible)) => give(session, &list, store, visible, sending, ctx),
             None => Err(WireError::Turn { got: "List", expected: "Offer" }.into()),
         },
         other => Err(WireError::Turn { got: other.name(), expected: "Offer or List" }.into()),
-    };
-    if let Err(fault) = &result {
-        session.fail(&**fault);
     }
-    result
+}
+
+/// Gives a peer the images that it lists of an archive or a bundle, all of them when it lists none.
+pub fn give_archive(
+    session: &mut Session<'_>,
+    archive: &Held,
+    options: &SendOptions,
+    ctx: &Ctx,
+) -> Result<(), BoxFault> {
+    let list = match session.receive()? {
+        Message::List(list) => list,
+        other => return Err(WireError::Turn { got: other.name(), expected: "List" }.into()),
+    };
+    let images = picked(archive.source(), &list.images)?;
+    let mut options = options.clone();
+    archive_hints(archive.source(), &mut options.hints);
+    let threads = options.bundle.threads;
+    let ground = Ground { store: None, source: archive.source(), bundle: archive.bundle(), threads };
+    Sender::new(ground, &images, options).send(session, "the far side", ctx).map(|_| ())
+}
+
+/// Adds the layers of an archive that a stream may build upon, the newest first.
+pub fn archive_hints(source: &dyn ImageSource, hints: &mut Vec<DiffId>) {
+    for layer in source.images().iter().rev().flat_map(|image| &image.layers) {
+        if !hints.contains(&layer.diff_id) {
+            hints.push(layer.diff_id);
+        }
+    }
 }
 
 fn give(

@@ -19,8 +19,10 @@ use crate::image::Platform;
 /// How the far side is prepared.
 #[derive(Clone)]
 pub struct AgentOptions {
-    /// The binary to upload when there is none; `None` forbids uploads.
+    /// The binary that runs there when there is none.
     pub binary: Option<PathBuf>,
+    /// Whether it may be uploaded; one that was uploaded before is used in any case.
+    pub upload: bool,
     /// Run the agent as root by sudo.
     pub sudo: Option<Arc<Sudo>>,
     /// The store there, when it is not the far user's default.
@@ -158,7 +160,8 @@ pub fn survey(remote: &mut dyn Remote, digest: Option<Digest>) -> Result<Survey,
     let script = format!(
         r#"echo "@s $(uname -s)"; echo "@m $(uname -m)"; f=$(command -v ferry) && echo "@f $f"
 c=${{XDG_CACHE_HOME:-$HOME/.cache}}/ferry; echo "@c $c"
-a=$c/agent-{wanted}; if [ -x "$a" ] && [ "$(sha256sum <"$a" 2>/dev/null | cut -c1-64)" = "{wanted}" ]; then echo "@a"; fi
+a=$c/agent-{wanted}; if [ -x "$a" ] && [ "$(sha256sum <"$a" 2>/dev/null | cut -c1-64)" = "{wanted}" ]; then echo "@a"
+ln -sf "agent-{wanted}" "$c/{NAME}" 2>/dev/null; fi
 for e in docker podman ctr k3s; do command -v $e >/dev/null 2>&1 && echo "@e $e"; done; :"#
     );
     let out = remote::output(remote, "looking at the host", &format!("sh -c {}", quote(&script)), SURVEY_BYTES)?;
@@ -183,13 +186,24 @@ fn parse_survey(text: &str) -> Survey {
     survey
 }
 
+/// What the binary in the cache folder is called for whoever wants to run it.
+const NAME: &str = "ferry";
+
+/// An agent that has said its banner.
+pub struct Agent {
+    /// It.
+    pub process: Process,
+    /// The binary that was put there, by the name that a user can run it by; nothing where ferry is installed.
+    pub uploaded: Option<String>,
+}
+
 /// Starts an agent on a host; its banner has been read. `arguments` follow `agent` on its command line.
 pub fn start_agent(
     remote: &mut dyn Remote,
     options: &AgentOptions,
     arguments: &[&str],
     ctx: &Ctx,
-) -> Result<Process, BoxFault> {
+) -> Result<Agent, BoxFault> {
     let binary = options.binary.as_deref().map(Binary::read).transpose()?;
     let survey = survey(remote, binary.as_ref().map(|binary| binary.digest))?;
     if survey.system != "Linux" {
@@ -202,6 +216,9 @@ pub fn start_agent(
         (None, Some(binary)) => {
             let path = format!("{}/agent-{}", survey.cache, binary.digest.hex());
             if !survey.cached {
+                if !options.upload {
+                    return Err(BootstrapError::Absent { host: remote.host().into() }.into());
+                }
                 binary.check_runs_on(remote.host(), &survey.machine)?;
                 binary.upload(remote, &survey.cache, &path, ctx)?;
             }
@@ -227,13 +244,16 @@ pub fn start_agent(
         sent.map_err(|source| RemoteError::Io { host: host.clone(), action: "start the agent", source })?;
     }
     match wire::await_banner(&mut process.stdout) {
-        Ok(()) => Ok(process),
+        Ok(()) => Ok(Agent { process, uploaded: digest.map(|_| format!("{}/{NAME}", survey.cache)) }),
         Err(error) => Err(explain(error, process, host)),
     }
 }
 
 /// No banner: what the far command said on standard error tells more than the silence.
 fn explain(error: WireError, process: Process, host: String) -> BoxFault {
+    if matches!(error, WireError::Noise) {
+        return error.into();
+    }
     match process.wait() {
         Ok((code, stderr)) if code != 0 => {
             RemoteError::Command { host, what: "starting the agent".into(), code, stderr }.into()
@@ -309,10 +329,12 @@ impl Binary {
         let task = ctx.begin("Uploading ferry", host.clone(), Some(self.size));
         // cat ends at the end of input; the digest is taken of what is on the far disk, before it gets its name.
         let script = format!(
-            "umask 077; mkdir -p {cache} && t={path}.$$ && cat >\"$t\" && chmod 700 \"$t\" && \
-             {{ sha256sum <\"$t\" | cut -c1-64; }} && mv -f \"$t\" {path} || {{ rm -f \"$t\"; exit 1; }}",
+            "umask 077; t={path}.$$; mkdir -p {cache} && cat >\"$t\" && chmod 700 \"$t\" || {{ rm -f \"$t\"; exit 1; }}; \
+             s=$(sha256sum <\"$t\" | cut -c1-64); echo \"$s\"; [ \"$s\" = {hex} ] || {{ rm -f \"$t\"; exit 0; }}; \
+             mv -f \"$t\" {path} && {{ ln -sf agent-{hex} {cache}/{NAME} || :; }}",
             cache = quote(cache),
             path = quote(path),
+            hex = self.digest.hex(),
         );
         let mut process = remote.start(&format!("sh -c {}", quote(&script)))?;
         let io = |source| RemoteError::Io { host: host.clone(), action: "upload ferry", source };

@@ -23,18 +23,18 @@ impl Reach {
     pub fn connect(&self, destination: &Destination) -> Result<Box<dyn Remote>, RemoteError> {
         let name = destination.to_string();
         if let Some(words) = &self.command {
-            return Ok(Box::new(CommandRemote::new(words.clone(), by_command(destination))));
+            return Ok(Box::new(CommandRemote::new(words.clone(), by_command(destination), self.options.timeout)));
         }
         let config = self.configuration(destination);
         if let Some(reason) = config.needs_system_ssh {
             tracing::info!("{name}: {reason} is configured: using the system's ssh");
-            return Ok(Box::new(system_ssh(destination)));
+            return Ok(Box::new(self.system_ssh(destination)));
         }
         match SshRemote::connect(&name, &config, &self.options) {
             Ok(remote) => Ok(Box::new(remote)),
             Err(RemoteError::Login { .. }) if config.gssapi => {
                 tracing::info!("{name}: trying the system's ssh, which may log in by GSSAPI");
-                Ok(Box::new(system_ssh(destination)))
+                Ok(Box::new(self.system_ssh(destination)))
             }
             Err(error) => Err(error),
         }
@@ -57,6 +57,21 @@ impl Reach {
             _ => HostConfig::plain(destination, &self.defaults),
         }
     }
+
+    /// The system's ssh, told what this ferry was.
+    fn system_ssh(&self, destination: &Destination) -> CommandRemote {
+        let timeout = self.options.timeout;
+        let mut words: Vec<String> =
+            ["ssh", "-T", "-o", "Compression=no", "-o", "ServerAliveInterval=15"].map(Into::into).into();
+        words.extend(["-o".into(), format!("ConnectTimeout={}", timeout.as_secs().max(1))]);
+        if self.options.accept_new {
+            words.extend(["-o".into(), "StrictHostKeyChecking=accept-new".into()]);
+        }
+        if let Some(port) = destination.port {
+            words.extend(["-p".into(), port.to_string()]);
+        }
+        CommandRemote::new(words, by_command(destination), timeout)
+    }
 }
 
 /// A destination as ssh and its kin take it: the port goes by option, so it must be in the user's command.
@@ -65,13 +80,4 @@ fn by_command(destination: &Destination) -> String {
         Some(user) => format!("{user}@{}", destination.host),
         None => destination.host.clone(),
     }
-}
-
-fn system_ssh(destination: &Destination) -> CommandRemote {
-    let mut words: Vec<String> =
-        ["ssh", "-T", "-o", "Compression=no", "-o", "ServerAliveInterval=15"].map(Into::into).into();
-    if let Some(port) = destination.port {
-        words.extend(["-p".into(), port.to_string()]);
-    }
-    CommandRemote::new(words, by_command(destination))
 }

@@ -9,6 +9,7 @@ pub mod home;
 pub mod known_hosts;
 pub mod media;
 pub mod outgoing;
+pub mod patience;
 pub mod receive;
 pub mod remote;
 pub mod remote_file;

@@ -66,6 +66,18 @@ impl Outgoing {
         self.file.read_at(&mut buf[..there], offset)
     }
 
+    /// Fills `buf` from `offset` on, waiting for it; less only at the end.
+    pub fn fill_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut got = 0;
+        while got < buf.len() {
+            match self.read_at(&mut buf[got..], offset + got as u64)? {
+                0 => break,
+                n => got += n,
+            }
+        }
+        Ok(got)
+    }
+
     /// The length of all of it, once it is known.
     pub fn length(&self) -> Option<u64> {
         self.lock().complete.map(|(length, _)| length)

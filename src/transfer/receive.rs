@@ -54,8 +54,13 @@ pub struct Received {
 /// How many streams that broke off are kept for a next try.
 const PARTIAL_STREAMS: usize = 8;
 
-/// Takes what a peer offers.
-pub fn receive(session: &mut Session<'_>, offer: &Offer, home: &dyn Home, ctx: &Ctx) -> Result<Received, BoxFault> {
+/// Takes what a peer offers; nothing when the peer only asks what there would be to send.
+pub fn receive(
+    session: &mut Session<'_>,
+    offer: &Offer,
+    home: &dyn Home,
+    ctx: &Ctx,
+) -> Result<Option<Received>, BoxFault> {
     let here = home.layers(offer)?;
     let known = |wanted: &mut dyn Iterator<Item = DiffId>| -> Vec<DiffId> {
         wanted.collect::<BTreeSet<_>>().into_iter().filter(|layer| here.contains(layer)).collect()
@@ -75,7 +80,12 @@ pub fn receive(session: &mut Session<'_>, offer: &Offer, home: &dyn Home, ctx: &
             }
             Message::Contents(ids) => session.send(&Message::Found(home.find(&ids)))?,
             Message::Probe(probe) => measure(session, &probe, &home.folder())?,
-            Message::Stream(stream) => return take(session, (offer, &told), &stream, home, ctx),
+            Message::Stream(stream) if stream.ask => {
+                let (offset, hash) = there(&home.folder(), &stream.plan)?;
+                session.send(&Message::Resume(Resume { offset, hash: hash.to_hex().to_string() }))?;
+                return Ok(None);
+            }
+            Message::Stream(stream) => return take(session, (offer, &told), &stream, home, ctx).map(Some),
             other => return Err(turn(&other, "Stream").into()),
         }
     }
@@ -189,6 +199,17 @@ fn shortened(id: &ShortId) -> ShortId {
     let mut id = *id;
     id.0[ID_LENGTH..].fill(0);
     id
+}
+
+/// How much of a plan's stream is there, and its hash.
+fn there(folder: &Path, plan: &Digest) -> Result<(u64, blake3::Hash), PathError> {
+    let path = part_of(folder, plan);
+    let mut hasher = blake3::Hasher::new();
+    match File::open(&path) {
+        Ok(mut file) => Ok((io::copy(&mut file, &mut hasher).at("read", &path)?, hasher.finalize())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((0, hasher.finalize())),
+        Err(error) => Err(error).at("open", &path),
+    }
 }
 
 /// The file of a plan's stream.

@@ -1,6 +1,6 @@
 //! A host on which commands can be run, however it is reached.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use crate::base::{Class, Fault};
@@ -98,6 +98,7 @@ impl Fault for RemoteError {
     fn class(&self) -> Class {
         match self {
             Self::HostKeyChanged { .. } | Self::HostKeyRevoked { .. } | Self::UnknownHostKey { .. } => Class::Refused,
+            Self::Login { .. } => Class::Refused,
             Self::Spawn { .. } => Class::NotFound,
             _ => Class::Peer,
         }
@@ -119,7 +120,8 @@ pub struct Process {
     pub stdin: Option<Box<dyn Write + Send>>,
     /// Its standard output.
     pub stdout: Box<dyn Read + Send>,
-    /// Waits for its end; gives the exit code and the last 4 KiB of its standard error.
+    /// Waits for its end, which comes soon after its input and output are closed or is made; gives the exit code and the
+    /// last 4 KiB of its standard error.
     pub(super) end: Box<dyn FnOnce() -> Result<(i32, String), RemoteError> + Send>,
 }
 
@@ -138,12 +140,18 @@ pub fn output(remote: &mut dyn Remote, what: &str, command: &str, limit: u64) ->
     let mut process = remote.start(command)?;
     process.stdin = None;
     let mut out = Vec::new();
-    let read = (&mut process.stdout).take(limit).read_to_end(&mut out);
+    let read = (&mut process.stdout).take(limit + 1).read_to_end(&mut out);
+    if out.len() as u64 > limit {
+        let source = io::Error::other(format!("more than {limit} bytes came"));
+        return Err(RemoteError::Io { host, action: "read its answer", source });
+    }
+    if let Err(source) = read {
+        return Err(RemoteError::Io { host, action: "read its answer", source });
+    }
     let (code, stderr) = process.wait()?;
     if code != 0 {
         return Err(RemoteError::Command { host, what: what.to_owned(), code, stderr });
     }
-    read.map_err(|source| RemoteError::Io { host, action: "read its answer", source })?;
     Ok(out)
 }
 

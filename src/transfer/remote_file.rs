@@ -10,8 +10,13 @@ use crate::base::read_at::ReadAt;
 
 /// What is asked for at least, in bytes.
 const BLOCK: u64 = 64 << 10;
-/// How far is read ahead at most, in blocks, when one read follows on another.
+/// How much is asked for at once at most, in blocks.
+const AT_ONCE: u64 = 64;
+/// How far is read ahead at most, in blocks, when one small read follows on another. Who reads much at once knows what it
+/// needs.
 const AHEAD: u64 = 16;
+/// What is a small read, in blocks: one that may begin in the middle of a block.
+const SMALL: u64 = 2;
 /// How many blocks are kept.
 const KEPT: usize = 128;
 /// Precedes the file's size.
@@ -22,7 +27,7 @@ pub struct RemoteFile {
     size: u64,
     state: Mutex<State>,
     /// Ends with the connection.
-    _remote: Mutex<Box<dyn Remote>>,
+    remote: Mutex<Box<dyn Remote>>,
 }
 
 struct State {
@@ -32,8 +37,6 @@ struct State {
     /// The block behind the last read, and how many were read at once.
     next: u64,
     ahead: u64,
-    /// Bytes that crossed.
-    read: u64,
     /// A failure leaves answers on the line that nobody knows the place of.
     broken: bool,
 }
@@ -58,13 +61,15 @@ impl RemoteFile {
             }
         };
         let (blocks, order) = (BTreeMap::new(), VecDeque::new());
-        let state = State { process, blocks, order, next: 0, ahead: 1, read: 0, broken: false };
-        Ok(Self { size, state: Mutex::new(state), _remote: Mutex::new(remote) })
+        let state = State { process, blocks, order, next: 0, ahead: 1, broken: false };
+        Ok(Self { size, state: Mutex::new(state), remote: Mutex::new(remote) })
     }
 
-    /// How many bytes of the file have crossed.
-    pub fn crossed(&self) -> u64 {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).read
+    /// Lets the file go, and gives the host back.
+    pub fn close(self) -> Result<Box<dyn Remote>, RemoteError> {
+        let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        state.process.wait()?;
+        Ok(self.remote.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -92,7 +97,7 @@ impl State {
         if self.broken {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        self.ahead = if from == self.next { (self.ahead * 2).min(AHEAD) } else { 1 };
+        self.ahead = if from == self.next && count <= SMALL { (self.ahead * 2).min(AHEAD) } else { 1 };
         let count = count.max(self.ahead).min(all - from);
         self.broken = true;
         let stdin = self.process.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
@@ -101,7 +106,6 @@ impl State {
         for number in from..from + count {
             let mut block = vec![0; BLOCK as usize];
             self.process.stdout.read_exact(&mut block)?;
-            self.read += BLOCK;
             if self.blocks.insert(number, block).is_none() {
                 self.order.push_back(number);
             }
@@ -135,7 +139,7 @@ impl ReadAt for RemoteFile {
             let number = offset / BLOCK;
             if !state.blocks.contains_key(&number) {
                 let wanted = (offset + buf.len() as u64).div_ceil(BLOCK) - number;
-                state.fetch(number, wanted.min(AHEAD), all)?;
+                state.fetch(number, wanted.min(AT_ONCE), all)?;
             }
             let Some(block) = state.blocks.get(&number) else { return Err(io::ErrorKind::BrokenPipe.into()) };
             let from = (offset % BLOCK) as usize;

@@ -36,7 +36,7 @@ pub struct Sent {
     pub stream: u64,
     /// Bytes of it that an earlier try had brought.
     pub resumed: u64,
-    /// Everything this side sent, in bytes.
+    /// Everything this side sent, or would send, in bytes.
     pub wire: u64,
     /// Layers that were there already.
     pub layers_present: usize,
@@ -46,6 +46,8 @@ pub struct Sent {
     pub level: i32,
     /// What the far side has loaded.
     pub loaded: Vec<String>,
+    /// The ferry that was put there, by the name that a user can run it by; nothing where one is installed.
+    pub uploaded: Option<String>,
 }
 
 /// The most layers that are hinted at.
@@ -99,8 +101,7 @@ impl<'s> Sender<'s> {
                 scope.spawn(move || self.write(writer, common, level, ctx));
             }
             if self.options.dry_run {
-                sent.stream = stream.whole().at("write", "the stream")?.0;
-                return Ok(sent);
+                return foresee(session, &stream, plan, sent);
             }
             let result = self.deliver(session, &stream, plan, host, ctx, &mut sent);
             sent.wire = session.sent();
@@ -257,18 +258,9 @@ impl<'s> Sender<'s> {
         ctx: &Ctx,
         sent: &mut Sent,
     ) -> Result<(), BoxFault> {
-        let reading = |action| move |result: std::io::Result<_>| result.at(action, "the stream");
-        session.send(&Message::Stream(Stream { plan, length: None }))?;
-        let mut at = match session.receive()? {
-            Message::Resume(there) => {
-                let ours = reading("read")(stream.hash_of(there.offset).map(|hash| {
-                    hash.map_or(0, |hash| if hash.to_hex().as_str() == there.hash { there.offset } else { 0 })
-                }))?;
-                session.send(&Message::Resume(Resume { offset: ours, hash: there.hash }))?;
-                ours
-            }
-            other => return Err(turn(&other, "Resume").into()),
-        };
+        let resume = resume(session, stream, Stream { plan, length: None, ask: false })?;
+        let mut at = resume.offset;
+        session.send(&Message::Resume(resume))?;
         sent.resumed = at;
         let task = ctx.begin("Sending", host, None);
         task.advance(at)?;
@@ -280,7 +272,7 @@ impl<'s> Sender<'s> {
                 task.total(length);
                 sized = true;
             }
-            let n = stream.read_at(&mut buf, at).at("read", "the stream")?;
+            let n = stream.fill_at(&mut buf, at).at("read", "the stream")?;
             if n == 0 {
                 break;
             }
@@ -307,6 +299,39 @@ impl<'s> Sender<'s> {
             other => Err(turn(&other, "Done").into()),
         }
     }
+}
+
+/// From where the receiver needs the stream: behind what it has, if that is how ours begins.
+fn resume(session: &mut Session<'_>, stream: &Outgoing, question: Stream) -> Result<Resume, BoxFault> {
+    session.send(&Message::Stream(question))?;
+    match session.receive()? {
+        Message::Resume(there) => {
+            let ours = stream.hash_of(there.offset).at("read", "the stream")?;
+            let same = ours.is_some_and(|hash| hash.to_hex().as_str() == there.hash);
+            Ok(Resume { offset: if same { there.offset } else { 0 }, ..there })
+        }
+        other => Err(turn(&other, "Resume").into()),
+    }
+}
+
+/// What sending the stream would take, to the byte.
+fn foresee(session: &mut Session<'_>, stream: &Outgoing, plan: Digest, mut sent: Sent) -> Result<Sent, BoxFault> {
+    let before = session.sent();
+    let resume = resume(session, stream, Stream { plan, length: None, ask: true })?;
+    let (length, hash) = stream.whole().at("read", "the stream")?;
+    (sent.stream, sent.resumed) = (length, resume.offset);
+    let rest = length - resume.offset;
+    let frame = Message::Data(Vec::new()).length()?;
+    let messages = [
+        Message::Stream(Stream { plan, length: None, ask: false }),
+        Message::Resume(resume),
+        Message::End(End { length, hash: hash.to_hex().to_string() }),
+    ];
+    sent.wire = before + rest + rest.div_ceil(wire::DATA_BYTES as u64) * frame;
+    for message in messages {
+        sent.wire += message.length()?;
+    }
+    Ok(sent)
 }
 
 /// The layers a peer says it has, and how many besides; what was not asked about is not believed.

@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use ssh2::{BlockDirections, ErrorCode, MethodType, Session};
 
 use super::known_hosts::{self, KnownHosts, Verdict};
+use super::patience::Patient;
 use super::remote::{Process, Remote, RemoteError, Tail};
 use super::ssh_config::{HostConfig, UnknownKeys};
 
@@ -291,22 +292,23 @@ impl Remote for SshRemote {
         let mut channel = self.session.channel_session().map_err(ssh("open a channel"))?;
         channel.exec(command).map_err(ssh("start a command"))?;
         let io = |source| RemoteError::Io { host: self.host.clone(), action: "start a command", source };
-        let (ours, theirs) = UnixStream::pair().map_err(io)?;
-        let socket = self.socket.try_clone().map_err(io)?;
+        let (ours, theirs) = UnixStream::pair().map_err(&io)?;
+        let socket = self.socket.try_clone().map_err(&io)?;
         let pump = Pump { session: self.session.clone(), channel, socket, local: theirs, timeout: self.timeout };
         let worker: JoinHandle<io::Result<(i32, String)>> = std::thread::spawn(move || pump.run());
-        let stdin = HalfClose(ours.try_clone().map_err(io)?);
+        let patient = |end| Patient::new(end, self.timeout).map_err(&io);
+        let stdin = HalfClose(patient(ours.try_clone().map_err(&io)?)?);
         let host = self.host.clone();
         let end = move || {
             let ended = worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             ended.map_err(|source| RemoteError::Io { host, action: "the connection", source })
         };
-        Ok(Process { stdin: Some(Box::new(stdin)), stdout: Box::new(ours), end: Box::new(end) })
+        Ok(Process { stdin: Some(Box::new(stdin)), stdout: Box::new(patient(ours)?), end: Box::new(end) })
     }
 }
 
 /// Dropping it tells the far side that the input is over, while its output can still be read.
-struct HalfClose(UnixStream);
+struct HalfClose(Patient<UnixStream>);
 
 impl Write for HalfClose {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
@@ -321,7 +323,7 @@ impl Write for HalfClose {
 impl Drop for HalfClose {
     fn drop(&mut self) {
         // The other end may have gone first.
-        let _ = self.0.shutdown(std::net::Shutdown::Write);
+        let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Write);
     }
 }
 
@@ -343,20 +345,24 @@ impl Pump {
     fn run(mut self) -> io::Result<(i32, String)> {
         let ended = self.pump();
         self.session.set_blocking(true);
-        let tail = ended?;
+        let (tail, over) = ended?;
+        if !over {
+            return Ok((255, tail.text()));
+        }
         // The far side has closed; what fails now changes nothing about what was exchanged.
         let _ = self.channel.close();
         let _ = self.channel.wait_close();
         Ok((self.channel.exit_status().unwrap_or(255), tail.text()))
     }
 
-    fn pump(&mut self) -> io::Result<Tail> {
+    /// Gives what the command said, and whether it has ended: nobody waits long for one that goes on by itself.
+    fn pump(&mut self) -> io::Result<(Tail, bool)> {
         self.session.set_blocking(false);
         self.local.set_nonblocking(true)?;
         let (mut up, mut down) = (Queue::new(), Queue::new());
         let (mut tail, mut scratch) = (Tail::default(), vec![0; 32 << 10]);
         let (mut input_open, mut eof_sent, mut reader_gone) = (true, false, false);
-        let mut last_heard = Instant::now();
+        let (mut last_heard, mut alone) = (Instant::now(), None);
         loop {
             let mut moved = false;
             // From the user to the far side.
@@ -424,13 +430,26 @@ impl Pump {
                 }
             }
             if self.channel.eof() && down.is_empty() {
-                return Ok(tail);
+                return Ok((tail, true));
+            }
+            if !input_open && self.is_left()? && alone.get_or_insert_with(Instant::now).elapsed() > self.timeout {
+                return Ok((tail, false));
             }
             if moved {
                 last_heard = Instant::now();
                 continue;
             }
             self.wait(&up, &down, input_open, &mut last_heard)?;
+        }
+    }
+
+    /// Whether nobody is at the local end any more.
+    fn is_left(&self) -> io::Result<bool> {
+        let mut local = [PollFd::from_borrowed_fd(self.local.as_fd(), PollFlags::empty())];
+        match poll(&mut local, Some(&rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 })) {
+            Ok(_) => Ok(local[0].revents().contains(PollFlags::HUP)),
+            Err(rustix::io::Errno::INTR) => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -452,7 +471,9 @@ impl Pump {
         if !local.is_empty() {
             fds.push(PollFd::from_borrowed_fd(self.local.as_fd(), local));
         }
-        let pause = rustix::time::Timespec { tv_sec: i64::from(KEEPALIVE), tv_nsec: 0 };
+        // That the local end is left shows in no event.
+        let pause = if input_open { i64::from(KEEPALIVE) } else { 1 };
+        let pause = rustix::time::Timespec { tv_sec: pause, tv_nsec: 0 };
         match poll(&mut fds, Some(&pause)) {
             Ok(0) => {
                 // A living server answers each of these, which counts as heard.

@@ -45,6 +45,7 @@ pub enum Message {
     Done(Done),
     List(List),
     Probe(Probe),
+    Alive,
 }
 
 /// Who speaks.
@@ -120,6 +121,9 @@ pub struct Stream {
     /// Its length in bytes, when the sender knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub length: Option<u64>,
+    /// Nothing follows: the sender only asks how much of it is there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ask: bool,
 }
 
 /// Where to go on.
@@ -163,6 +167,9 @@ pub enum WireError {
     /// No agent answered.
     #[error("no ferry agent answered{}{}", if .0.is_empty() { "" } else { ": " }, .0)]
     NoBanner(String),
+    /// Something else answered, and does not end.
+    #[error("no ferry agent answered, but {NOISE_BYTES} bytes of something else came")]
+    Noise,
     /// Over a limit.
     #[error("the peer sent a message of {0} bytes; {MESSAGE_BYTES} is the limit")]
     TooLong(usize),
@@ -203,6 +210,13 @@ pub(super) fn code_of(class: Class) -> u8 {
     CODES.iter().find(|(known, _)| *known == class).map_or(1, |(_, code)| *code)
 }
 
+impl WireError {
+    /// Whether the peer says that it has failed.
+    pub fn is_peers(&self) -> bool {
+        matches!(self, Self::Peer(_))
+    }
+}
+
 impl Fault for WireError {
     fn class(&self) -> Class {
         match self {
@@ -232,6 +246,7 @@ impl Message {
             Self::Done(_) => (12, "Done"),
             Self::List(_) => (13, "List"),
             Self::Probe(_) => (14, "Probe"),
+            Self::Alive => (15, "Alive"),
         }
     }
 
@@ -256,6 +271,7 @@ impl Message {
             Self::End(m) => serde_json::to_vec(m),
             Self::Done(m) => serde_json::to_vec(m),
             Self::List(m) => serde_json::to_vec(m),
+            Self::Alive => Ok(Vec::new()),
         }
     }
 
@@ -298,8 +314,15 @@ impl Message {
                 }
                 Self::Probe(probe)
             }
+            15 if payload.is_empty() => Self::Alive,
+            15 => return Err(WireError::Malformed("Alive")),
             kind => return Err(WireError::Kind(kind)),
         })
+    }
+
+    /// How many bytes it takes on the line.
+    pub fn length(&self) -> Result<u64, WireError> {
+        Ok(self.write(&mut io::sink())? as u64)
     }
 
     /// Writes the message and says how many bytes it took; the caller flushes.
@@ -357,7 +380,10 @@ pub fn await_banner(from: &mut dyn Read) -> Result<(), WireError> {
     let mut seen = Vec::new();
     let mut byte = [0];
     while !seen.ends_with(BANNER) {
-        if seen.len() >= NOISE_BYTES || from.read(&mut byte)? == 0 {
+        if seen.len() >= NOISE_BYTES {
+            return Err(WireError::Noise);
+        }
+        if from.read(&mut byte)? == 0 {
             let text = String::from_utf8_lossy(&seen);
             let last = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
             return Err(WireError::NoBanner(last.chars().filter(|c| !c.is_control()).take(200).collect()));
@@ -380,6 +406,8 @@ mod tests {
                 images: vec![OfferedImage { names: vec!["a:1".into()], id: ImageId(id), layers: vec![DiffId(id)] }],
             }),
             Message::Data(vec![0; 1000]),
+            Message::Stream(Stream { plan: id, length: Some(7), ask: true }),
+            Message::Alive,
             Message::End(End { length: 7, hash: "00".into() }),
         ];
         for message in messages {
@@ -402,6 +430,6 @@ mod tests {
         assert_eq!(from, b"rest");
         let error = await_banner(&mut b"sh: ferry: not found\n".as_slice()).unwrap_err();
         assert_eq!(error.to_string(), "no ferry agent answered: sh: ferry: not found");
-        assert!(await_banner(&mut io::repeat(b'x')).is_err());
+        assert!(matches!(await_banner(&mut io::repeat(b'x')), Err(WireError::Noise)));
     }
 }

@@ -132,11 +132,17 @@ impl Machine {
 
     /// Starts a containerd with an empty root of its own.
     pub fn containerd(&self) -> Containerd<'_> {
+        self.containerd_at("/run/ctr.sock", "default")
+    }
+
+    /// The same, which answers elsewhere, and is asked about another namespace.
+    pub fn containerd_at(&self, address: &'static str, namespace: &'static str) -> Containerd<'_> {
         let mut command = self.daemon("containerd");
         command.arg("--root").arg(self.dir().join("containerd"));
-        command.args(["--state", "/run/containerd", "--address", "/run/ctr.sock"]);
-        let containerd = Containerd(Daemon::start(self, command, "containerd.log"));
-        containerd.0.ready("containerd", || containerd.command(["version"]).output().unwrap().status.success());
+        command.args(["--state", "/run/containerd", "--address", address]);
+        let daemon = Daemon::start(self, command, "containerd.log");
+        let containerd = Containerd { daemon, address, namespace };
+        containerd.daemon.ready("containerd", || containerd.command(["version"]).output().unwrap().status.success());
         containerd
     }
 
@@ -311,13 +317,17 @@ impl Docker<'_> {
 }
 
 /// A containerd and its `ctr`.
-pub struct Containerd<'m>(Daemon<'m>);
+pub struct Containerd<'m> {
+    daemon: Daemon<'m>,
+    address: &'static str,
+    namespace: &'static str,
+}
 
 impl Containerd<'_> {
     /// `ctr ARGUMENTS…`, not yet run.
     pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
-        let mut command = self.0.machine.command("ctr");
-        command.args(["-a", "/run/ctr.sock"]).args(arguments);
+        let mut command = self.daemon.machine.command("ctr");
+        command.args(["-a", self.address, "-n", self.namespace]).args(arguments);
         command
     }
 

@@ -96,6 +96,35 @@ impl SetReader {
         Ok(())
     }
 
+    /// How many bytes the whole blocks from `b` on have, as far as they fit into `room`.
+    fn run(&self, v: u32, b: u64, room: usize) -> usize {
+        let layout = &self.set.record.core.layout;
+        let mut run = 0;
+        for b in b..layout.blocks(v) {
+            let len = layout.block_extent(v, b).len as usize;
+            if run + len > room {
+                break;
+            }
+            run += len;
+        }
+        run
+    }
+
+    /// Reads whole blocks from `b` on, in one go where they lie as they are: each read may be a journey.
+    fn blocks(&self, v: u32, b: u64, buf: &mut [u8]) -> io::Result<()> {
+        let layout = &self.set.record.core.layout;
+        let run = Extent { len: buf.len() as u64, ..layout.block_extent(v, b) };
+        let read = self.restored.is_none() && self.read_file(v, run, buf).is_ok();
+        for (piece, b) in buf.chunks_mut(layout.block() as usize).zip(b..) {
+            let first = layout.first_piece(v) + b / layout.per_piece();
+            // A block that is not what it should be is read by itself, which says where it lies.
+            if !read || *blake3::hash(piece).as_bytes() != self.piece(first)?[(b % layout.per_piece()) as usize] {
+                self.block(v, b, piece)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Copies from a block that may be in the cache.
     fn part_of_block(&self, v: u32, b: u64, from: usize, buf: &mut [u8]) -> io::Result<()> {
         let layout = &self.set.record.core.layout;
@@ -134,10 +163,14 @@ impl ReadAt for SetReader {
             let extent = layout.block_extent(v, b);
             // In an aligned set the last block of a stream is filled up; the end check above keeps us out of that.
             let from = (at - extent.offset) as usize;
-            let n = (extent.len as usize - from).min(buf.len());
+            let mut n = (extent.len as usize - from).min(buf.len());
+            let whole = n as u64 == extent.len;
+            if whole {
+                n = self.run(v, b, buf.len());
+            }
             let (now, later) = buf.split_at_mut(n);
-            if n as u64 == extent.len {
-                self.block(v, b, now)?;
+            if whole {
+                self.blocks(v, b, now)?;
             } else {
                 self.part_of_block(v, b, from, now)?;
             }

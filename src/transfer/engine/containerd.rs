@@ -13,6 +13,9 @@ use crate::layer::compression::{self, DecodeLimits, MAGIC_BYTES};
 /// What containerd calls the digest of a blob's tar.
 const UNCOMPRESSED: &str = "containerd.io/uncompressed=";
 
+/// Where k3s's containerd listens.
+const K3S: &str = "/run/k3s/containerd/containerd.sock";
+
 pub(super) struct Containerd {
     words: &'static [&'static str],
     /// The blob of each layer: the tar itself, or its compressed form.
@@ -46,6 +49,16 @@ impl Containerd {
         }
         containerd.readable = containerd.blobs.keys().copied().collect();
         Ok(containerd)
+    }
+
+    /// k3s brings a ctr of its own; where sudo or ssh does not find it, any other does that is told where k3s has its
+    /// socket and its images.
+    pub fn of_k3s() -> Result<Self, BoxFault> {
+        let own = Self::open(&["k3s", "ctr"]);
+        if !std::path::Path::new(K3S).exists() {
+            return own;
+        }
+        own.or_else(|fault| Self::open(&["ctr", "-a", K3S, "-n", "k8s.io"]).map_err(|_| fault))
     }
 
     fn ctr(&self) -> Command {

@@ -175,13 +175,13 @@ impl EngineHome {
             Target::Docker => Box::new(docker::Docker::open()?),
             Target::Podman => Box::new(podman::Podman::open()?),
             Target::Containerd => Box::new(containerd::Containerd::open(&["ctr"])?),
-            Target::K3s => Box::new(containerd::Containerd::open(&["k3s", "ctr"])?),
+            Target::K3s => Box::new(containerd::Containerd::of_k3s()?),
             Target::Dir(path) => Box::new(folder::Folder::open(path, &folder)?),
             Target::Auto if has_store => return Ok(Found::Ferry),
             Target::Auto => {
                 let tries: [Open; 4] = [
                     || Ok(Box::new(docker::Docker::open()?)),
-                    || Ok(Box::new(containerd::Containerd::open(&["k3s", "ctr"])?)),
+                    || Ok(Box::new(containerd::Containerd::of_k3s()?)),
                     || Ok(Box::new(podman::Podman::open()?)),
                     || Ok(Box::new(containerd::Containerd::open(&["ctr"])?)),
                 ];
