@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The bundle against borg, restic, casync and zstd, on the same archives.
 
-    bundle.py [sizes] [blob] [thin] [load]        ROUNDS=3 CORPUS=/var/tmp/corpus FERRY=target/static/ferry
+    bundle.py [sizes] [blob] [corpus] [thin] [load]        ROUNDS=3 CORPUS=/var/tmp/corpus FERRY=target/static/ferry
 """
 
 import os
@@ -12,6 +12,7 @@ from harness import CORPUS, FERRY, FreshFs, Machine, Table, local, measure, need
 APPS = " ".join(f"app:v{n}" for n in range(1, 9))
 APP_ALL = f"{CORPUS}/docker-archive/app-all.tar"
 BLOBS = [f"{CORPUS}/docker-archive/bigblob-v{n}.tar" for n in (1, 2)]
+ALL = ["busybox", "httpd", "debian", "nginx", "redis", "postgres", "python", "app-all", "node", "bigblob-v1", "bigblob-v2", "weird-1", "weird-2.asmade"]
 ENV = "export BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=yes BORG_RELOCATED_REPO_ACCESS_IS_OK=yes RESTIC_PASSWORD=x; "
 
 
@@ -102,19 +103,62 @@ def bench_thin():
     publish("thin", "## thin bundles\n\n" + table.markdown())
 
 
+def bench_corpus():
+    tars = [f"{CORPUS}/docker-archive/{name}.tar" for name in ALL]
+    need_corpus(*(f"docker-archive/{name}.tar" for name in ALL))
+    total = sum(os.path.getsize(tar) for tar in tars) / 1e6
+    table = Table(f"all images of the corpus ({total:.0f} MB in {len(tars)} archives)", ["MB"])
+    with FreshFs(gib=40) as fs:
+        for tar in tars:
+            sh(f"{FERRY} --root {fs}/store load -q -i {tar}")
+        names = " ".join(sh(f"{FERRY} --root {fs}/store images --format '{{{{.Repository}}}}:{{{{.Tag}}}}'").split())
+        with Machine(12) as machine:
+            for _ in rounds():
+                for level in ("fast", "default"):
+                    cell(table, f"ferry bundle, --level {level}", fs, f"{fs}/x.ferry",
+                         local(f"{FERRY} --root {fs}/store save --level {level} -o {fs}/x.ferry {names} && sync -f {fs}"))
+                repositories(table, fs, machine, tars)
+    publish("corpus", "## the bundle: everything\n\nferry writes from its store, the others read the archives.\n\n"
+            + table.markdown(against="ferry bundle, --level default"))
+
+
+class Throttled:
+    """A file system that a control group's processes read at no more than 100 MB/s, with nothing of it in the page cache."""
+
+    GROUP = "/sys/fs/cgroup/blkio/ferry-bench"
+
+    def __init__(self, fs):
+        self.fs = fs
+
+    def __enter__(self):
+        device = sh(f"findmnt -no SOURCE {self.fs}").strip()
+        # A fresh mount has no pages of the files.
+        sh(f"umount {self.fs}; mount {device} {self.fs}; mkdir {self.GROUP}")
+        number = os.stat(device).st_rdev
+        sh(f"echo '{os.major(number)}:{os.minor(number)} 100000000' >{self.GROUP}/blkio.throttle.read_bps_device")
+        return f"echo $$ >{self.GROUP}/cgroup.procs; "
+
+    def __exit__(self, *_):
+        os.rmdir(self.GROUP)
+
+
 def bench_load():
     need_corpus("docker-archive/app-all.tar")
-    table = Table("load of the eight releases")
+    fast, slow = Table("from the page cache"), Table("from a medium that reads 100 MB/s")
     with FreshFs(gib=8) as media:
-        sh(f"{FERRY} convert {APP_ALL} {media}/x.ferry")
+        sh(f"{FERRY} convert {APP_ALL} {media}/x.ferry; cp {APP_ALL} {media}/x.tar; zstd -q -3 -T0 {APP_ALL} -o {media}/x.tar.zst")
         for _ in rounds():
-            for name, source in (("from the docker-archive", APP_ALL), ("from the bundle", f"{media}/x.ferry")):
-                sh(f"cat {source} >/dev/null")
+            for name, source in (("the docker-archive", "x.tar"), ("the docker-archive, zstd -3", "x.tar.zst"), ("the bundle", "x.ferry")):
+                load = f"{FERRY} --root $FS/store load -q -i {media}/{source} && sync -f $FS"
+                sh(f"cat {media}/{source} >/dev/null")
                 with FreshFs() as fs:
-                    table.add(name, measure(local(f"{FERRY} --root {fs}/store load -q -i {source} && sync -f {fs}")))
-    publish("bundle-load", "## load from a bundle\n\n" + table.markdown(against="from the docker-archive"))
+                    fast.add(name, measure(local(f"FS={fs}; {load}")))
+                with FreshFs() as fs, Throttled(media) as join:
+                    slow.add(name, measure(local(f"{join} FS={fs}; {load}")))
+    publish("bundle-load", "## load of the eight releases from a bundle\n\n" + fast.markdown(against="the docker-archive") + "\n"
+            + slow.markdown(against="the docker-archive"))
 
 
 if __name__ == "__main__":
-    for part in sys.argv[1:] or ["sizes", "blob", "thin", "load"]:
-        {"sizes": bench_sizes, "blob": bench_blob, "thin": bench_thin, "load": bench_load}[part]()
+    for part in sys.argv[1:] or ["sizes", "blob", "corpus", "thin", "load"]:
+        {"sizes": bench_sizes, "blob": bench_blob, "corpus": bench_corpus, "thin": bench_thin, "load": bench_load}[part]()

@@ -40,16 +40,18 @@ class FreshFs:
     def __enter__(self):
         os.mkdir(self.path)
         # Nothing is left for the kernel to initialise lazily while somebody is measured.
-        sh(f"truncate -s {self.gib}G {self.image}; mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 {self.image}; mount -o loop {self.image} {self.path}; sync")
+        sh(f"truncate -s {self.gib}G {self.image}; mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 {self.image}; "
+           # Direct, or the page cache would hold everything twice, and the kernel's flusher do the work of both.
+           f"mount $(losetup -f --show --direct-io=on {self.image}) {self.path}; sync")
         return self.path
 
     def __exit__(self, *_):
         for _ in range(50):
-            if subprocess.run(["umount", self.path], capture_output=True).returncode == 0:
+            if subprocess.run(["umount", "-d", self.path], capture_output=True).returncode == 0:
                 break
             time.sleep(0.2)
         else:
-            sh(f"umount -l {self.path}")
+            sh(f"umount -d -l {self.path}")
         os.rmdir(self.path)
         os.unlink(self.image)
 
@@ -64,6 +66,7 @@ class Machine:
         if not line.startswith("ready "):
             sys.exit(f"tools/peer.sh {release} did not start")
         self.pid = int(line.split()[1])
+        self.servers = []
 
     def __enter__(self):
         return self
@@ -87,7 +90,8 @@ class Machine:
     def daemon(self, command, ready):
         """Starts a server and waits until `ready` succeeds."""
         self.log = tempfile.NamedTemporaryFile(prefix="daemon-", dir=SCRATCH)
-        subprocess.Popen(self.inside("exec " + command), stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        server = subprocess.Popen(self.inside("exec " + command), stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        self.servers.append(server.pid)
         for _ in range(300):
             if subprocess.run(self.inside(ready), stdin=subprocess.DEVNULL, capture_output=True).returncode == 0:
                 return

@@ -51,15 +51,15 @@ def main():
         for _ in range(ROUNDS):
             for table, rows in ((starts, commands), (bridged, on_bridge)):
                 for name, command in rows.items():
-                    table.add(name, measure(machine.inside(command), [machine.pid] if "docker" in name else ()))
+                    table.add(name, measure(machine.inside(command), machine.servers if "docker" in name else ()))
         resident = monitor(machine, ferry)
         for tool in (ferry, docker):
             machine.run(f"{tool} run --name filled --net=none busybox:1.35 sh -c '{FILL}'")
             machine.run(f"{tool} create --name many node:18")
         for number in range(3):
-            for name, tool, pids in (("ferry", ferry, ()), ("docker 26", docker, [machine.pid])):
+            for name, tool, pids in (("ferry", ferry, ()), ("docker 26", docker, machine.servers)):
                 changes.add(f"{name} commit", measure(machine.inside(f"{tool} commit filled bench:{number} && sync -f {fs}"), pids))
-            for name, tool, pids in (("ferry", ferry, ()), ("docker 26", docker, [machine.pid])):
+            for name, tool, pids in (("ferry", ferry, ()), ("docker 26", docker, machine.servers)):
                 changes.add(f"{name} export", measure(machine.inside(f"{tool} export -o {fs}/x.tar many && sync -f {fs}"), pids))
                 os.unlink(f"{fs}/x.tar")
     publish("run", "## run\n\nIncludes entering the machine's namespaces (about 5 ms), for all alike.\n\n"

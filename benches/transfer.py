@@ -137,7 +137,7 @@ def main():
 
         def cell(table, tool, command):
             before = crossed(machine)
-            run = measure(machine.inside(command), [machine.pid] if "docker" in command else ())
+            run = measure(machine.inside(command), machine.servers if "docker" in command else ())
             table.add(tool, run, bytes=crossed(machine) - before)
 
         def ways(rate, delay):

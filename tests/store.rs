@@ -463,7 +463,7 @@ fn fsck_names_every_damage_and_repairs_what_loses_nothing() {
         fs::read_dir(dir).unwrap().next().unwrap().unwrap().path()
     }
     // What is done, what is found, whether repair makes it good.
-    let table: [(Damage, &[FindingKind], bool); 22] = [
+    let table: [(Damage, &[FindingKind], bool); 23] = [
         (
             |root, _, _| fs::write(root.join("image/overlay2/repositories.json"), "{").unwrap(),
             &[FindingKind::NamesUnreadable],
@@ -549,6 +549,14 @@ fn fsck_names_every_damage_and_repairs_what_loses_nothing() {
             true,
         ),
         (
+            |root, _, _| {
+                fs::create_dir(root.join("ferry/staging/1")).unwrap();
+                fs::write(root.join("ferry/staging/1/journal.json"), "{\"layers\"").unwrap();
+            },
+            &[FindingKind::StagingDamaged],
+            true,
+        ),
+        (
             |root, _, _| fs::create_dir_all(root.join("image/overlay2/layerdb/mounts/c")).unwrap(),
             &[FindingKind::ContainerLayerDamaged],
             false,
@@ -582,7 +590,9 @@ fn fsck_names_every_damage_and_repairs_what_loses_nothing() {
         let id = memory.image(&["one"], &[layer(&[("etc/a", "a")]), layer(&[("etc/b", "b")])], true);
         memory.load(&place.store, |_| {}).unwrap();
         damage(place.store.root(), &place.store, id);
-        let findings = place.store.fsck(Depth::Contents, &ctx).unwrap();
+        // However damaged it is, it can be opened, or nobody could look.
+        let store = Store::open(place.store.root(), place.store.options()).unwrap();
+        let findings = store.fsck(Depth::Contents, &ctx).unwrap();
         let kinds: Vec<FindingKind> = findings.iter().map(|finding| finding.kind).collect();
         assert!(expected.iter().all(|kind| kinds.contains(kind)), "{expected:?}: {findings:?}");
         assert_eq!(findings.iter().all(|finding| finding.repair.is_some()), repaired, "{findings:?}");

@@ -63,6 +63,9 @@ fn one(error: &(dyn Error + 'static)) -> Option<&'static str> {
         StoreError::InUse { forcible: true, .. } | StoreError::ReferenceInUse { .. } => {
             Some("-f removes it all the same")
         }
+        StoreError::Damaged { .. } => {
+            Some("`ferry fsck` lists what is damaged; with --repair it does what loses nothing")
+        }
         StoreError::NameTaken { .. } => Some("--on-conflict says what becomes of names that are taken"),
         _ => None,
     }

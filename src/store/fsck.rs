@@ -6,6 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::error::StoreError;
+use super::journal::Abandoned;
 use super::layout::{CacheId, LinkName};
 use super::leftovers::{self, Leftovers};
 use super::packed::Packed;
@@ -79,6 +80,9 @@ findings! {
     LayerTemporary = "layer-temporary",
     /// What a dead load left in `ferry/staging`. Repair finishes or removes it, as the next load would.
     StagingAbandoned = "staging-abandoned",
+    /// The list of what a dead load had begun cannot be read, and nothing is written to the store while it is there.
+    /// Repair removes it with what was not in place yet; the images have to be loaded again.
+    StagingDamaged = "staging-damaged",
     /// A container's writable layer of which a part is not there.
     ContainerLayerDamaged = "container-layer-damaged",
     /// A kept compressed layer with another digest (deep check) or size. Repair removes it; the layer itself is whole.
@@ -151,6 +155,8 @@ pub enum Repair {
     RemoveLayer(ChainId),
     /// Finishes or removes what dead processes left.
     Recover,
+    /// Removes a transaction of a dead process that can never be finished.
+    Discard(PathBuf),
 }
 
 /// How far to look.
@@ -221,6 +227,7 @@ impl Store {
                 None => Ok(()),
             },
             Repair::Recover => journal::recover(layout),
+            Repair::Discard(dir) => journal::discard(&journal::Stage::new(dir.clone())),
         }
     }
 }
@@ -477,10 +484,17 @@ impl Check<'_> {
             let path = layout.layerdb_tmp().join(&name);
             self.found_to_remove(Kind::LayerTemporary, name, path, "");
         }
-        for (path, begun) in journal::abandoned(layout)? {
-            let detail = if begun { "its images are verified and will be put in place" } else { "" };
+        for (path, state) in journal::abandoned(layout)? {
             let object = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            self.found(Kind::StagingAbandoned, object, path, detail).repair = Some(Repair::Recover);
+            let (kind, detail, repair) = match state {
+                Abandoned::Staged => (Kind::StagingAbandoned, String::new(), Repair::Recover),
+                Abandoned::Begun => {
+                    let detail = "its images are verified and will be put in place".to_owned();
+                    (Kind::StagingAbandoned, detail, Repair::Recover)
+                }
+                Abandoned::Damaged(error) => (Kind::StagingDamaged, error.to_string(), Repair::Discard(path.clone())),
+            };
+            self.found(kind, object, path, detail).repair = Some(repair);
         }
         let left = match Leftovers::find(layout) {
             Ok(left) => left,

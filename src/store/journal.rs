@@ -284,14 +284,29 @@ pub(super) fn any_begun(layout: &Layout) -> Result<bool, PathError> {
     Ok(files::names(&layout.staging())?.iter().any(begun))
 }
 
-/// The directories of transactions whose process is dead; whether each had begun to happen.
-pub(super) fn abandoned(layout: &Layout) -> Result<Vec<(PathBuf, bool)>, StoreError> {
+/// What a dead process left of a transaction.
+#[derive(Debug)]
+pub(super) enum Abandoned {
+    /// Nothing of it has happened.
+    Staged,
+    /// It had begun to happen, and can be finished.
+    Begun,
+    /// It had begun to happen, and its list cannot be read.
+    Damaged(StoreError),
+}
+
+/// The directories of transactions whose process is dead.
+pub(super) fn abandoned(layout: &Layout) -> Result<Vec<(PathBuf, Abandoned)>, StoreError> {
     let mut found = Vec::new();
     for name in files::names(&layout.staging())? {
         let dir = layout.staging().join(name);
         if owner_is_dead(&dir)?.is_some() {
-            let begun = dir.join(JOURNAL).symlink_metadata().is_ok();
-            found.push((dir, begun));
+            let state = match read(&Stage::new(dir.clone())) {
+                Ok(None) => Abandoned::Staged,
+                Ok(Some(_)) => Abandoned::Begun,
+                Err(error) => Abandoned::Damaged(error),
+            };
+            found.push((dir, state));
         }
     }
     Ok(found)

@@ -78,14 +78,15 @@ impl Store {
         }
     }
 
-    /// Finishes committed work of dead processes when the store can be written; readers then see all of it or nothing.
+    /// Finishes committed work of dead processes when that can be; readers then see all of it or nothing.
     pub(super) fn recover_if_possible(&self) -> Result<(), StoreError> {
         if !journal::any_begun(&self.layout)? {
             return Ok(());
         }
         match self.quiet(&Ctx::silent()).and_then(|_writing| journal::finish_begun(&self.layout)) {
             Ok(()) => Ok(()),
-            Err(error) if cannot_write(&error) => Ok(()),
+            // What is in place is whole without the rest; writers refuse, and fsck says what is damaged.
+            Err(error) if cannot_write(&error) || matches!(error, StoreError::Damaged { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
