@@ -3,7 +3,7 @@
 //! nothing in it depends on when, where or by how many threads it was written.
 
 use std::collections::BTreeSet;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
@@ -11,6 +11,7 @@ use super::error::ArchiveError;
 use super::plan::{Blob, Plan, plan};
 use super::tar;
 use crate::base::digest::Hasher;
+use crate::base::read::fill;
 use crate::base::verify::Mismatch;
 use crate::base::{BoxFault, Ctx, Digest};
 use crate::image::{DiffId, Image, ImageSink, ImageSource};
@@ -229,20 +230,6 @@ fn send_blob(
             return Ok(());
         }
     }
-}
-
-/// Reads until the buffer is full or the stream ends.
-fn fill(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut have = 0;
-    while have < buffer.len() {
-        match reader.read(&mut buffer[have..]) {
-            Ok(0) => break,
-            Ok(n) => have += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(have)
 }
 
 /// The blobs' pieces, one blob after the other.

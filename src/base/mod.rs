@@ -6,6 +6,7 @@ pub mod digest;
 pub mod durable;
 pub mod error;
 pub mod progress;
+pub mod read;
 pub mod read_at;
 pub mod verify;
 

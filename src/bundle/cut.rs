@@ -1,9 +1,10 @@
 //! Cuts a layer's tar at file boundaries. Nothing is interpreted beyond what that takes: sizes, and paths for the
 //! order. Whatever is odd stays in the segments, byte for byte.
 
-use std::io::{self, Read};
+use std::io::Read;
 
 use super::error::{BundleError, Doing};
+use crate::base::read::fill;
 use crate::base::{BoxFault, ContentId, caps};
 use crate::image::{SplitContent, SplitSink};
 
@@ -123,20 +124,6 @@ fn number(field: &[u8]) -> Option<u64> {
     }
     let text = std::str::from_utf8(field).ok()?.trim_matches(['\0', ' ']);
     if text.is_empty() { Some(0) } else { u64::from_str_radix(text, 8).ok() }
-}
-
-/// Reads as much as there is, up to the length of `buf`.
-fn fill(reader: &mut dyn Read, buf: &mut [u8]) -> io::Result<usize> {
-    let mut got = 0;
-    while got < buf.len() {
-        match reader.read(&mut buf[got..]) {
-            Ok(0) => break,
-            Ok(n) => got += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(got)
 }
 
 /// Gives up to `count` bytes to `sink` as a segment; fewer at the end of the tar.

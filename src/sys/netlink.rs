@@ -31,6 +31,57 @@ const HEADER: usize = 16;
 const NESTED: u16 = 0x8000;
 const TYPE_MASK: u16 = 0x3fff;
 
+/// What attributes are added to, one after the other.
+pub trait WithAttributes: Sized {
+    /// Where their bytes go.
+    fn encoded(&mut self) -> &mut Vec<u8>;
+
+    /// Adds an attribute of bytes.
+    fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
+        let to = self.encoded();
+        // Nothing that ferry sends comes near 64 KiB.
+        to.extend_from_slice(&((4 + value.len()) as u16).to_ne_bytes());
+        to.extend_from_slice(&kind.to_ne_bytes());
+        to.extend_from_slice(value);
+        to.resize(to.len().next_multiple_of(4), 0);
+        self
+    }
+
+    /// Adds an attribute of text, NUL-terminated.
+    fn text(self, kind: u16, value: &str) -> Self {
+        let mut bytes = value.as_bytes().to_vec();
+        bytes.push(0);
+        self.bytes(kind, &bytes)
+    }
+
+    /// Adds a number in the host's byte order (rtnetlink).
+    fn number(self, kind: u16, value: u32) -> Self {
+        self.bytes(kind, &value.to_ne_bytes())
+    }
+
+    /// Adds a number in network byte order (nfnetlink).
+    fn number_be(self, kind: u16, value: u32) -> Self {
+        self.bytes(kind, &value.to_be_bytes())
+    }
+
+    /// Adds a nested attribute.
+    fn nested(self, kind: u16, inside: Attributes) -> Self {
+        self.bytes(kind | NESTED, inside.as_bytes())
+    }
+}
+
+impl WithAttributes for Message {
+    fn encoded(&mut self) -> &mut Vec<u8> {
+        &mut self.body
+    }
+}
+
+impl WithAttributes for Attributes {
+    fn encoded(&mut self) -> &mut Vec<u8> {
+        &mut self.0
+    }
+}
+
 /// A message on its way to the kernel.
 #[derive(Debug, Clone)]
 pub struct Message {
@@ -43,34 +94,6 @@ impl Message {
     /// A message of a type, with the fixed part of its body. Its length must be a multiple of four.
     pub fn new(kind: u16, flags: u16, fixed: &[u8]) -> Self {
         Self { kind, flags, body: fixed.to_vec() }
-    }
-
-    /// Adds an attribute of bytes.
-    pub fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
-        push(&mut self.body, kind, value);
-        self
-    }
-
-    /// Adds an attribute of text, NUL-terminated.
-    pub fn text(self, kind: u16, value: &str) -> Self {
-        let mut bytes = value.as_bytes().to_vec();
-        bytes.push(0);
-        self.bytes(kind, &bytes)
-    }
-
-    /// Adds a number in the host's byte order (rtnetlink).
-    pub fn number(self, kind: u16, value: u32) -> Self {
-        self.bytes(kind, &value.to_ne_bytes())
-    }
-
-    /// Adds a number in network byte order (nfnetlink).
-    pub fn number_be(self, kind: u16, value: u32) -> Self {
-        self.bytes(kind, &value.to_be_bytes())
-    }
-
-    /// Adds a nested attribute.
-    pub fn nested(self, kind: u16, inside: Attributes) -> Self {
-        self.bytes(kind | NESTED, &inside.0)
     }
 
     fn encode(&self, sequence: u32, flags: u16) -> Vec<u8> {
@@ -102,46 +125,10 @@ impl Attributes {
         Self(fixed.to_vec())
     }
 
-    /// Adds an attribute of bytes.
-    pub fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
-        push(&mut self.0, kind, value);
-        self
-    }
-
-    /// Adds an attribute of text, NUL-terminated.
-    pub fn text(self, kind: u16, value: &str) -> Self {
-        let mut bytes = value.as_bytes().to_vec();
-        bytes.push(0);
-        self.bytes(kind, &bytes)
-    }
-
-    /// Adds a number in the host's byte order.
-    pub fn number(self, kind: u16, value: u32) -> Self {
-        self.bytes(kind, &value.to_ne_bytes())
-    }
-
-    /// Adds a number in network byte order.
-    pub fn number_be(self, kind: u16, value: u32) -> Self {
-        self.bytes(kind, &value.to_be_bytes())
-    }
-
-    /// Adds a nested attribute.
-    pub fn nested(self, kind: u16, inside: Attributes) -> Self {
-        self.bytes(kind | NESTED, &inside.0)
-    }
-
     /// The encoded bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
-}
-
-fn push(to: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    // Nothing that ferry sends comes near 64 KiB.
-    to.extend_from_slice(&((4 + value.len()) as u16).to_ne_bytes());
-    to.extend_from_slice(&kind.to_ne_bytes());
-    to.extend_from_slice(value);
-    to.resize(to.len().next_multiple_of(4), 0);
 }
 
 /// The attributes in bytes from the kernel: type and value. Ends at the first that is malformed.

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::Ipv4Addr;
 
-use super::netlink::{Attributes, Message, Socket, as_text, attribute, attributes, flags};
+use super::netlink::{Attributes, Message, Socket, WithAttributes, as_text, attribute, attributes, flags};
 
 const SUBSYSTEM: u16 = 10;
 const NEWTABLE: u16 = 0;

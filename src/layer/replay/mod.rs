@@ -12,6 +12,7 @@ use std::io::{self, Read, Write};
 use self::deflate::Deflater;
 use self::fast::Fast;
 use crate::base::Ctx;
+use crate::base::read::fill;
 
 /// What Go's `io.Copy` hands on at once, in bytes, and so docker when it compresses a layer.
 const PIECE: usize = 32 << 10;
@@ -194,20 +195,6 @@ impl<R: Read> Read for Rebuilt<R> {
         self.used += n;
         Ok(n)
     }
-}
-
-/// Reads until the buffer is full or the stream over.
-fn fill(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut have = 0;
-    while have < buffer.len() {
-        match reader.read(&mut buffer[have..]) {
-            Ok(0) => break,
-            Ok(n) => have += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(have)
 }
 
 #[cfg(test)]

@@ -9,7 +9,9 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use super::error::{NetError, Trying};
 use super::mac::Mac;
 use super::subnet::Subnet;
-use crate::sys::netlink::{Attributes, Message, Reply, Socket, as_number, as_text, attribute, flags, within};
+use crate::sys::netlink::{
+    Attributes, Message, Reply, Socket, WithAttributes, as_number, as_text, attribute, flags, within,
+};
 
 // linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h
 const RTM_NEWLINK: u16 = 16;
