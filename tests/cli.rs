@@ -364,6 +364,32 @@ fn bad_input_gives_one_line_and_leaves_the_store_as_it_was() {
     assert!(!Path::new("/var/tmp/escape").exists());
 }
 
+#[test]
+fn a_layer_that_old_engines_cannot_read_is_named_and_converted_when_asked() {
+    let place = Place::new();
+    let zstd = |tar: &[u8]| (zstd::bulk::compress(tar, 3).unwrap(), "+zstd");
+    place.write("in.tar", &images::layout(&[wide_layer()], &zstd).tar().finish());
+    place.run(&["load", "-q", "-i", "in.tar"]);
+    let said = |arguments: &[&str]| {
+        let output = place.output(arguments);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let layer = wide_layer().layers[0].clone();
+    let id = Digest::of(&layer).short().to_string();
+    let warning = said(&["save", "-o", "as-it-is.tar", "wide:1"]);
+    assert!(
+        warning.contains(&format!("layer {id} is compressed with zstd")) && warning.contains("Docker"),
+        "{warning}"
+    );
+    let told = said(&["save", "--compat", "-o", "for-all.tar", "wide:1"]);
+    assert!(!told.contains("compressed with zstd") && told.matches("sha256:").count() == 2, "{told}");
+    // Without the originals in the store there is nothing to warn of.
+    place.run(&["--root", "bare", "load", "-q", "--no-originals", "-i", "in.tar"]);
+    assert!(!place.path("bare/ferry/blobs/sha256").read_dir().is_ok_and(|mut dir| dir.next().is_some()));
+    assert_eq!(said(&["--root", "bare", "save", "-o", "bare.tar", "wide:1"]), "");
+}
+
 fn wide_layer() -> TestImage {
     TestImage::new("amd64", &[layer("etc/wide", b"wide")], &["wide:1"])
 }
