@@ -267,6 +267,35 @@ fn compressed_layers_come_back_by_their_registry_digests_and_what_docker_compres
     assert!(write(&source, without) == write(&memory(tars(), true), options(Level::FAST, 1)));
 }
 
+#[test]
+fn what_podman_compressed_is_deduplicated_too_and_needs_a_reader_of_the_third_format() {
+    let mut source = compressed(memory(tars(), true));
+    let first = source.images[0].layers[0].diff_id;
+    let mut podman = Vec::new();
+    let how = Recipe::from_bytes([2, 5]).unwrap();
+    rebuild(how, &mut &source.tars[&first][..], &mut podman, &Ctx::silent()).unwrap();
+    for layer in source.images.iter_mut().flat_map(|image| &mut image.layers) {
+        if layer.diff_id == first {
+            let media_type = "application/vnd.oci.image.layer.v1.tar+gzip";
+            layer.original = Some(ferry::image::Descriptor::of(media_type, &podman));
+        }
+    }
+    source.blobs.insert(first, podman);
+    let bytes = write(&source, options(Level::FAST, 2));
+    assert_eq!(bytes[8..12], [3, 0, 3, 0]);
+    let bundle = open(bytes.clone()).unwrap_or_else(|fault| panic!("{fault}"));
+    assert_eq!(bundle.bundle().index().layers[0].replay, Some(how));
+    let mut originals = source.tars.clone();
+    originals.extend(source.blobs.clone());
+    assert!(read_as(&bundle, Form::Original).unwrap_or_else(|fault| panic!("{fault}")) == originals);
+    for (format, said) in [(1, "first format"), (2, "newer than its format")] {
+        let mut old = bytes.clone();
+        old[10] = format;
+        let fault = open(old).map(drop).unwrap_err();
+        assert!(fault.to_string().contains(said), "{format}: {fault}");
+    }
+}
+
 /// Bundles that were written once and are read for ever after; `FERRY_WRITE_VECTORS` writes the missing ones.
 fn vector(name: &str, make: impl Fn() -> Vec<u8>) -> Vec<u8> {
     let path = crate::support::checkout().join("testdata/bundle").join(name);

@@ -422,16 +422,20 @@ fn four_volumes_with_a_tenth_of_parity_survive_random_loss_a_burst_and_a_volume_
         mend(dir.path()).unwrap();
         assert!(hashes(dir.path()) == before, "a burst in volume {}", n + 1);
     }
-    // Past the limit: data blocks alone, so that each counts.
-    let body =
-        |(path, offset): &&(PathBuf, u64)| *path != lengths[4].0 && *offset < volume * 9 / 10 && *path != lengths[3].0;
-    let data: Vec<(PathBuf, u64)> = slots.iter().filter(body).cloned().collect();
-    lose(report.parity_blocks + slack + 1, &data);
+    // At the limit and just past it. Data blocks alone, which lie in front in each data volume, so that each counts.
+    let is_data = |slot: &&(PathBuf, u64)| {
+        lengths[..4].iter().any(|(path, length)| slot.0 == *path && slot.1 + report.block <= length * 9 / 10)
+    };
+    let data: Vec<(PathBuf, u64)> = slots.iter().filter(is_data).cloned().collect();
+    lose(report.parity_blocks, &data);
+    mend(dir.path()).unwrap();
+    assert!(hashes(dir.path()) == before, "as many data blocks as there is parity");
+    lose(report.parity_blocks + 1, &data);
     let damaged = hashes(dir.path());
     let error = mend(dir.path()).unwrap_err();
     let text = error.to_string();
     assert_eq!(error.class(), Class::Integrity);
-    assert!(text.contains(" too few") && text.contains("a.001.ferry has"), "{text}");
+    assert!(text.contains(" 1 too few") && text.contains("a.001.ferry has"), "{text}");
     assert!(hashes(dir.path()) == damaged);
 
     let dir = tempfile::tempdir().unwrap();

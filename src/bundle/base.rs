@@ -189,7 +189,7 @@ impl Read for BaseReader<'_> {
     fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
         let n = (self.version.size - self.at).min(buf.len() as u64) as usize;
         let read = self.contents.read_at(&self.version.id, self.at, &mut buf[..n]);
-        read.map_err(|fault| std::io::Error::other(fault))?;
+        read.map_err(std::io::Error::other)?;
         self.at += n as u64;
         Ok(n)
     }

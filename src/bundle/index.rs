@@ -219,11 +219,6 @@ impl Index {
         (self.contents.ids.len() + self.base_contents.ids.len()) as u32
     }
 
-    /// Whether a layer's blob is made again by replay, which readers of the first format cannot.
-    pub fn has_replays(&self) -> bool {
-        self.layers.iter().any(|layer| layer.replay.is_some())
-    }
-
     /// Whether the bundle needs a base.
     pub fn is_thin(&self) -> bool {
         !self.bases.is_empty()

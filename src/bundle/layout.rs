@@ -8,11 +8,17 @@ use super::frame;
 use super::index::{INDEX_BYTES, Index};
 use super::level::Level;
 use crate::base::ReadAt;
+use crate::layer::replay;
 
 /// The newest format this program reads.
-pub const FORMAT: u16 = 2;
-/// The format of bundles with replayed layers; all others are of the first, for the oldest readers' sake.
-const REPLAYS: u16 = 2;
+pub const FORMAT: u16 = 3;
+/// The first format whose readers know a replay.
+pub(crate) fn format_of(replay: replay::Recipe) -> u16 {
+    match replay.to_bytes()[0] {
+        1 => 2,
+        _ => 3,
+    }
+}
 pub(crate) const HEADER: usize = 16;
 const TRAILER: usize = 64;
 const MAGIC: &[u8; 8] = b"FERRYOB\n";
@@ -25,9 +31,8 @@ pub(crate) struct StreamWriter<W> {
 }
 
 impl<W: Write> StreamWriter<W> {
-    /// Writes the header; `replays` says whether a layer's blob will be made again by replay.
-    pub fn begin(out: W, replays: bool) -> Result<Self, BundleError> {
-        let format = if replays { REPLAYS } else { 1 };
+    /// Writes the header; `format` is the oldest whose readers can read what follows.
+    pub fn begin(out: W, format: u16) -> Result<Self, BundleError> {
         let mut stream = Self { out, at: 0 };
         let mut header = MAGIC.to_vec();
         header.extend_from_slice(&format.to_le_bytes());
@@ -115,8 +120,14 @@ pub(crate) fn read_index(stream: &dyn ReadAt) -> Result<(Index, [u8; 32]), Bundl
     }
     let raw = frame::decompress(&bytes, length as usize, &[]).map_err(|what| BundleError::malformed("index", what))?;
     let index = Index::parse(&raw)?;
-    if index.has_replays() && oldest < REPLAYS {
-        return Err(BundleError::malformed("index, section 2 (layers)", "a replay in a bundle of the first format"));
+    let needed = index.layers.iter().filter_map(|layer| layer.replay).map(format_of).max().unwrap_or(1);
+    if oldest < needed {
+        let what = if oldest == 1 {
+            "a replay in a bundle of the first format"
+        } else {
+            "a replay that is newer than its format"
+        };
+        return Err(BundleError::malformed("index, section 2 (layers)", what));
     }
     let frames = index.frames.iter().map(|frame| frame.stored);
     let recipes = index.recipe_frames.iter().map(|frame| frame.stored);

@@ -286,12 +286,7 @@ impl BundleSource {
                 let range = offset as usize..(offset + length) as usize;
                 let tar = LayerReader::new(self, record, recipe, range)?;
                 match record.replay {
-                    Some(how) if form == Form::Original => {
-                        let blob = Rebuilt::new(how, tar).ok_or_else(|| BundleError::Newer {
-                            what: format!("the replay of layer {}", layer.diff_id),
-                        })?;
-                        Ok(Box::new(blob))
-                    }
+                    Some(how) if form == Form::Original => Ok(Box::new(Rebuilt::new(how, tar))),
                     _ => Ok(Box::new(tar)),
                 }
             }

@@ -106,8 +106,12 @@ impl<W: Write> ImageSink for BundleSink<W> {
         let against = job.differences(&plan, &chunks)?;
         plan.cut(&against, if bases.is_empty() { self.options.level.frame_bytes() } else { plan::PREFIX as usize });
         drop((chunks, against));
-        let replays = parts.iter().any(|part| matches!(part, Part::Split { replay: Some(_), .. }));
-        let mut stream = layout::StreamWriter::begin(&mut self.out, replays)?;
+        let replays = parts.iter().filter_map(|part| match part {
+            Part::Split { replay, .. } => *replay,
+            _ => None,
+        });
+        let format = replays.map(layout::format_of).max().unwrap_or(1);
+        let mut stream = layout::StreamWriter::begin(&mut self.out, format)?;
         let mut index = Index { writer: writer_line(self.options.level), ..Index::default() };
         index.bases = bases.iter().map(|known| known.base.clone()).collect();
         let numbers = job.number_contents(&plan, &mut index);

@@ -3,13 +3,13 @@
 
 use super::huffman::Codes;
 
-const END: usize = 256;
+pub(super) const END: usize = 256;
 const LITERALS: usize = 286;
 const DISTANCES: usize = 30;
 /// A stored block's limit, in bytes.
 const STORED: usize = 65_535;
 /// The order in which the lengths of the lengths' codes are written.
-const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
+pub(super) const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
 
 /// A literal byte, or a match: its length less 3 and its distance less 1.
 #[derive(Clone, Copy)]
@@ -19,7 +19,7 @@ pub enum Token {
 }
 
 /// The code of a length less 3: number, extra bits, their value.
-fn length_code(length: u8) -> (usize, u32, u32) {
+pub(super) fn length_code(length: u8) -> (usize, u32, u32) {
     match u32::from(length) {
         255 => (28, 0, 0),
         n @ 0..8 => (n as usize, 0, 0),
@@ -31,7 +31,7 @@ fn length_code(length: u8) -> (usize, u32, u32) {
 }
 
 /// The code of a distance less 1: number, extra bits, their value.
-fn distance_code(distance: u16) -> (usize, u32, u32) {
+pub(super) fn distance_code(distance: u16) -> (usize, u32, u32) {
     match u32::from(distance) {
         n @ 0..4 => (n as usize, 0, 0),
         n => {
@@ -43,10 +43,10 @@ fn distance_code(distance: u16) -> (usize, u32, u32) {
 
 /// The bits of both codes' numbers, in the form in which a dynamic block's header has them: each with the extra bits
 /// that follow it.
-type Packed = Vec<(usize, u32, u32)>;
+pub(super) type Packed = Vec<(usize, u32, u32)>;
 
 /// Runs of equal lengths, packed.
-fn pack(lengths: &[u8]) -> Packed {
+pub(super) fn pack(lengths: &[u8]) -> Packed {
     let mut packed = Vec::new();
     for run in lengths.chunk_by(|a, b| a == b) {
         let length = usize::from(run[0]);
@@ -148,20 +148,18 @@ impl Dynamic {
 }
 
 /// Writes bits, lowest first.
-pub struct BlockWriter {
+pub(super) struct Bits {
     bits: u64,
     count: u32,
     buffer: Vec<u8>,
-    fixed: (Codes, Codes),
 }
 
-impl BlockWriter {
+impl Bits {
     pub fn new() -> Self {
-        let fixed = (Codes::fixed_literals(), Codes::fixed_distances());
-        Self { bits: 0, count: 0, buffer: Vec::with_capacity(80 << 10), fixed }
+        Self { bits: 0, count: 0, buffer: Vec::with_capacity(80 << 10) }
     }
 
-    fn put(&mut self, value: u32, count: u32) {
+    pub fn put(&mut self, value: u32, count: u32) {
         self.bits |= u64::from(value) << self.count;
         self.count += count;
         while self.count >= 32 {
@@ -171,11 +169,29 @@ impl BlockWriter {
         }
     }
 
-    fn put_code(&mut self, code: (u16, u8)) {
+    pub fn put_code(&mut self, code: (u16, u8)) {
         self.put(code.0.into(), code.1.into());
     }
 
-    fn align(&mut self) {
+    /// Tokens, without the end of their block.
+    pub fn put_tokens(&mut self, tokens: &[Token], codes: &(Codes, Codes)) {
+        for token in tokens {
+            match *token {
+                Token::Literal(byte) => self.put_code(codes.0.0[usize::from(byte)]),
+                Token::Match(length, distance) => {
+                    let (code, bits, value) = length_code(length);
+                    self.put_code(codes.0.0[END + 1 + code]);
+                    self.put(value, bits);
+                    let (code, bits, value) = distance_code(distance);
+                    self.put_code(codes.1.0[code]);
+                    self.put(value, bits);
+                }
+            }
+        }
+    }
+
+    /// Goes on at the next whole byte.
+    pub fn align(&mut self) {
         while self.count > 0 {
             self.buffer.push(self.bits as u8);
             self.bits >>= 8;
@@ -184,19 +200,41 @@ impl BlockWriter {
         self.bits = 0;
     }
 
+    /// Whole bytes, after [`Bits::align`].
+    pub fn put_bytes(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
     /// The whole bytes that were written since the last call.
     pub fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.buffer)
     }
+}
+
+/// Writes blocks.
+pub struct BlockWriter {
+    bits: Bits,
+    fixed: (Codes, Codes),
+}
+
+impl BlockWriter {
+    pub fn new() -> Self {
+        Self { bits: Bits::new(), fixed: (Codes::fixed_literals(), Codes::fixed_distances()) }
+    }
+
+    /// The whole bytes that were written since the last call.
+    pub fn take(&mut self) -> Vec<u8> {
+        self.bits.take()
+    }
 
     /// A block of the bytes themselves; at most 65,535.
     pub fn stored(&mut self, bytes: &[u8], last: bool) {
-        self.put(u32::from(last), 3);
-        self.align();
+        self.bits.put(u32::from(last), 3);
+        self.bits.align();
         let length = bytes.len() as u16;
-        self.buffer.extend_from_slice(&length.to_le_bytes());
-        self.buffer.extend_from_slice(&(!length).to_le_bytes());
-        self.buffer.extend_from_slice(bytes);
+        self.bits.put_bytes(&length.to_le_bytes());
+        self.bits.put_bytes(&(!length).to_le_bytes());
+        self.bits.put_bytes(bytes);
     }
 
     /// A block of `tokens`, in the form that takes the fewest bits. `plain` are the bytes they stand for, where those
@@ -211,7 +249,7 @@ impl BlockWriter {
             Some(plain) if stored_bits(plain) < fixed_size.min(dynamic_size) => self.stored(plain, false),
             _ if dynamic_size < fixed_size => self.dynamic(tokens, dynamic),
             _ => {
-                self.put(2, 3);
+                self.bits.put(2, 3);
                 let fixed = self.fixed.clone();
                 self.tokens(tokens, &fixed);
             }
@@ -231,35 +269,23 @@ impl BlockWriter {
     }
 
     fn dynamic(&mut self, tokens: &[Token], tables: Dynamic) {
-        self.put(4, 3);
-        self.put(tables.literals as u32 - 257, 5);
-        self.put(tables.distances as u32 - 1, 5);
-        self.put(tables.lengths as u32 - 4, 4);
+        self.bits.put(4, 3);
+        self.bits.put(tables.literals as u32 - 257, 5);
+        self.bits.put(tables.distances as u32 - 1, 5);
+        self.bits.put(tables.lengths as u32 - 4, 4);
         for symbol in &ORDER[..tables.lengths] {
-            self.put(tables.of_lengths.0[*symbol].1.into(), 3);
+            self.bits.put(tables.of_lengths.0[*symbol].1.into(), 3);
         }
         for (symbol, bits, value) in tables.packed {
-            self.put_code(tables.of_lengths.0[symbol]);
-            self.put(value, bits);
+            self.bits.put_code(tables.of_lengths.0[symbol]);
+            self.bits.put(value, bits);
         }
         self.tokens(tokens, &tables.codes);
     }
 
     fn tokens(&mut self, tokens: &[Token], codes: &(Codes, Codes)) {
-        for token in tokens {
-            match *token {
-                Token::Literal(byte) => self.put_code(codes.0.0[usize::from(byte)]),
-                Token::Match(length, distance) => {
-                    let (code, bits, value) = length_code(length);
-                    self.put_code(codes.0.0[END + 1 + code]);
-                    self.put(value, bits);
-                    let (code, bits, value) = distance_code(distance);
-                    self.put_code(codes.1.0[code]);
-                    self.put(value, bits);
-                }
-            }
-        }
-        self.put_code(codes.0.0[END]);
+        self.bits.put_tokens(tokens, codes);
+        self.bits.put_code(codes.0.0[END]);
     }
 
     /// Ends the stream as Go does: with an empty stored block.

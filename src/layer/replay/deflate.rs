@@ -22,17 +22,17 @@ struct Effort {
     chain: usize,
 }
 
-fn effort(level: u8) -> Option<Effort> {
+/// Go's levels; what is none of them is its default.
+fn effort(level: u8) -> Effort {
     let (good, lazy, nice, chain) = match level {
         4 => (4, 4, 16, 16),
         5 => (8, 16, 32, 32),
-        6 => (8, 16, 128, 128),
         7 => (8, 32, 128, 256),
         8 => (32, 128, 258, 1024),
         9 => (32, 258, 258, 4096),
-        _ => return None,
+        _ => (8, 16, 128, 128),
     };
-    Some(Effort { good, lazy, nice, chain })
+    Effort { good, lazy, nice, chain }
 }
 
 /// A compressor with Go's choices.
@@ -58,10 +58,10 @@ pub struct Deflater {
 }
 
 impl Deflater {
-    /// A compressor of `level`; `None` for a level whose method is another.
-    pub fn new(level: u8) -> Option<Self> {
-        Some(Self {
-            effort: effort(level)?,
+    /// A compressor of `level`.
+    pub fn new(level: u8) -> Self {
+        Self {
+            effort: effort(level),
             out: BlockWriter::new(),
             window: vec![0; 2 * WINDOW],
             end: 0,
@@ -75,7 +75,7 @@ impl Deflater {
             length: MIN_MATCH - 1,
             distance: 0,
             tokens: Vec::with_capacity(TOKENS),
-        })
+        }
     }
 
     /// Takes the next piece, which is one call of Go's `Write`.

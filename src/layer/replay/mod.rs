@@ -1,36 +1,55 @@
 //! Compressed layers made again from their tars. A registry knows a layer by the digest of its compressed bytes; where
-//! those are what Go's `compress/gzip` makes of the tar, as in every layer that docker pushed, the tar and a recipe of
-//! two bytes replace them. That it is so is never assumed: [`detect`] compresses the tar and compares every byte.
+//! those are what Go's `compress/gzip` makes of the tar, as in every layer that docker pushed, or what klauspost's `pgzip`
+//! makes of it, as in those of podman, buildah and skopeo, the tar and a recipe of two bytes replace them. That it is so is never assumed: [`detect`] compresses the tar and compares every byte.
 
 mod bits;
 mod deflate;
 mod fast;
 mod huffman;
+mod klauspost;
+mod klauspost_bits;
 
 use std::io::{self, Read, Write};
 
 use self::deflate::Deflater;
 use self::fast::Fast;
+use self::klauspost::Blocks;
 use crate::base::Ctx;
 use crate::base::read::fill;
 
 /// What Go's `io.Copy` hands on at once, in bytes, and so docker when it compresses a layer.
 const PIECE: usize = 32 << 10;
-/// A gzip header as Go writes it: no name, no time, no system; the eighth byte tells the extreme levels.
-const HEADER: [u8; 8] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0];
 
-/// The levels at which programs compress layers: best speed, default, best compression.
-const LEVELS: [u8; 3] = [1, 6, 9];
-
-/// How to make a compressed layer again.
+/// How to make a compressed layer again: who compressed it, and at which level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Recipe {
+    method: Method,
     level: u8,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Method {
+    /// Go's `compress/gzip`.
+    Go,
+    /// `github.com/klauspost/pgzip`.
+    Pgzip,
+}
+
+/// What is known: best speed, default and best compression of Go, the default of pgzip.
+const KNOWN: [Recipe; 4] = [
+    Recipe { method: Method::Go, level: 1 },
+    Recipe { method: Method::Go, level: 6 },
+    Recipe { method: Method::Go, level: 9 },
+    Recipe { method: Method::Pgzip, level: 5 },
+];
+
 impl std::fmt::Display for Recipe {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Go's gzip, level {}", self.level)
+        let name = match self.method {
+            Method::Go => "Go's gzip",
+            Method::Pgzip => "pgzip",
+        };
+        write!(f, "{name}, level {}", self.level)
     }
 }
 
@@ -38,27 +57,28 @@ impl Recipe {
     /// Its form where it is kept: the number of the method, and its level. Both forms of a method stay as they are for
     /// good: what was replaced by a recipe needs it to come back.
     pub const fn to_bytes(self) -> [u8; 2] {
-        [1, self.level]
+        let method = match self.method {
+            Method::Go => 1,
+            Method::Pgzip => 2,
+        };
+        [method, self.level]
     }
 
     /// Reads that form; `None` for a recipe of another version.
     pub fn from_bytes(bytes: [u8; 2]) -> Option<Self> {
-        match bytes {
-            [1, level] if LEVELS.contains(&level) => Some(Self { level }),
-            _ => None,
-        }
+        KNOWN.into_iter().find(|recipe| recipe.to_bytes() == bytes)
     }
 
+    /// Each recipe has another.
     fn header(self) -> [u8; 10] {
-        let mut header = [0; 10];
-        header[..8].copy_from_slice(&HEADER);
-        header[8] = match self.level {
-            1 => 4,
-            9 => 2,
-            _ => 0,
-        };
-        header[9] = 0xff;
-        header
+        match (self.method, self.level) {
+            // No name, no time, no system; the ninth byte tells the extreme levels.
+            (Method::Go, 1) => [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 0xff],
+            (Method::Go, 9) => [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 2, 0xff],
+            (Method::Go, _) => [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff],
+            // Go's earliest time, cut to 32 bits.
+            (Method::Pgzip, _) => [0x1f, 0x8b, 8, 0, 0, 9, 0x6e, 0x88, 0, 0xff],
+        }
     }
 }
 
@@ -66,13 +86,11 @@ impl Recipe {
 /// no further than the first difference.
 pub fn detect(blob: &mut dyn Read, tar: &mut dyn Read, ctx: &Ctx) -> io::Result<Option<Recipe>> {
     let mut header = [0; 10];
-    match blob.read_exact(&mut header) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        other => other?,
+    if fill(blob, &mut header)? < header.len() {
+        return Ok(None);
     }
-    let known = LEVELS.map(|level| Recipe { level });
-    let Some(recipe) = known.into_iter().find(|recipe| recipe.header() == header) else { return Ok(None) };
-    let mut made = Rebuilt::new(recipe, tar).ok_or(io::ErrorKind::Unsupported)?;
+    let Some(recipe) = KNOWN.into_iter().find(|recipe| recipe.header() == header) else { return Ok(None) };
+    let mut made = Rebuilt::new(recipe, tar);
     // The header has been compared.
     made.used = header.len();
     let mut expected = vec![0; 64 << 10];
@@ -94,7 +112,7 @@ pub fn detect(blob: &mut dyn Read, tar: &mut dyn Read, ctx: &Ctx) -> io::Result<
 /// Makes the compressed layer of `tar` again. Of a tar that is not the one the recipe was found with, the result is
 /// other bytes: whoever takes them checks their digest.
 pub fn rebuild(recipe: Recipe, tar: &mut dyn Read, out: &mut dyn Write, ctx: &Ctx) -> io::Result<()> {
-    let mut made = Rebuilt::new(recipe, tar).ok_or(io::ErrorKind::Unsupported)?;
+    let mut made = Rebuilt::new(recipe, tar);
     while made.advance()? {
         ctx.check()?;
         out.write_all(&made.ready[made.used..])?;
@@ -103,21 +121,27 @@ pub fn rebuild(recipe: Recipe, tar: &mut dyn Read, out: &mut dyn Write, ctx: &Ct
     Ok(())
 }
 
-/// Go's methods.
+/// The compressors.
 enum Compressor {
     Fast(Fast),
     Chains(Deflater),
+    Blocks(Blocks),
 }
 
 impl Compressor {
-    fn new(level: u8) -> Option<Self> {
-        if level == 1 { Some(Self::Fast(Fast::new())) } else { Deflater::new(level).map(Self::Chains) }
+    fn new(recipe: Recipe) -> Self {
+        match (recipe.method, recipe.level) {
+            (Method::Pgzip, _) => Self::Blocks(Blocks::new()),
+            (Method::Go, 1) => Self::Fast(Fast::new()),
+            (Method::Go, level) => Self::Chains(Deflater::new(level)),
+        }
     }
 
     fn write(&mut self, piece: &[u8]) {
         match self {
             Self::Fast(fast) => fast.write(piece),
             Self::Chains(deflater) => deflater.write(piece),
+            Self::Blocks(blocks) => blocks.write(piece),
         }
     }
 
@@ -125,6 +149,7 @@ impl Compressor {
         match self {
             Self::Fast(fast) => fast.take(),
             Self::Chains(deflater) => deflater.take(),
+            Self::Blocks(blocks) => blocks.take(),
         }
     }
 
@@ -132,6 +157,7 @@ impl Compressor {
         match self {
             Self::Fast(fast) => fast.finish(),
             Self::Chains(deflater) => deflater.finish(),
+            Self::Blocks(blocks) => blocks.finish(),
         }
     }
 }
@@ -140,7 +166,7 @@ impl Compressor {
 pub struct Rebuilt<R> {
     tar: R,
     /// `None` when the stream is complete.
-    deflater: Option<Compressor>,
+    compressor: Option<Compressor>,
     crc: flate2::Crc,
     piece: Vec<u8>,
     /// Bytes to give, from `used` on.
@@ -149,34 +175,34 @@ pub struct Rebuilt<R> {
 }
 
 impl<R: Read> Rebuilt<R> {
-    /// The layer that `recipe` makes of `tar`; `None` when this program cannot follow the recipe.
-    pub fn new(recipe: Recipe, tar: R) -> Option<Self> {
-        Some(Self {
+    /// The layer that `recipe` makes of `tar`.
+    pub fn new(recipe: Recipe, tar: R) -> Self {
+        Self {
             tar,
-            deflater: Some(Compressor::new(recipe.level)?),
+            compressor: Some(Compressor::new(recipe)),
             crc: flate2::Crc::new(),
             piece: vec![0; PIECE],
             ready: recipe.header().to_vec(),
             used: 0,
-        })
+        }
     }
 
     /// Gets more bytes ready unless some are; false at the end.
     fn advance(&mut self) -> io::Result<bool> {
         while self.used == self.ready.len() {
-            if self.deflater.is_none() {
+            if self.compressor.is_none() {
                 return Ok(false);
             }
             let n = fill(&mut self.tar, &mut self.piece)?;
-            let Some(mut deflater) = self.deflater.take() else { return Ok(false) };
+            let Some(mut compressor) = self.compressor.take() else { return Ok(false) };
             self.used = 0;
             self.crc.update(&self.piece[..n]);
-            deflater.write(&self.piece[..n]);
+            compressor.write(&self.piece[..n]);
             if n == self.piece.len() {
-                self.ready = deflater.take();
-                self.deflater = Some(deflater);
+                self.ready = compressor.take();
+                self.compressor = Some(compressor);
             } else {
-                self.ready = deflater.finish();
+                self.ready = compressor.finish();
                 self.ready.extend_from_slice(&self.crc.sum().to_le_bytes());
                 self.ready.extend_from_slice(&self.crc.amount().to_le_bytes());
             }
@@ -212,19 +238,29 @@ mod tests {
         let words: Vec<u8> = (0..60_000).flat_map(|i| format!("{} ", i * 7919 % 1000).into_bytes()).collect();
         let skewed: Vec<u8> = (0..50_000).map(|_| random().leading_zeros() as u8).collect();
         let mixed = [&noise[..40_000], &words[..70_000], &noise[..33_000], &vec![0; 100_000], &skewed].concat();
-        vec![vec![], vec![7], b"abcabcabcabc".to_vec(), vec![0; 1 << 17], noise, words, skewed, mixed]
+        let long = [&mixed[..], &words, &noise, &mixed, &skewed, &mixed, &words, &mixed].concat();
+        let short = [20, 40, 100, 130].map(|length| words[..length].to_vec());
+        let mut samples =
+            vec![vec![], vec![7], b"abcabcabcabc".to_vec(), vec![0; 1 << 17], noise, words, skewed, mixed];
+        samples.push(long);
+        samples.extend(short);
+        samples
+    }
+
+    /// The long one is for what depends on more than 1 MiB.
+    fn suits(recipe: &Recipe, sample: &[u8]) -> bool {
+        recipe.method == Method::Pgzip || sample.len() < 1 << 20
     }
 
     #[test]
     fn what_is_made_is_gzip_of_the_same_bytes() {
         for (i, sample) in samples().iter().enumerate() {
-            for level in LEVELS {
-                let recipe = Recipe { level };
+            for recipe in KNOWN.into_iter().filter(|recipe| suits(recipe, sample)) {
                 let mut blob = Vec::new();
                 rebuild(recipe, &mut &sample[..], &mut blob, &Ctx::silent()).unwrap();
                 let mut back = Vec::new();
                 flate2::read::GzDecoder::new(&blob[..]).read_to_end(&mut back).unwrap();
-                assert!(back == *sample, "sample {i} at level {level}");
+                assert!(back == *sample, "sample {i}: {recipe}");
                 let found = |blob: &[u8], tar: &[u8]| detect(&mut &*blob, &mut &*tar, &Ctx::silent()).unwrap();
                 assert_eq!(found(&blob, sample), Some(recipe));
                 assert_eq!(found(&[&blob[..], b"x"].concat(), sample), None, "more follows");
@@ -240,23 +276,25 @@ mod tests {
         }
         assert_eq!(Recipe::from_bytes([1, 5]), None);
         assert_eq!(Recipe::from_bytes([2, 6]), None);
+        assert_eq!(Recipe::from_bytes([3, 5]), None);
     }
 
-    /// Made by Go 1.19 of the same samples, one after another, `io.Copy` into `gzip.NewWriterLevel`.
+    /// The same samples, one after another, `io.Copy` into `gzip.NewWriterLevel` of Go 1.19, and into `pgzip.NewWriter`.
     #[test]
-    fn what_is_made_is_what_go_makes() {
-        for (level, digest) in GO {
+    fn what_is_made_is_what_the_original_makes() {
+        for (recipe, digest) in KNOWN.into_iter().zip(ORIGINALS) {
             let mut all = Vec::new();
-            for sample in samples() {
-                rebuild(Recipe { level }, &mut &sample[..], &mut all, &Ctx::silent()).unwrap();
+            for sample in samples().into_iter().filter(|sample| suits(&recipe, sample)) {
+                rebuild(recipe, &mut &sample[..], &mut all, &Ctx::silent()).unwrap();
             }
-            assert_eq!(crate::base::Digest::of(&all).hex(), digest, "level {level}");
+            assert_eq!(crate::base::Digest::of(&all).hex(), digest, "{recipe}");
         }
     }
 
-    const GO: [(u8, &str); 3] = [
-        (1, "180d6e8a3fa87b7c9bd24415e9469e006b8fc32d0abca83ab5d6a6f4ae667536"),
-        (6, "b5fb350d5259f3a39f1ccacde0a77d9c47c3bb85c2be84fbb0b052f8235eb7d5"),
-        (9, "91d6e5abe3752ba735c0b4ae521ff1ddb2046660191d5fa00a478aad83d769cf"),
+    const ORIGINALS: [&str; 4] = [
+        "48f1e82beb428952f6ce2dc185338cc1fb4728fbbbbab4ece91660f520c135bd",
+        "3ac5e1f7cd459fde2ffe433d28320334adc183022fa4d38d52abc7171514888d",
+        "d5a9fdfdb184ef7b8b4673a21e63f3338f073c69cea2d6ffc46d525593a42228",
+        "d7fc00796b479da9bc9cfa92ce340f597df30e9e769fafce8833aa16dce13d74",
     ];
 }
