@@ -21,8 +21,8 @@ Exit codes:
   10   the format, kernel or host lacks something
   130  interrupted
   141  the reader of standard output went away
-Docker's commands for containers have docker's codes: 1 for every failure; run gives 125 for ferry's own failures, 126 for
-what cannot be executed, 127 for what is not there, else the program's code.";
+Docker's commands for containers, networks and volumes have docker's codes: 1 for every failure, 125 for a wrong option; run
+gives 125 for ferry's own failures, 126 for what cannot be executed, 127 for what is not there, else the program's code.";
 
 /// The command line is wrong.
 pub fn usage() -> ExitCode {

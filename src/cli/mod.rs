@@ -44,6 +44,7 @@ mod send;
 mod system;
 mod tag;
 mod trust;
+mod typed;
 mod verify;
 mod version;
 mod volume;
@@ -60,7 +61,7 @@ use crate::store::{self, Store};
 
 /// Carries container images where there is no network, and runs them there.
 #[derive(Debug, Parser)]
-#[command(name = "ferry", version, propagate_version = false, max_term_width = 100, after_long_help = exit::TABLE)]
+#[command(name = "ferry", version, propagate_version = false, args_override_self = true, max_term_width = 100, after_long_help = exit::TABLE)]
 pub struct Cli {
     #[command(flatten)]
     global: GlobalArgs,
@@ -334,7 +335,7 @@ fn carried(mut args: Vec<OsString>) -> Result<Vec<OsString>, BoxFault> {
     Ok(args)
 }
 
-/// The command among arguments that could not be parsed: what comes behind the global options.
+/// The command among arguments: what comes behind the global options.
 fn verb(args: &[OsString]) -> Option<&OsString> {
     let mut rest = args.iter().skip(1);
     loop {
@@ -351,20 +352,20 @@ fn verb(args: &[OsString]) -> Option<&OsString> {
 
 fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
-    let mut cli = match Cli::try_parse_from(&args) {
+    let docker = verb(&args).and_then(|verb| verb.to_str()).is_some_and(container::is_dockers);
+    let mut cli = match typed::parse(&args) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version go to standard output with success, everything else is a usage error.
             let _ = error.print();
             return match error.use_stderr() {
                 false => ExitCode::SUCCESS,
-                true if verb(&args).is_some_and(|verb| verb == "run") => container::exit_code(125),
+                true if docker => typed::dockers_code(&error).into(),
                 true => exit::usage(),
             };
         }
     };
     let root = cli.global.root.clone().unwrap_or_else(default_root);
-    let docker = container::is_dockers(&cli.command);
     let fail = |fault: BoxFault| if docker { container::failed(&*fault) } else { exit::report(&*fault) };
     let notice = match rootless::enter(&cli.command, &root) {
         Ok(notice) => notice,

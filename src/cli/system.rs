@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::container::events::{self, EventsArgs};
+use super::container::failed;
 use super::container::prune as container_prune;
-use super::{Global, df, exit, info, network, output, prune, volume};
+use super::{Global, df, info, network, output, prune, volume};
 use crate::base::{AtPath, BoxFault, durable};
 use crate::runtime::cgroup::in_user_namespace;
 use crate::runtime::lifecycle;
@@ -87,7 +88,7 @@ fn prune_all(args: &PruneArgs, global: &Global) -> Result<ExitCode, BoxFault> {
 /// The last failure's code, all of them told.
 fn start(global: &Global) -> ExitCode {
     let failures = lifecycle::recover_all(&global.root, true);
-    failures.iter().fold(ExitCode::SUCCESS, |_, failure| exit::report(failure))
+    failures.iter().fold(ExitCode::SUCCESS, |_, failure| failed(failure))
 }
 
 const UNIT: &str = "ferry.service";

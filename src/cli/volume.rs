@@ -7,11 +7,12 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::container::failed;
 use super::inspect::pretty;
 use super::render::human;
 use super::render::list::{Column, Layout};
 use super::render::template::Template;
-use super::{Global, exit, output};
+use super::{Global, output};
 use crate::base::{BoxFault, Fault};
 use crate::runtime::RuntimeError;
 use crate::runtime::create::random_id;
@@ -153,7 +154,7 @@ fn inspect(args: &InspectArgs, root: &Path) -> Result<ExitCode, BoxFault> {
     for name in &args.volumes {
         match volumes::find(root, name) {
             Ok(volume) => documents.push(document(&volume)),
-            Err(error) => code = exit::report(&error),
+            Err(error) => code = failed(&error),
         }
     }
     match template {
@@ -252,7 +253,7 @@ fn prune(args: &PruneArgs, root: &Path) -> Result<ExitCode, BoxFault> {
                 freed += size;
                 removed.push(volume.name);
             }
-            Err(error) => code = exit::report(&error),
+            Err(error) => code = failed(&error),
         }
     }
     if !removed.is_empty() {
@@ -273,7 +274,7 @@ fn rm(args: &RmArgs, root: &Path) -> Result<ExitCode, BoxFault> {
         match volumes::remove(root, name) {
             Ok(()) => output::line(name)?,
             Err(error) if args.force && error.class() == crate::base::Class::NotFound => output::line(name)?,
-            Err(error) => code = exit::report(&error),
+            Err(error) => code = failed(&error),
         }
     }
     Ok(code)

@@ -91,7 +91,7 @@ fn volumes_are_made_listed_kept_and_pruned() {
          ferry volume prune -f | busybox tail -n 1 | busybox cut -c 1-15; ferry volume ls -q
          ferry volume rm one nothing 2>/dev/null; echo code $?; ferry volume rm -f nothing; ferry volume ls",
     );
-    let expected = "one\none\none\none local b local\nkept\ncode 1\n2\ncode 4\ncc\n2\nTotal reclaimed\none\none\ncode 3\n\
+    let expected = "one\none\none\none local b local\nkept\ncode 1\n2\ncode 1\ncc\n2\nTotal reclaimed\none\none\ncode 1\n\
         nothing\nDRIVER    VOLUME NAME\n";
     assert_eq!(out, expected);
 }

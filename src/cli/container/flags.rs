@@ -246,8 +246,8 @@ pub struct ContainerFlags {
     /// User and group, by name or number
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
-    /// User namespace: host, or empty
-    #[arg(long, value_name = "MODE", value_parser = ["", "host"])]
+    /// User namespace: host, which is the only one here; IDs are remapped for all of a user's containers alike
+    #[arg(long, value_name = "MODE", value_parser = user_namespace)]
     userns: Option<String>,
     /// UTS namespace: host
     #[arg(long, value_name = "MODE")]
@@ -292,6 +292,18 @@ pub fn bytes(text: &str) -> Result<i64, String> {
     }
     let whole = parse_size(text).and_then(|n| i64::try_from(n).ok());
     whole.ok_or_else(|| format!("invalid size {text:?}: give a number and b, k, m or g"))
+}
+
+/// `--userns`: docker's modes. Podman's are refused with what takes their place.
+fn user_namespace(text: &str) -> Result<String, String> {
+    match text {
+        "" | "host" => Ok(text.to_owned()),
+        "keep-id" | "auto" | "nomap" => Err(format!(
+            "{text:?} is podman's: a user's containers share one user namespace, in which 0 is the user (run with --user 0, the \
+             default, to write as yourself)"
+        )),
+        _ => Err(format!("invalid USER mode {text:?}: host is the only one")),
+    }
 }
 
 /// Go's durations, in nanoseconds: `1m30s`, `500ms`.

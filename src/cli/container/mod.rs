@@ -29,7 +29,7 @@ pub mod wait;
 
 use std::process::ExitCode;
 
-use super::{Command, Global, exit, output};
+use super::{Global, exit, output};
 use crate::base::{BoxFault, Fault};
 use crate::runtime::container::{ContainerDir, Containers};
 use crate::runtime::{RuntimeError, lifecycle};
@@ -64,34 +64,40 @@ pub fn exit_code(code: i32) -> ExitCode {
     ExitCode::from((code & 0xff) as u8)
 }
 
-/// Whether docker has the command for containers: its failures then have docker's codes.
-pub fn is_dockers(command: &Command) -> bool {
-    matches!(
-        command,
-        Command::Attach(_)
-            | Command::Commit(_)
-            | Command::Container(_)
-            | Command::Cp(_)
-            | Command::Create(_)
-            | Command::Events(_)
-            | Command::Exec(_)
-            | Command::Export(_)
-            | Command::Kill(_)
-            | Command::Logs(_)
-            | Command::Pause(_)
-            | Command::Port(_)
-            | Command::Ps(_)
-            | Command::Rename(_)
-            | Command::Restart(_)
-            | Command::Rm(_)
-            | Command::Start(_)
-            | Command::Stats(_)
-            | Command::Stop(_)
-            | Command::Top(_)
-            | Command::Unpause(_)
-            | Command::Update(_)
-            | Command::Wait(_)
-    )
+/// Commands of docker's for containers and what belongs to them.
+const DOCKERS: [&str; 27] = [
+    "attach",
+    "commit",
+    "container",
+    "cp",
+    "create",
+    "events",
+    "exec",
+    "export",
+    "kill",
+    "logs",
+    "network",
+    "pause",
+    "port",
+    "ps",
+    "rename",
+    "restart",
+    "rm",
+    "run",
+    "start",
+    "stats",
+    "stop",
+    "system",
+    "top",
+    "unpause",
+    "update",
+    "volume",
+    "wait",
+];
+
+/// Whether this is one of them: its failures then have docker's codes.
+pub fn is_dockers(verb: &str) -> bool {
+    DOCKERS.contains(&verb)
 }
 
 /// Reports a failure of such a command; docker knows one code for all.
