@@ -2,21 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::container::containers;
+use super::container::{containers, failed};
 use super::inspect::pretty;
 use super::render::human;
 use super::render::list::{Column, Layout};
 use super::render::template::Template;
-use super::{Global, exit, output};
+use super::{Global, output};
 use crate::base::{BoxFault, Digest};
 use crate::runtime::container::Containers;
 use crate::runtime::net::{DEFAULT, EndpointRequest, NetError, Network, NetworkSettings, Networks, Subnet};
-use crate::runtime::network::networks;
+use crate::runtime::network::{networks, note_network};
 use crate::runtime::{self, RuntimeError};
 
 /// Manage networks
@@ -143,12 +144,12 @@ pub fn run(args: NetworkArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let networks = networks(&global.root);
     match args.command {
         NetworkCommand::Connect(args) => connect(args, global),
-        NetworkCommand::Create(args) => create(args, &networks),
+        NetworkCommand::Create(args) => create(args, &global.root),
         NetworkCommand::Disconnect(args) => disconnect(&args, global),
         NetworkCommand::Inspect(args) => inspect(&args, &networks, &Containers::new(&global.root)),
         NetworkCommand::Ls(args) => ls(&args, &networks),
-        NetworkCommand::Prune(args) => prune(&args, &networks),
-        NetworkCommand::Rm(args) => rm(&args, &networks),
+        NetworkCommand::Prune(args) => prune(&args, &global.root),
+        NetworkCommand::Rm(args) => rm(&args, &global.root),
     }
 }
 
@@ -160,7 +161,7 @@ fn pairs(texts: &[String]) -> BTreeMap<String, String> {
     texts.iter().map(pair).collect()
 }
 
-fn create(args: CreateArgs, networks: &Networks) -> Result<ExitCode, BoxFault> {
+fn create(args: CreateArgs, root: &Path) -> Result<ExitCode, BoxFault> {
     let settings = NetworkSettings {
         subnet: args.subnet,
         gateway: args.gateway,
@@ -169,7 +170,9 @@ fn create(args: CreateArgs, networks: &Networks) -> Result<ExitCode, BoxFault> {
         labels: pairs(&args.label),
         options: pairs(&args.opt),
     };
-    output::line(networks.create(&args.name, &settings)?.id)?;
+    let network = networks(root).create(&args.name, &settings)?;
+    note_network(root, "create", &network.id, &network.name, None);
+    output::line(network.id)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -247,7 +250,7 @@ fn inspect(args: &InspectArgs, networks: &Networks, containers: &Containers) -> 
     for name in &args.networks {
         match one(name, networks, containers) {
             Ok(document) => documents.push(document),
-            Err(error) => code = exit::report(&error),
+            Err(error) => code = failed(&error),
         }
     }
     match template {
@@ -315,11 +318,15 @@ fn document(network: &Network, networks: &Networks, containers: &Containers) -> 
     }))
 }
 
-fn prune(args: &PruneArgs, networks: &Networks) -> Result<ExitCode, BoxFault> {
+fn prune(args: &PruneArgs, root: &Path) -> Result<ExitCode, BoxFault> {
     if !args.force && !super::prune::sure("all custom networks not used by at least one container")? {
         return Ok(ExitCode::SUCCESS);
     }
-    let removed = networks.prune(|network| network.name != DEFAULT)?;
+    let before = networks(root).list()?;
+    let removed = networks(root).prune(|network| network.name != DEFAULT)?;
+    for network in before.iter().filter(|network| removed.contains(&network.name)) {
+        note_network(root, "destroy", &network.id, &network.name, None);
+    }
     if !removed.is_empty() {
         output::line(format!("Deleted Networks:\n{}\n", removed.join("\n")))?;
     }
@@ -328,16 +335,20 @@ fn prune(args: &PruneArgs, networks: &Networks) -> Result<ExitCode, BoxFault> {
 
 /// Removes all that no container uses.
 pub fn prune_unasked(global: &Global) -> Result<ExitCode, BoxFault> {
-    prune(&PruneArgs { force: true }, &networks(&global.root))
+    prune(&PruneArgs { force: true }, &global.root)
 }
 
-fn rm(args: &RmArgs, networks: &Networks) -> Result<ExitCode, BoxFault> {
+fn rm(args: &RmArgs, root: &Path) -> Result<ExitCode, BoxFault> {
     let mut code = ExitCode::SUCCESS;
     for name in &args.networks {
-        match networks.remove(name) {
-            Ok(()) => output::line(name)?,
+        let networks = networks(root);
+        match networks.get(name).and_then(|network| networks.remove(name).map(|()| network)) {
+            Ok(network) => {
+                note_network(root, "destroy", &network.id, &network.name, None);
+                output::line(name)?;
+            }
             Err(NetError::NoSuchNetwork(_)) if args.force => {}
-            Err(error) => code = exit::report(&error),
+            Err(error) => code = failed(&error),
         }
     }
     Ok(code)

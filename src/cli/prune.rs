@@ -58,6 +58,11 @@ pub fn run(args: PruneArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         output::print(report.candidates.iter().map(line).collect::<String>())?;
         return Ok(ExitCode::SUCCESS);
     }
+    let named = |name: &str| {
+        let has = |image: &&StoredImage| image.names.iter().any(|own| own.to_string() == name);
+        report.candidates.iter().find(has).map(|image| image.id().to_string())
+    };
+    rmi::note(&global.root, &report.removed, named);
     if !report.removed.is_empty() {
         let lines = rmi::lines(&report.removed).replace("Untagged:", "untagged:").replace("Deleted:", "deleted:");
         output::print(format!("Deleted Images:\n{lines}\n"))?;

@@ -1,5 +1,6 @@
 //! `ferry rmi`.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -7,6 +8,7 @@ use clap::Args;
 use super::{Global, exit, output};
 use crate::base::BoxFault;
 use crate::ops::uses;
+use crate::runtime::events;
 use crate::store::Removed;
 
 /// Remove images
@@ -29,12 +31,30 @@ pub fn run(args: RmiArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let containers = uses::of_images(&store)?;
     let mut code = ExitCode::SUCCESS;
     for image in &args.images {
+        let id = store.resolve(image).map(|image| image.id().to_string()).unwrap_or_default();
         match store.remove(image, args.force, args.no_prune, &containers, &global.ctx) {
-            Ok(removed) => output::print(lines(&removed))?,
+            Ok(removed) => {
+                note(&global.root, &removed, |_| Some(id.clone()));
+                output::print(lines(&removed))?;
+            }
             Err(error) => code = exit::report(&error),
         }
     }
     Ok(code)
+}
+
+/// Notes what was removed as docker's events; `named` knows which image a name was.
+pub fn note(root: &Path, removed: &[Removed], named: impl Fn(&str) -> Option<String>) {
+    for one in removed {
+        let (action, id) = match one {
+            Removed::Untagged(name) => ("untag", named(&name.to_string())),
+            Removed::Image(id) => ("delete", Some(id.to_string())),
+            Removed::Layer(_) => continue,
+        };
+        if let Some(id) = id {
+            events::record_image(root, action, &id, &id);
+        }
+    }
 }
 
 /// Docker's lines about what was removed.

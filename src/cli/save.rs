@@ -13,6 +13,7 @@ use crate::bundle::KnownBase;
 use crate::image::{Image, ImageSource, Platform};
 use crate::ops::ledger::Ledger;
 use crate::ops::{base, save};
+use crate::runtime::events;
 
 /// Save images as one archive, or as a bundle
 ///
@@ -62,6 +63,10 @@ pub fn run(args: SaveArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     };
     let (to, spool) = (args.output.as_deref(), global.root.clone());
     args.archive.write_against(&source, &images, to, spool, false, &more, &global.ctx)?;
+    for image in &stored {
+        let id = image.id().to_string();
+        events::record_image(&global.root, "save", &id, &id);
+    }
     if let Some(ledger) = ledger {
         // After the bundle: what is noted and was not written would be missing on the far side.
         ledger.record(&store, &images, &global.ctx)?;

@@ -7,6 +7,7 @@ use clap::Args;
 use super::Global;
 use crate::base::BoxFault;
 use crate::image::Reference;
+use crate::runtime::events;
 
 /// Give an image another name
 #[derive(Debug, Args)]
@@ -25,5 +26,6 @@ pub fn run(args: TagArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let store = global.store()?;
     let image = store.resolve(&args.source)?;
     store.tag(&image.id(), &target, &global.ctx)?;
+    events::record_image(&global.root, "tag", &image.id().to_string(), &target.to_string());
     Ok(ExitCode::SUCCESS)
 }

@@ -9,7 +9,7 @@ use crate::image::config::{History, RunConfig, Words};
 use crate::image::{ImageConfig, ImageId, Reference, change};
 use crate::layer::diff::{self, DiffOptions, Tree};
 use crate::runtime::container::{Config, ContainerDir, Status};
-use crate::runtime::{lifecycle, start};
+use crate::runtime::{events, lifecycle, start};
 use crate::store::{Conflict, Store};
 use crate::sys::dir::Dir;
 
@@ -59,10 +59,18 @@ pub fn commit(store: &Store, dir: &ContainerDir, request: CommitRequest, ctx: &C
     let layer = store.rw_layer(dir.id())?;
     let base = store.image(&container.image)?;
     let frozen = match dir.state()?.status {
-        // Without a control group (of a user without delegation) nothing can be frozen.
         Status::Running if request.pause && start::cgroup(&container).exists() => {
             lifecycle::pause(dir, true)?;
             Some(Frozen(dir))
+        }
+        // Signals are no way to freeze: the program sees them, and what it starts meanwhile goes on.
+        Status::Running if request.pause => {
+            ctx.warn(format!(
+                "container {} is not paused while it is committed: it has no control group, for this user may make none; stop it \
+                 first if its files must not change meanwhile, or say --pause=false",
+                container.name
+            ));
+            None
         }
         _ => None,
     };
@@ -106,6 +114,13 @@ pub fn commit(store: &Store, dir: &ContainerDir, request: CommitRequest, ctx: &C
     let names: Vec<Reference> = request.name.into_iter().collect();
     transaction.add_image(config, &names, None)?;
     transaction.commit(Conflict::Replace, ctx)?;
+    let (text, name) = (id.to_string(), names.first().map(ToString::to_string).unwrap_or_default());
+    if !name.is_empty() {
+        events::record_image(store.root(), "tag", &text, &name);
+    }
+    let comment = file.comment.as_deref().unwrap_or_default();
+    let more = [("comment", comment), ("imageID", text.as_str()), ("imageRef", name.as_str())];
+    events::record(store.root(), &container, "commit", &more);
     Ok(id)
 }
 

@@ -10,6 +10,7 @@ use crate::base::{BoxFault, Ctx};
 use crate::image::config::{ConfigFile, History, RootFs, RunConfig};
 use crate::image::{ImageConfig, ImageId, Platform, Reference, change};
 use crate::layer::compression::{self, DecodeLimits};
+use crate::runtime::events;
 use crate::store::{Conflict, Store};
 
 /// What is imported and how.
@@ -68,5 +69,10 @@ pub fn import(store: &Store, request: ImportRequest, ctx: &Ctx) -> Result<ImageI
     let names: Vec<Reference> = request.name.into_iter().collect();
     transaction.add_image(config, &names, None)?;
     transaction.commit(Conflict::Replace, ctx)?;
+    let text = id.to_string();
+    for name in &names {
+        events::record_image(store.root(), "tag", &text, &name.to_string());
+    }
+    events::record_image(store.root(), "import", &text, &text);
     Ok(id)
 }

@@ -8,6 +8,7 @@ use crate::archive::{Input, OpenOptions};
 use crate::base::{BoxFault, Class, Ctx, Fault};
 use crate::bundle::carry::Access;
 use crate::image::{Image, ImageSink, Reference};
+use crate::runtime::events;
 use crate::store::{LoadOptions, LoadReport, Store};
 use crate::transfer::ground::StoreBase;
 
@@ -83,6 +84,11 @@ pub fn load(store: &Store, mut request: LoadRequest, ctx: &Ctx) -> Result<Loaded
         }
         _ => source,
     };
+    let planned_only = request.options.dry_run;
     let report = store.sink(request.options).take(&*source, &images, ctx).map_err(name_it)?;
+    for image in report.plan.images.iter().filter(|_| !planned_only) {
+        let id = image.id.to_string();
+        events::record_image(store.root(), "load", &id, &id);
+    }
     Ok(Loaded { report, images, bundle })
 }

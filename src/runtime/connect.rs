@@ -6,10 +6,9 @@ use super::NetworkMode;
 use super::client;
 use super::container::{Container, ContainerDir};
 use super::error::RuntimeError;
-use super::events;
 use super::monitor::protocol::{Connect, Kind};
 use super::net::{EndpointRequest, NetError, Network};
-use super::network::networks;
+use super::network::{networks, note_network};
 
 fn other(error: NetError) -> RuntimeError {
     RuntimeError::Other(error.into())
@@ -28,11 +27,6 @@ fn bridged(container: &Container) -> Result<(), RuntimeError> {
 fn known(container: &Container, network: &Network) -> bool {
     let mode = container.host_config.network_mode.bridge();
     mode == Some(network.name.as_str()) || container.endpoints.contains_key(&network.name)
-}
-
-fn record(store_root: &Path, network: &Network, action: &str, container: &Container) {
-    let attributes = [("container", container.id.as_str()), ("name", &network.name), ("type", "bridge")];
-    events::record_of(store_root, "network", action, &network.id, &attributes);
 }
 
 /// Connects a container to a network: at once if it runs, and whenever it is started from now on.
@@ -64,7 +58,7 @@ pub fn connect(
     }
     container.endpoints.insert(network.name.clone(), endpoint);
     keep(dir, &container)?;
-    record(store_root, &network, "connect", &container);
+    note_network(store_root, "connect", &network.id, &network.name, Some(&container.id));
     Ok(())
 }
 
@@ -92,6 +86,6 @@ pub fn disconnect(store_root: &Path, dir: &ContainerDir, name: &str) -> Result<(
         container.host_config.network_mode = next.map_or(NetworkMode::None, NetworkMode::Bridge);
     }
     keep(dir, &container)?;
-    record(store_root, &network, "disconnect", &container);
+    note_network(store_root, "disconnect", &network.id, &network.name, Some(&container.id));
     Ok(())
 }

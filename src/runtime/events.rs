@@ -1,10 +1,12 @@
-//! What happens to containers, as docker's events: lines of JSON in `ferry/events.log`, cut when they get many.
+//! What happens to containers, images, networks and volumes, as docker's events: lines of JSON in `ferry/events.log`, cut when they get many.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags, openat};
 use serde_json::{Value, json};
 
 use super::container::Container;
@@ -15,26 +17,78 @@ use crate::base::AtPath;
 const LOG_BYTES: u64 = 4 << 20;
 /// A longer line is none of ferry's.
 const LINE_BYTES: usize = 64 << 10;
+/// What its second half is called while it is being cut.
+const CUT: &str = "events.log.new";
+
+/// The log's name, in the store's directory `ferry`.
+const NAME: &str = "events.log";
 
 fn path(store_root: &Path) -> PathBuf {
-    store_root.join("ferry/events.log")
+    store_root.join("ferry").join(NAME)
 }
 
-/// Notes an event. That it cannot be noted is no reason not to do what it tells of.
+/// Where events are noted, for a process that will not see the store by its path any more.
+#[derive(Debug)]
+pub struct Log(OwnedFd);
+
+impl Log {
+    /// The store's log.
+    pub fn open(store_root: &Path) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self(rustix::fs::open(store_root.join("ferry"), flags, Mode::empty())?))
+    }
+
+    /// Notes an event of a container's. That it cannot be noted is no reason not to do what it tells of.
+    pub fn record(&self, container: &Container, action: &str, more: &[(&str, &str)]) {
+        let mut attributes = json!({"image": container.config.image, "name": container.name});
+        for (key, value) in &container.config.labels {
+            attributes[key] = json!(value);
+        }
+        for (key, value) in more {
+            attributes[*key] = json!(value);
+        }
+        let mut event = event("container", action, &container.id, &attributes);
+        // What docker had before other things had events as well.
+        event["status"] = json!(action);
+        event["id"] = json!(container.id);
+        event["from"] = json!(container.config.image);
+        let _ = self.append(&event);
+    }
+
+    fn file(&self, name: &str, flags: OFlags) -> io::Result<File> {
+        Ok(openat(&self.0, name, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::from_raw_mode(0o644))?.into())
+    }
+
+    fn append(&self, event: &Value) -> io::Result<()> {
+        let line = format!("{event}\n");
+        if line.len() > LINE_BYTES {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let mut file = self.file(NAME, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)?;
+        // One write of a whole line: lines of several writers do not mix.
+        file.write_all(line.as_bytes())?;
+        if file.metadata()?.len() > LOG_BYTES {
+            let mut keep = BufReader::new(self.file(NAME, OFlags::RDONLY)?);
+            keep.seek(SeekFrom::Start(LOG_BYTES / 2))?;
+            keep.skip_until(b'\n')?;
+            let mut cut = self.file(CUT, OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC)?;
+            io::copy(&mut keep, &mut cut)?;
+            rustix::fs::renameat(&self.0, CUT, &self.0, NAME)?;
+        }
+        Ok(())
+    }
+}
+
+/// Notes an event of a container's.
 pub fn record(store_root: &Path, container: &Container, action: &str, more: &[(&str, &str)]) {
-    let mut attributes = json!({"image": container.config.image, "name": container.name});
-    for (key, value) in &container.config.labels {
-        attributes[key] = json!(value);
+    if let Ok(log) = Log::open(store_root) {
+        log.record(container, action, more);
     }
-    for (key, value) in more {
-        attributes[*key] = json!(value);
-    }
-    let mut event = event("container", action, &container.id, &attributes);
-    // What docker had before other things had events as well.
-    event["status"] = json!(action);
-    event["id"] = json!(container.id);
-    event["from"] = json!(container.config.image);
-    let _ = append(&path(store_root), &event);
+}
+
+/// Notes an event of an image's: `name` is its ID for all that docker does not tell of one of its names.
+pub fn record_image(store_root: &Path, action: &str, id: &str, name: &str) {
+    record_of(store_root, "image", action, id, &[("name", name)]);
 }
 
 /// Notes an event of something that is no container.
@@ -43,7 +97,9 @@ pub fn record_of(store_root: &Path, kind: &str, action: &str, id: &str, attribut
     for (key, value) in attributes {
         all[*key] = json!(value);
     }
-    let _ = append(&path(store_root), &event(kind, action, id, &all));
+    if let Ok(log) = Log::open(store_root) {
+        let _ = log.append(&event(kind, action, id, &all));
+    }
 }
 
 fn event(kind: &str, action: &str, id: &str, attributes: &Value) -> Value {
@@ -56,21 +112,6 @@ fn event(kind: &str, action: &str, id: &str, attributes: &Value) -> Value {
         "time": now.as_second(),
         "timeNano": i64::try_from(now.as_nanosecond()).unwrap_or(i64::MAX),
     })
-}
-
-fn append(path: &Path, event: &Value) -> io::Result<()> {
-    let mut file = File::options().append(true).create(true).open(path)?;
-    // One write of a whole line: lines of several writers do not mix.
-    file.write_all(format!("{event}\n").as_bytes())?;
-    if file.metadata()?.len() > LOG_BYTES {
-        let mut keep = BufReader::new(File::open(path)?);
-        keep.seek(SeekFrom::Start(LOG_BYTES / 2))?;
-        keep.skip_until(b'\n')?;
-        let cut = path.with_extension("log.new");
-        io::copy(&mut keep, &mut File::create(&cut)?)?;
-        fs::rename(cut, path)?;
-    }
-    Ok(())
 }
 
 /// Reads events as they come.

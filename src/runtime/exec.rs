@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::container::{Container, ContainerDir, Containers, Status};
+use super::create::random_id;
 use super::error::{RuntimeError, While};
+use super::events::Log;
 use super::init::{process, read_error, rootfs, tell_error};
 use super::monitor::hub::{Hub, Streams};
 use super::monitor::protocol::{self, Exit, Failure, Kill, Kind, frame, frame_of};
@@ -94,7 +96,7 @@ pub fn main(store_root: &Path, id: &str, mut control: UnixStream) -> i32 {
     let run = || -> Result<(), RuntimeError> {
         let request: Request =
             serde_json::from_slice(&text).map_err(|error| RuntimeError::Malformed(error.to_string()))?;
-        run(&dir, &request, control)
+        run(store_root, &dir, &request, control)
     };
     match run() {
         Ok(()) => 0,
@@ -105,7 +107,7 @@ pub fn main(store_root: &Path, id: &str, mut control: UnixStream) -> i32 {
     }
 }
 
-fn run(dir: &ContainerDir, request: &Request, control: UnixStream) -> Result<(), RuntimeError> {
+fn run(store_root: &Path, dir: &ContainerDir, request: &Request, control: UnixStream) -> Result<(), RuntimeError> {
     let container = dir.container()?;
     let state = dir.state()?;
     state.require(Status::can_exec, "run a command in", &container.name)?;
@@ -120,6 +122,16 @@ fn run(dir: &ContainerDir, request: &Request, control: UnixStream) -> Result<(),
     let root = open_dir(Path::new(&format!("/proc/{}/root", state.pid))).trying("open the container's root")?;
     let (process, filter) = describe(&container, request, &root)?;
     let groups = start::cgroup(&container).open_members()?;
+    let id = random_id()?;
+    let log = Log::open(store_root).ok();
+    let note = |action: &str, more: &[(&str, &str)]| {
+        if let Some(log) = &log {
+            log.record(&container, action, &[&[("execID", id.as_str())], more].concat());
+        }
+    };
+    let words = request.command.split_first().map(|(name, rest)| format!("{name} {}", rest.join(" ")));
+    let words = words.unwrap_or_default();
+    note(&format!("exec_create: {words}"), &[]);
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .trying("hide from the container")?;
     enter(&container, &pidfd, &root)?;
@@ -132,6 +144,7 @@ fn run(dir: &ContainerDir, request: &Request, control: UnixStream) -> Result<(),
         begun = requests.iter().any(|request| request.kind == Kind::Begin);
         hub.forget_gone();
     }
+    note(&format!("exec_start: {words}"), &[]);
     let (pid, streams) = launch(&process, filter.as_deref(), request, groups)?;
     hub.connect(streams).trying("connect the process's output")?;
     hub.announce(&frame(Kind::Started, &[]));
@@ -152,6 +165,7 @@ fn run(dir: &ContainerDir, request: &Request, control: UnixStream) -> Result<(),
         }
     };
     hub.drain();
+    note("exec_die", &[("exitCode", &code.to_string())]);
     hub.announce(&frame_of(Kind::Exit, &Exit { code }));
     hub.flush(Duration::from_secs(30));
     Ok(())

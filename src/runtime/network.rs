@@ -13,7 +13,7 @@ use super::monitor::protocol::Connect;
 use super::net::{
     DnsRequest, NetworkRequest, NetworkState, Networks, PublishRequest, host_resolvers, hosts, ports, resolv_conf,
 };
-use super::{NetworkMode, monitor};
+use super::{NetworkMode, events, monitor};
 use crate::base::AtPath;
 
 /// The networks of a store.
@@ -84,7 +84,22 @@ pub fn connect(
         let _ = networks(store_root).detach(&state);
         return Err(error);
     }
+    note(store_root, "connect", container, &state);
     Ok(Some(state))
+}
+
+/// Notes that a container is in its networks, or no longer.
+fn note(store_root: &Path, action: &str, container: &Container, state: &NetworkState) {
+    for endpoint in &state.endpoints {
+        note_network(store_root, action, &endpoint.network_id, &endpoint.network, Some(&container.id));
+    }
+}
+
+/// Notes an event of a network's, of one of its containers where one is given.
+pub fn note_network(store_root: &Path, action: &str, id: &str, name: &str, container: Option<&str>) {
+    let mut attributes = vec![("name", name), ("type", "bridge")];
+    attributes.extend(container.map(|id| ("container", id)));
+    events::record_of(store_root, "network", action, id, &attributes);
 }
 
 /// The names and addresses of the containers that this one is linked to.
@@ -163,9 +178,10 @@ pub fn disconnect_from(
 }
 
 /// Takes a container's connections down. What cannot be is taken by the next command.
-pub fn disconnect(store_root: &Path, state: &mut State) {
+pub fn disconnect(store_root: &Path, container: &Container, state: &mut State) {
     if let Some(network) = state.network.take() {
         let _ = networks(store_root).detach(&network);
+        note(store_root, "disconnect", container, &network);
     }
 }
 

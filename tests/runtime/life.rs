@@ -60,7 +60,7 @@ fn a_running_container_joins_and_leaves_networks() {
          ferry restart -t 0 bb; ferry inspect -f '{{range $k, $v := .NetworkSettings.Networks}}{{$k}} {{end}}' bb
          ferry rm -f aa bb; ferry network rm one two",
     );
-    let expected = "unknown 1\nagain 4\nreached\nreached\nbridge one two \nagain 4\ngone\ndefault via\nbb\ntwo \naa\nbb\none\ntwo\n";
+    let expected = "unknown 1\nagain 1\nreached\nreached\nbridge one two \nagain 1\ngone\ndefault via\nbb\ntwo \naa\nbb\none\ntwo\n";
     assert_eq!(out, expected);
 }
 

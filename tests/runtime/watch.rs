@@ -13,9 +13,73 @@ fn events_tell_what_happened() {
          ferry events --since $start --until 0s -f event=die -f label=other
          ferry events -f nonsense=1 2>/dev/null; echo code $?",
     );
-    let expected = "create cc\nstart cc\ndie cc\ndestroy cc\n\
-         container die ID (exitCode=3, image=busybox:1, l=v, name=cc)\ncode 1\n";
+    let expected = "create cc\nattach cc\nstart cc\ndie cc\ndestroy cc\n\
+         container die ID (execDuration=0, exitCode=3, image=busybox:1, l=v, name=cc)\ncode 1\n";
     assert_eq!(out, expected);
+}
+
+#[test]
+fn events_of_exec_images_networks_and_volumes_are_dockers() {
+    let host = Host::new();
+    let out = host.run(
+        "start=$(busybox date +%s)
+         exec 3>&1 >/dev/null
+         ferry tag busybox:1 b:2; ferry save -o x.tar b:2
+         ferry network create n; ferry volume create vv
+         ferry run -d --name one --network n busybox:1 sleep 1000
+         ferry exec one true; ferry exec -d one sh -c 'exit 3'; ferry exec one nothing 2>/dev/null
+         until ferry events --since $start --until 0s -f event=exec_die | grep -q exitCode=3; do busybox usleep 50000; done
+         ferry commit -m why one c:1; ferry export -o e.tar one; ferry cp one:/etc/passwd p; ferry cp p one:/p; ferry top one
+         ferry rename one two; ferry stop -t 0 two; ferry rm two
+         ferry network rm n; ferry volume rm vv; ferry import e.tar d:1; ferry rmi c:1 d:1 b:2; ferry load -i x.tar
+         exec >&3
+         ferry events --since $start --until 0s |
+           busybox sed -nE '/name=b:2/,$ { s/^[^ ]* //; s/[0-9a-f]{64}/ID/g; s/sha256:ID/IMAGE/g; s/execDuration=[0-9]*/execDuration=N/; p }'",
+    );
+    let expected = "\
+        image tag IMAGE (name=b:2)\n\
+        image save IMAGE (name=IMAGE)\n\
+        network create ID (name=n, type=bridge)\n\
+        volume create vv (driver=local)\n\
+        container create ID (image=busybox:1, name=one)\n\
+        network connect ID (container=ID, name=n, type=bridge)\n\
+        container start ID (image=busybox:1, name=one)\n\
+        container exec_create: true  ID (execID=ID, image=busybox:1, name=one)\n\
+        container exec_start: true  ID (execID=ID, image=busybox:1, name=one)\n\
+        container exec_die ID (execID=ID, exitCode=0, image=busybox:1, name=one)\n\
+        container exec_create: sh -c exit 3 ID (execID=ID, image=busybox:1, name=one)\n\
+        container exec_start: sh -c exit 3 ID (execID=ID, image=busybox:1, name=one)\n\
+        container exec_create: nothing  ID (execID=ID, image=busybox:1, name=one)\n\
+        container exec_start: nothing  ID (execID=ID, image=busybox:1, name=one)\n\
+        container pause ID (image=busybox:1, name=one)\n\
+        container unpause ID (image=busybox:1, name=one)\n\
+        image tag IMAGE (name=c:1)\n\
+        container commit ID (comment=why, image=busybox:1, imageID=IMAGE, imageRef=c:1, name=one)\n\
+        container export ID (image=busybox:1, name=one)\n\
+        container archive-path ID (image=busybox:1, name=one)\n\
+        container extract-to-dir ID (image=busybox:1, name=one)\n\
+        container top ID (image=busybox:1, name=one)\n\
+        container rename ID (image=busybox:1, name=two, oldName=/one)\n\
+        container kill ID (image=busybox:1, name=two, signal=15)\n\
+        container kill ID (image=busybox:1, name=two, signal=9)\n\
+        network disconnect ID (container=ID, name=n, type=bridge)\n\
+        container die ID (execDuration=N, exitCode=137, image=busybox:1, name=two)\n\
+        container stop ID (image=busybox:1, name=two)\n\
+        container destroy ID (image=busybox:1, name=two)\n\
+        network destroy ID (name=n, type=bridge)\n\
+        volume destroy vv (driver=local)\n\
+        image tag IMAGE (name=d:1)\n\
+        image import IMAGE (name=IMAGE)\n\
+        image untag IMAGE (name=IMAGE)\n\
+        image delete IMAGE (name=IMAGE)\n\
+        image untag IMAGE (name=IMAGE)\n\
+        image delete IMAGE (name=IMAGE)\n\
+        image untag IMAGE (name=IMAGE)\n\
+        image load IMAGE (name=IMAGE)\n";
+    // What runs in the background may end before or after what comes next is noted.
+    let detached = "container exec_die ID (execID=ID, exitCode=3, image=busybox:1, name=one)\n";
+    assert!(out.contains(detached), "{out}");
+    assert_eq!(out.replacen(detached, "", 1), expected);
 }
 
 #[test]

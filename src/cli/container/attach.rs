@@ -13,7 +13,7 @@ use crate::base::BoxFault;
 use crate::runtime::client::{self, Outcome, Terminal};
 use crate::runtime::container::Status;
 use crate::runtime::monitor::protocol::Attach;
-use crate::runtime::{RuntimeError, container};
+use crate::runtime::{RuntimeError, container, events};
 
 /// Docker's keys.
 pub const DETACH_KEYS: &str = "ctrl-p,ctrl-q";
@@ -43,6 +43,7 @@ pub fn run(args: AttachArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     dir.state()?.require(|status| status == Status::Running, "attach to", &container.name)?;
     let stdin = container.config.open_stdin && !args.no_stdin;
     let streams = Attach { stdin, stdout: true, stderr: true };
+    events::record(&global.root, &container, "attach", &[]);
     Ok(session(dir.connect()?, streams, container.config.tty, &keys, args.sig_proxy, false)?)
 }
 

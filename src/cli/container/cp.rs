@@ -13,7 +13,7 @@ use super::containers;
 use crate::base::{AtPath, BoxFault};
 use crate::runtime::container::Container;
 use crate::runtime::copy::{self, Owner, Place, Root, Source};
-use crate::runtime::{RuntimeError, user};
+use crate::runtime::{RuntimeError, events, user};
 use crate::sys::dir::Dir;
 
 /// Copy files between a container and this host
@@ -65,6 +65,8 @@ pub fn run(args: CpArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let host = Host { root: Dir::open("/")?, here: std::env::current_dir().at("find", ".")? };
     let dir = containers(global).find(name)?;
     let container = dir.container()?;
+    let action = if from.is_some() { "archive-path" } else { "extract-to-dir" };
+    events::record(&global.root, &container, action, &[]);
     let root = Root::open(&std::path::absolute(&global.root).at("resolve", &global.root)?, &dir, &container)?;
     let bytes = match (from, source, target) {
         (Some(_), path, "-") => {

@@ -12,7 +12,7 @@ use super::containers;
 use crate::base::{AtPath, BoxFault};
 use crate::layer::diff::{self, DiffOptions, Tree};
 use crate::runtime::init::rootfs;
-use crate::runtime::{RuntimeError, overlay};
+use crate::runtime::{RuntimeError, events, overlay};
 use crate::sys::dir::Dir;
 use crate::sys::process::unshare;
 
@@ -38,6 +38,7 @@ pub fn run(args: ExportArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         None => Box::new(std::io::stdout().lock()),
     };
     let root = std::path::absolute(&global.root).at("resolve", &global.root)?;
+    events::record(&root, &dir.container()?, "export", &[]);
     // This process is alone with the mount, and takes it along when it ends.
     unshare(libc::CLONE_NEWNS).at("separate mounts for", &root)?;
     rootfs::leave_propagation()?;

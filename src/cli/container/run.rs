@@ -10,7 +10,7 @@ use super::{attach, containers, create, own_failure};
 use crate::base::BoxFault;
 use crate::runtime::container::{Container, ContainerDir};
 use crate::runtime::monitor::protocol::Attach;
-use crate::runtime::{RuntimeError, client, lifecycle};
+use crate::runtime::{RuntimeError, client, events, lifecycle};
 
 /// Create and run a container
 #[derive(Debug, Args)]
@@ -72,6 +72,7 @@ fn start(
         return Ok(output::line(&container.id).map_or_else(own_failure, |()| ExitCode::SUCCESS));
     }
     let config = &container.config;
+    events::record(&global.root, container, "attach", &[]);
     let streams = Attach { stdin: config.attach_stdin, stdout: config.attach_stdout, stderr: config.attach_stderr };
     attach::session(stream, streams, config.tty, keys, pass_signals, true)
 }

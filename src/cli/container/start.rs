@@ -9,7 +9,7 @@ use super::{attach, containers};
 use crate::base::BoxFault;
 use crate::runtime::container::Status;
 use crate::runtime::monitor::protocol::Attach;
-use crate::runtime::{RuntimeError, client, lifecycle};
+use crate::runtime::{RuntimeError, client, events, lifecycle};
 
 /// Start stopped containers
 #[derive(Debug, Args)]
@@ -47,7 +47,9 @@ pub fn run(args: StartArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         };
         let keys = client::parse_detach_keys(&args.detach_keys)?;
         let dir = all.find(name)?;
-        let config = dir.container()?.config;
+        let container = dir.container()?;
+        let config = &container.config;
+        events::record(&global.root, &container, "attach", &[]);
         if dir.state()?.status.is_live() {
             let streams = Attach { stdin: args.interactive && config.open_stdin, stdout: true, stderr: true };
             return Ok(attach::session(dir.connect()?, streams, config.tty, &keys, true, false)?);

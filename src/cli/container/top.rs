@@ -9,9 +9,8 @@ use super::super::render::list::align;
 use super::super::{Global, output};
 use super::containers;
 use crate::base::BoxFault;
-use crate::runtime::RuntimeError;
 use crate::runtime::container::Status;
-use crate::runtime::start;
+use crate::runtime::{RuntimeError, events, start};
 
 /// List a container's processes
 #[derive(Debug, Args)]
@@ -54,6 +53,7 @@ pub fn run(args: TopArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let dir = containers(global).find(&args.container)?;
     let container = dir.container()?;
     dir.state()?.require(Status::has_process, "list the processes of", &container.name)?;
+    events::record(&global.root, &container, "top", &[]);
     let names = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let mut lines = vec![columns.iter().map(|(_, heading)| *heading).collect::<Vec<_>>().join("\t")];
     for pid in start::cgroup(&container).pids() {
