@@ -7,6 +7,7 @@ For each image, ferry's container serves a request on 127.0.0.1 and is then stop
 one of docker's container of the same command. All in one machine of tools/peer.sh. Fails on the first difference.
 """
 
+import shlex
 import sys
 
 from harness import CORPUS, FERRY, FreshFs, Machine, need_corpus
@@ -42,8 +43,10 @@ def main():
                 if tool == ferry:
                     machine.run(f"for i in $(seq 300); do {{ {ask}; }} && exit 0; sleep 0.1; done; {tool} logs {name}; exit 1")
                 else:
-                    # It has no port: it is up when it has what the other has.
-                    machine.run(f"sleep 5; {tool} exec {name} true")
+                    # It has no port: it is asked in its own network namespace.
+                    inside = shlex.quote(request.replace("PORT", str(port)))
+                    machine.run(f"p=$({tool} inspect -f '{{{{.State.Pid}}}}' {name}); for i in $(seq 300); do "
+                                f"nsenter -t $p -n bash -o pipefail -c {inside} && exit 0; sleep 0.1; done; {tool} logs {name}; exit 1")
                 machine.run(f"{tool} stop -t 3 {name}")
                 codes[tool] = machine.run(f"{tool} inspect -f '{{{{.State.ExitCode}}}}' {name}").strip()
                 machine.run(f"{tool} rm {name}")

@@ -40,8 +40,13 @@ pub fn spawn_sealed(args: &[&std::ffi::OsStr]) -> Result<UnixStream, RuntimeErro
 fn start(mut command: std::process::Command, args: &[&std::ffi::OsStr]) -> Result<UnixStream, RuntimeError> {
     let (ours, theirs) = UnixStream::pair().trying("make a socket")?;
     command.args(args).stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).stderr(Stdio::null());
-    // Standard error stays for a panic or the loader to speak; nothing else writes to it.
-    let status = command.status().trying("start ferry beside the container")?;
+    // What is started stays as long as the container and is to be small; the container's program gets huge pages back.
+    let before = sys::allow_huge_pages(false);
+    let status = command.status();
+    if let Ok(before) = before {
+        let _ = sys::allow_huge_pages(before);
+    }
+    let status = status.trying("start ferry beside the container")?;
     // The process that was started only made the one that stays; what went wrong is said through the socket.
     let _ = status;
     Ok(ours)
@@ -366,11 +371,7 @@ pub fn wait_for_end(dir: &ContainerDir, timeout: Option<std::time::Duration>) ->
 
 /// The exit code of a container whose monitor is gone, or is just going.
 fn settled(dir: &ContainerDir) -> Result<i32, RuntimeError> {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while dir.monitor_lives() && std::time::Instant::now() < deadline {
-        std::thread::sleep(std::time::Duration::from_millis(2));
-    }
-    match dir.state() {
+    match dir.settled() {
         Ok(state) => Ok(state.exit_code),
         Err(_) if !dir.exists() => Ok(0),
         Err(error) => Err(error),

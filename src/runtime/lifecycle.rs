@@ -3,11 +3,11 @@
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::client;
 use super::container::config::RestartPolicy;
-use super::container::{Container, ContainerDir, Containers, HostConfig, State, Status, name};
+use super::container::{ContainerDir, Containers, HostConfig, State, Status, name};
 use super::error::RuntimeError;
 use super::monitor::protocol::{Kill, Kind};
 use super::{events, network, overlay, remove, signals, spec, start};
@@ -79,6 +79,7 @@ pub fn recover_all(store_root: &Path, boot: bool) -> Vec<RuntimeError> {
         let cleaned = network::clean(store_root, |id| containers.dir(id).monitor_lives());
         failures.extend(cleaned.err());
     }
+    containers.sweep();
     for id in ids {
         let dir = containers.dir(&id);
         let back = || -> Result<(), RuntimeError> {
@@ -103,7 +104,7 @@ pub fn recover_all(store_root: &Path, boot: bool) -> Vec<RuntimeError> {
 pub fn start_monitor(store_root: &Path, dir: &ContainerDir) -> Result<UnixStream, RuntimeError> {
     let _lock = dir.lock()?;
     let container = dir.container()?;
-    dir.state()?.require(Status::can_start, "start", &container.name)?;
+    dir.settled()?.require(Status::can_start, "start", &container.name)?;
     if container.host_config.init == Some(true) {
         start::note_program(dir)?;
     }
@@ -151,48 +152,36 @@ pub fn stop(
             return Err(RuntimeError::Conflict(format!("container {} does not end, even killed", container.name)));
         }
     }
-    wait_for_monitor(dir, &container)?;
+    dir.wait_for_monitor()?;
     events::record(store_root, &container, "stop", &[]);
     Ok(())
 }
 
-/// Waits until the monitor, which has said that the program ended, is gone as well.
-fn wait_for_monitor(dir: &ContainerDir, container: &Container) -> Result<(), RuntimeError> {
-    let deadline = Instant::now() + KILL_PATIENCE;
-    while dir.monitor_lives() {
-        if Instant::now() > deadline {
-            return Err(RuntimeError::Conflict(format!("the monitor of container {} does not end", container.name)));
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    Ok(())
-}
-
-/// Takes a container away; `force` kills its program first.
+/// Takes a container away; `force` kills its program first. Its monitor is gone before anything is.
 pub fn rm(store_root: &Path, dir: &ContainerDir, force: bool, volumes: bool) -> Result<(), RuntimeError> {
+    let gone = |error: &RuntimeError| matches!(error, RuntimeError::NoSuchContainer(_));
     let container = match dir.container() {
-        Err(RuntimeError::NoSuchContainer(_)) if force => return dir.remove(),
+        Err(error) if force && gone(&error) => return Ok(()),
         container => container?,
     };
-    if dir.state()?.status.is_live() {
-        if !force {
-            dir.state()?.require(Status::can_remove, "remove", &container.name)?;
-        }
+    if !force {
+        dir.settled()?.require(Status::can_remove, "remove", &container.name)?;
+    } else if dir.monitor_lives() {
+        // One that is just starting its program hears it as soon as that runs.
         let _ = send(dir, 9, true);
         client::wait_for_end(dir, Some(KILL_PATIENCE))?;
-    }
-    if force {
-        wait_for_monitor(dir, &container)?;
+        dir.wait_for_monitor()?;
     }
     let _lock = match dir.lock() {
-        Err(RuntimeError::NoSuchContainer(_)) => return Ok(()),
+        Err(error) if gone(&error) => return Ok(()),
         lock => lock?,
     };
     if !dir.exists() {
         // It was `--rm`, or another command was faster.
         return Ok(());
     }
-    dir.state()?.require(Status::can_remove, "remove", &container.name)?;
+    // Started again meanwhile, it is not this command's any more; with the lock held nobody starts it.
+    dir.settled()?.require(Status::can_remove, "remove", &container.name)?;
     remove::take_away(store_root, dir, &container, volumes)
 }
 
@@ -226,7 +215,7 @@ pub fn rename(store_root: &Path, dir: &ContainerDir, new: &str) -> Result<(), Ru
     if dir.monitor_lives() {
         client::ask(dir, Kind::Reload, &[])?;
     }
-    events::record(store_root, &container, "rename", &[("oldName", &old)]);
+    events::record(store_root, &container, "rename", &[("oldName", &format!("/{old}"))]);
     Ok(())
 }
 

@@ -192,6 +192,8 @@ fn external(
     tell: &mut Tell<'_>,
 ) -> Result<(), RuntimeError> {
     let own = own_pid_namespace(container);
+    // The monitor does without; the container's program is not to.
+    let _ = sys::allow_huge_pages(true);
     if own {
         // The runtime finds its own children in /proc, by the numbers of this PID namespace.
         let flags = rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV;
@@ -296,7 +298,9 @@ fn failed(runtime: &str, step: &str, status: std::process::ExitStatus, log: &Pat
 /// What an OCI runtime says, as docker reads it: from the text.
 fn classify(runtime: &str, message: &str) -> RuntimeError {
     let lower = message.to_ascii_lowercase();
-    let code = if lower.contains("permission denied") || lower.contains("is a directory") {
+    // The first two are runc's words, the others crun's.
+    let not_executable = ["permission denied", "is a directory", "is not a regular file", "is not executable"];
+    let code = if not_executable.iter().any(|words| lower.contains(words)) {
         126
     } else if lower.contains("not found") || lower.contains("no such file") {
         127

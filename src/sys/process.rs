@@ -6,6 +6,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
+use rustix::event::{PollFd, Timespec};
+use rustix::mm::{Advice, madvise};
 use rustix::process::Pid;
 
 /// Which side of a fork this is.
@@ -302,26 +304,69 @@ pub fn signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Lets go of this program's code in memory: what is executed later comes back from the file, a few pages instead of
-/// all that has ever run. For a process that has started up and now mostly waits.
-pub fn forget_code() -> io::Result<()> {
-    for line in std::fs::read_to_string("/proc/self/maps")?.lines() {
-        // start-end permissions offset device inode path (proc_pid_maps(5))
-        let mut fields = line.split_ascii_whitespace();
-        let (Some(range), Some("r-xp"), Some(inode)) = (fields.next(), fields.next(), fields.nth(2)) else { continue };
-        let number = |text: &str| usize::from_str_radix(text, 16).ok();
-        let Some((Some(start), Some(end))) = range.split_once('-').map(|(a, b)| (number(a), number(b))) else {
-            continue;
-        };
-        if inode != "0" && start < end {
-            // SAFETY: a private mapping of a file that cannot be written and never was: its pages come back from the
+/// This program's code and constants in memory: what of its file is mapped and was never written to.
+#[derive(Debug, Default)]
+pub struct Code(Vec<(usize, usize)>);
+
+impl Code {
+    /// Finds them.
+    pub fn find() -> io::Result<Self> {
+        Ok(Self(unwritten_mappings(&std::fs::read_to_string("/proc/self/smaps")?)))
+    }
+
+    /// Lets go of them: what is used later comes back from the file, a few pages instead of all that has ever been. For
+    /// a process that now waits, maybe for long.
+    pub fn forget(&self) -> io::Result<()> {
+        for (start, end) in &self.0 {
+            // SAFETY: a private mapping of a file that is not to be written and never was: its pages come back from the
             // file with the same bytes when they are touched, this very instruction's included.
-            if unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) } != 0 {
-                return Err(io::Error::last_os_error());
-            }
+            unsafe { madvise(*start as *mut std::ffi::c_void, end - start, Advice::LinuxDontNeed) }?;
+        }
+        Ok(())
+    }
+
+    /// The same, and then poll(2): one function, so that the kernel, which brings code back by the 64 KiB and more, has
+    /// little to bring back for the time of waiting.
+    #[inline(never)]
+    pub fn forget_and_poll(&self, fds: &mut [PollFd<'_>], timeout: Option<&Timespec>) -> rustix::io::Result<usize> {
+        for (start, end) in &self.0 {
+            // SAFETY: as above.
+            let _ = unsafe { madvise(*start as *mut std::ffi::c_void, end - start, Advice::LinuxDontNeed) };
+        }
+        rustix::event::poll(fds, timeout)
+    }
+}
+
+/// The private read-only mappings of files, by `/proc/PID/smaps` (proc_pid_smaps(5)), that hold no page of their own: one
+/// may once have been writable, as tables that were relocated and then protected.
+fn unwritten_mappings(smaps: &str) -> Vec<(usize, usize)> {
+    let number = |text: &str| usize::from_str_radix(text, 16).ok();
+    let mut found = Vec::new();
+    let mut candidate = None;
+    for line in smaps.lines() {
+        // start-end permissions offset device inode path, then lines of `Name: value`
+        let mut fields = line.split_ascii_whitespace();
+        let Some(first) = fields.next() else { continue };
+        if let Some((Some(start), Some(end))) = first.split_once('-').map(|(a, b)| (number(a), number(b))) {
+            let readable = matches!(fields.next(), Some("r-xp" | "r--p"));
+            let of_a_file = fields.nth(2).is_some_and(|inode| inode != "0");
+            candidate = (readable && of_a_file && start < end).then_some((start, end));
+        } else if first == "Anonymous:" && fields.next() == Some("0") {
+            found.extend(candidate.take());
         }
     }
-    Ok(())
+    found
+}
+
+/// Whether the kernel may back this process's memory, and that of the programs it starts, with huge pages. Gives what was
+/// before. A process that stays for long with little to remember does better without: one byte takes 2 MiB with them.
+pub fn allow_huge_pages(allow: bool) -> io::Result<bool> {
+    // SAFETY: both take plain numbers and change nothing but a flag of the process.
+    let (before, done) = unsafe {
+        let before = libc::prctl(libc::PR_GET_THP_DISABLE, 0, 0, 0, 0);
+        (before, libc::prctl(libc::PR_SET_THP_DISABLE, i32::from(!allow), 0, 0, 0))
+    };
+    if before >= 0 && done == 0 { Ok(before == 0) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Takes on user and groups, for real, effective and saved IDs at once.
@@ -343,4 +388,26 @@ pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
     // SAFETY: the structure is valid, and this process is the one of PID 0.
     let done = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &limit, std::ptr::null::<u8>()) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_mappings_of_files_that_were_never_written_to_are_let_go() {
+        let mapping = |head: &str, own: u32| format!("{head}\nRss: 8 kB\nAnonymous:   {own} kB\nVmFlags: rd\n");
+        let smaps = [
+            mapping("1000-2000 r--p 00000000 08:01 7    /ferry", 0),
+            mapping("2000-4000 r-xp 00001000 08:01 7    /ferry", 0),
+            mapping("4000-5000 r--p 00003000 08:01 7    /ferry", 4),
+            mapping("5000-6000 rw-p 00004000 08:01 7    /ferry", 0),
+            mapping("6000-7000 r--p 00000000 00:00 0", 0),
+            mapping("7000-8000 r-xp 00000000 00:00 0    [vdso]", 0),
+            mapping("8000-9000 r--s 00000000 08:01 8    /shared", 0),
+        ];
+        assert_eq!(unwritten_mappings(&smaps.concat()), [(0x1000, 0x2000), (0x2000, 0x4000)]);
+        assert!(!Code::find().unwrap().0.is_empty());
+        Code::find().unwrap().forget().unwrap();
+    }
 }

@@ -98,6 +98,7 @@ fn exec_into_a_container_that_ends_fails_or_is_ended_with_it() {
            ferry run -d --rm --name dying$i --net none busybox:1 sleep 0.$i >/dev/null
            while ferry exec dying$i true 2>>errors; do :; done
          done
+         ferry rm -f dying1 dying2 dying3 dying4 dying5 dying6 >/dev/null 2>&1
          grep -vE 'no such container|cannot run a command|is ending|cannot (find|open|enter|talk|reach|join|watch|start|make|hear)|ended|end of' errors
          grep -c panicked errors",
     );
@@ -131,4 +132,33 @@ fn a_fork_bomb_and_a_memory_hog_hurt_themselves_alone() {
          ferry rm -f bomb hog",
     );
     assert_eq!(out, "137\ntrue\nwell\nbomb\nhog\n");
+}
+
+/// A program swaps a directory with symlinks to one of the host's, by its path there and from above the root, as fast as it can,
+/// while `cp` reads it and writes into it. `FERRY_ENDURANCE=1` makes it 200 rounds.
+#[test]
+fn directories_that_become_symlinks_while_cp_copies_lead_nowhere() {
+    let host = Host::new();
+    let rounds = if std::env::var_os("FERRY_ENDURANCE").is_some() { 200 } else { 12 };
+    let out = host.run(&format!(
+        "mkdir out src src/sub; echo secret >out/f; mkdir out/sub; echo secret >out/sub/f
+         echo planted >src/f; echo planted >src/sub/f; echo planted >src/new; busybox tar -C src -cf src.tar .
+         ferry run -d --name cc --net none busybox:1 sh -c '
+           mkdir -p /t/d/sub; cd /t; echo inside >d/f; echo inside >d/sub/f
+           while :; do for to in $0 /../../../..$0; do mv d e; ln -s $to d; rm d; mv e d; done; done' $PWD/out >/dev/null 2>&1
+         until ferry exec cc test -e /t/d/sub/f; do :; done
+         n=0; while [ $n -lt {rounds} ]; do
+           n=$((n + 1))
+           for from in t t/d t/d/. t/d/f t/d/sub; do
+             rm -rf got; ferry cp cc:/$from got 2>/dev/null
+             if [ -L got ] || [ -L got/d ]; then echo link; fi
+             [ -L got ] || grep -rhs . got
+           done
+           ferry cp src/. cc:/t/d; ferry cp src cc:/t/d/sub; ferry cp src/f cc:/t/d/f; ferry cp src/f cc:/t/d/new
+           ferry cp - cc:/t/d <src.tar; ferry cp - cc:/t <src.tar
+         done >seen 2>errors
+         sort -u seen | grep -v -e '^inside$' -e '^planted$'; grep -c panicked errors
+         ls -R out; cat out/f out/sub/f; ferry rm -f cc",
+    ));
+    assert_eq!(out, "link\n0\nout:\nf\nsub\n\nout/sub:\nf\nsecret\nsecret\ncc\n");
 }

@@ -35,24 +35,27 @@ fn play(machine: &Machine, image: &str, d: &str) -> BTreeMap<&'static str, Strin
 }
 
 #[test]
-fn exit_codes_states_and_output_are_dockers_with_the_built_in_and_with_runc() {
+fn exit_codes_states_and_output_are_dockers_with_the_built_in_with_runc_and_with_crun() {
     let host = Host::new();
     let machine = Machine::start(Release::Debian13);
     let image = host.path("image.tar").display().to_string();
     let docker = machine.dockerd();
     let ferry = |root: &str| format!("{} --root {}", ferry().display(), machine.dir().join(root).display());
-    let runc = "v=$1; shift; case $v in run|create) set -- --runtime runc \"$@\" ;; esac";
     let builtin = format!("{} \"$@\"", ferry("builtin"));
-    let with_runc = format!("local v; {runc}; {} $v \"$@\"", ferry("runc"));
-    let (theirs, ours, runcs) = std::thread::scope(|scope| {
-        let ours = scope.spawn(|| (play(&machine, &image, &builtin), play(&machine, &image, &with_runc)));
+    let with = |runtime: &str| {
+        let insert = format!("v=$1; shift; case $v in run|create) set -- --runtime {runtime} \"$@\" ;; esac");
+        format!("local v; {insert}; {} $v \"$@\"", ferry(runtime))
+    };
+    let (theirs, ours, runcs, cruns) = std::thread::scope(|scope| {
+        let ours = scope.spawn(|| play(&machine, &image, &builtin));
+        let runcs = scope.spawn(|| play(&machine, &image, &with("runc")));
+        let cruns = scope.spawn(|| play(&machine, &image, &with("crun")));
         let theirs = play(&machine, &image, &format!("docker -H {} \"$@\"", docker.host));
-        let (ours, runcs) = ours.join().unwrap();
-        (theirs, ours, runcs)
+        (theirs, ours.join().unwrap(), runcs.join().unwrap(), cruns.join().unwrap())
     });
     let mut wrong = String::new();
     for (title, _) in cases() {
-        for (whose, said) in [("the built-in", &ours[title]), ("runc", &runcs[title])] {
+        for (whose, said) in [("the built-in", &ours[title]), ("runc", &runcs[title]), ("crun", &cruns[title])] {
             if *said != theirs[title] {
                 wrong += &format!("== {title}\n-- docker\n{}-- {whose}\n{said}", theirs[title]);
             }

@@ -1,6 +1,7 @@
 //! What the runtime promises, held against docker, runc, crashes, hostile images and ordinary users.
 
 mod attacks;
+mod boot;
 mod endurance;
 mod lifecycle;
 mod rootless;

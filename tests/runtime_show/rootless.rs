@@ -70,6 +70,7 @@ const WORK: &str = "
     ferry run -d --name two --net none i:2 sleep 1000 >/dev/null
     ferry exec two cat /new
     ferry exec two sh -c 'exit 7'; echo $?
+    ferry commit two i:3 2>&1 >/dev/null | grep -o 'two is not paused'; ferry commit --pause=false two i:3 >/dev/null
     ferry ps --format '{{.Names}} {{.State}}'
     ferry rm -f one two
     ferry save -o out.tar i:2
@@ -79,7 +80,7 @@ const WORK: &str = "
     ferry fsck --contents
     cat .local/share/ferry/ferry/ids
 ";
-const DONE: &str = "0\nbobs\nmore\n7\ntwo running\none\ntwo\n0/0 new\n1000/1000 bobs\n5/6 tmp/\n";
+const DONE: &str = "0\nbobs\nmore\n7\ntwo is not paused\ntwo running\none\ntwo\n0/0 new\n1000/1000 bobs\n5/6 tmp/\n";
 
 #[test]
 fn a_user_with_ranges_runs_execs_commits_and_saves_with_owners_intact() {

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use super::ferry;
 
@@ -62,23 +61,17 @@ impl Host {
     }
 
     /// Everything that containers could leave behind, beside the directory: their IDs are the store's and the given ones.
-    /// A monitor may still be taking down what was its container's: it is given ten seconds to end.
+    /// A process that waits to take an idle bridge down is no trace: it goes with the bridge.
     pub fn traces(&self) -> Vec<String> {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        loop {
-            let found = self.traces_now();
-            if found.is_empty() || Instant::now() > deadline {
-                return found;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn traces_now(&self) -> Vec<String> {
         let here = self.dir.path().to_string_lossy().into_owned();
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
             let Ok(cmdline) = fs::read(entry.path().join("cmdline")) else { continue };
+            let sweeper =
+                fs::read_to_string(entry.path().join("comm")).is_ok_and(|name| name.trim() == "ferry-sweeper");
+            if sweeper {
+                continue;
+            }
             let text = String::from_utf8_lossy(&cmdline).replace('\0', " ");
             if text.contains(&here) && text.contains("ferry") && text.contains(" __") {
                 found.push(format!("process {}: {text}", entry.file_name().display()));

@@ -4,7 +4,8 @@
 //! Order of writes. A container exists when its `config.json` does; the name's link is made before that (so a name is
 //! taken by exactly one) and removed after it is gone. A link without a container is a leftover that anyone may take.
 //! `monitor` is locked by the container's monitor as long as that lives: a live status without the lock is a lie that
-//! the next reader corrects in memory and the next writer on disk.
+//! the next reader corrects in memory and the next writer on disk. A container goes by its directory's being moved to
+//! `.<id>.gone`, where nobody looks for it any more; one that is made comes from `.<id>`.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -12,6 +13,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::super::error::RuntimeError;
 use super::{Container, State, name};
@@ -20,6 +22,12 @@ use crate::sys::record_lock as lock;
 
 /// The largest config or state file that is read, in bytes.
 const FILE_BYTES: u64 = 16 << 20;
+/// How long a monitor may take from its program's end to its own, or from its own start to its program's.
+const MONITOR_PATIENCE: Duration = Duration::from_secs(10);
+/// What the name of a directory that is being removed ends with.
+const GONE: &str = ".gone";
+/// How old a directory is that a killed command was making.
+const FORSAKEN: Duration = Duration::from_secs(60);
 
 /// All containers of a store.
 #[derive(Debug, Clone)]
@@ -78,6 +86,20 @@ impl Containers {
         Ok(ids)
     }
 
+    /// Takes away directories that were being made or removed by commands that are no more. What cannot be taken is left
+    /// for the next time.
+    pub fn sweep(&self) {
+        for entry in fs::read_dir(&self.root).into_iter().flatten().filter_map(Result::ok) {
+            let name = entry.file_name();
+            let Some(hidden) = name.to_str().and_then(|name| name.strip_prefix('.')) else { continue };
+            let id = hidden.strip_suffix(GONE).unwrap_or(hidden);
+            let age = || entry.metadata().and_then(|data| data.modified()).ok().and_then(|time| time.elapsed().ok());
+            if is_id(id) && (id != hidden || age().is_some_and(|age| age > FORSAKEN)) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+
     /// The container of a name, an ID or the beginning of one, in docker's order.
     pub fn find(&self, text: &str) -> Result<ContainerDir, RuntimeError> {
         let missing = || RuntimeError::NoSuchContainer(text.chars().take(128).collect());
@@ -124,7 +146,7 @@ impl Containers {
         match taken {
             Ok(name) => Ok((dir, name, lock)),
             Err(error) => {
-                let _ = fs::remove_dir_all(&dir.path);
+                let _ = dir.remove();
                 Err(error)
             }
         }
@@ -334,20 +356,48 @@ impl ContainerDir {
         Ok(UnixStream::connect(path).at("reach the monitor at", self.file("ctl"))?)
     }
 
-    /// Takes the directory away. What is left of it after a crash has no `config.json`.
+    /// Takes the directory away: at once by moving it, so that nobody writes into what is being removed. The caller holds
+    /// the container's lock or is its monitor. A command that is killed meanwhile leaves what [`Containers::sweep`] takes.
     pub fn remove(&self) -> Result<(), RuntimeError> {
-        match fs::remove_file(self.file("config.json")) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            removed => removed.at("remove", self.file("config.json"))?,
+        let gone = self.path.with_file_name(format!(".{}{GONE}", self.id));
+        match fs::rename(&self.path, &gone) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            moved => moved.at("rename to", &gone)?,
         }
-        // A monitor that is about to end may still put its last state here, once or twice.
-        let mut tries = 0;
+        match fs::remove_dir_all(&gone) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => Ok(removed.at("remove", &gone)?),
+        }
+    }
+
+    /// The state when no monitor is about to change it: one that is just starting its program, or that has said its
+    /// last word, is waited for. Whether a monitor is left then is whether the state is a live one.
+    pub fn settled(&self) -> Result<State, RuntimeError> {
+        let deadline = Instant::now() + MONITOR_PATIENCE;
         loop {
-            match fs::remove_dir_all(&self.path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && tries < 100 => tries += 1,
-                removed => return Ok(removed.at("remove", &self.path)?),
+            let lives = self.monitor_lives();
+            let state = self.state()?;
+            if !lives || state.status.is_live() {
+                return Ok(state);
             }
+            self.pause_until(deadline)?;
         }
+    }
+
+    /// Waits until the monitor is gone.
+    pub fn wait_for_monitor(&self) -> Result<(), RuntimeError> {
+        let deadline = Instant::now() + MONITOR_PATIENCE;
+        while self.monitor_lives() {
+            self.pause_until(deadline)?;
+        }
+        Ok(())
+    }
+
+    fn pause_until(&self, deadline: Instant) -> Result<(), RuntimeError> {
+        if Instant::now() > deadline {
+            return Err(RuntimeError::Conflict(format!("the monitor of container {} does not end", self.id)));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+        Ok(())
     }
 }

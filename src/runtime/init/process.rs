@@ -56,6 +56,8 @@ fn try_enter(
         ))?;
     }
     process::close_on_exec_from(3).trying("close descriptors")?;
+    // Only its monitor does without.
+    let _ = process::allow_huge_pages(true);
     let no_new_privs = spec.no_new_privileges() == Some(true);
     if no_new_privs {
         rustix::thread::set_no_new_privs(true).trying("set no_new_privs")?;

@@ -13,10 +13,14 @@ use rustix::event::{PollFd, PollFlags};
 use super::super::terminal;
 use super::log::Logger;
 use super::protocol::{self, Attach, Kind};
+use crate::sys::process::Code;
 
 /// How much waits for a client, or for the container's standard input, before the other side has to.
 const BUFFER: usize = 256 << 10;
 const CHUNK: usize = 32 << 10;
+/// After how long without anything to do this process lets go of what it needs only for doing something: it mostly
+/// waits, maybe for months.
+const REST: Duration = Duration::from_millis(250);
 
 /// Where a process's input and output are.
 #[derive(Debug, Default)]
@@ -68,6 +72,8 @@ pub struct Hub {
     log: Option<Logger>,
     /// The last size a client gave, for a terminal that is still to come.
     size: Option<(u16, u16)>,
+    /// What this process lets go of while it waits; found when it first does.
+    code: Option<Code>,
 }
 
 /// What a poll is about.
@@ -94,6 +100,7 @@ impl Hub {
             close_once,
             log,
             size: None,
+            code: None,
         }
     }
 
@@ -168,7 +175,7 @@ impl Hub {
         Ok((extras, requests))
     }
 
-    fn poll(&self, extra: &[BorrowedFd<'_>], timeout: Option<Duration>) -> io::Result<Vec<Source>> {
+    fn poll(&mut self, extra: &[BorrowedFd<'_>], timeout: Option<Duration>) -> io::Result<Vec<Source>> {
         let held = self.clients.iter().any(|client| client.unsent.len() > BUFFER);
         let full = self.input.len() > BUFFER;
         let read = if held { PollFlags::empty() } else { PollFlags::IN };
@@ -198,8 +205,19 @@ impl Hub {
             watched.push((Source::Client(index), PollFd::new(&client.stream, flags)));
         }
         let (sources, mut fds): (Vec<Source>, Vec<PollFd<'_>>) = watched.into_iter().unzip();
-        let timeout = timeout.and_then(|timeout| rustix::event::Timespec::try_from(timeout).ok());
-        match rustix::event::poll(&mut fds, timeout.as_ref()) {
+        let first = timeout.map_or(REST, |timeout| timeout.min(REST));
+        let rest = timeout.map(|timeout| timeout.saturating_sub(REST));
+        let spec = |time: Duration| rustix::event::Timespec::try_from(time).ok();
+        let mut polled = rustix::event::poll(&mut fds, spec(first).as_ref());
+        if polled == Ok(0) && rest != Some(Duration::ZERO) {
+            if self.code.is_none() {
+                self.code = Some(Code::find().unwrap_or_default());
+            }
+            if let Some(code) = &self.code {
+                polled = code.forget_and_poll(&mut fds, rest.and_then(spec).as_ref());
+            }
+        }
+        match polled {
             Err(rustix::io::Errno::INTR) => Ok(Vec::new()),
             Err(error) => Err(error.into()),
             Ok(_) => {

@@ -33,6 +33,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const SETTLED: Duration = Duration::from_secs(10);
 
+/// What a process is called that was a monitor and now takes down what its network needs no more.
+const SWEEPER: &std::ffi::CStr = c"ferry-sweeper";
+
 /// Becomes the monitor of a container: the body of a process that was started for it alone, with the command that
 /// started it at the other end of `control`. Comes back in the intermediate process and, with the exit code, when the
 /// container has ended for good.
@@ -84,10 +87,14 @@ fn daemonise(store_root: &Path, dir: ContainerDir, control: UnixStream) -> Resul
         Ok(mut monitor) => {
             let bridged = monitor.container.host_config.network_mode.bridge().is_some();
             let code = monitor.live();
-            // Its lock is free and everybody has been told: the container can be started again meanwhile.
-            drop(monitor);
             if bridged {
+                // Its lock is free and everybody has been told: the container can be started again meanwhile.
+                drop(monitor);
+                let _ = rustix::thread::set_name(SWEEPER);
                 let _ = network::networks(store_root).sweep();
+            } else {
+                // Its lock ends with the process: who finds it free finds no monitor any more.
+                std::mem::forget(monitor);
             }
             Ok(code)
         }
@@ -121,8 +128,10 @@ struct Monitor {
     pause: Duration,
     /// Set while the program is to be started again.
     restarting: bool,
-    /// A signal that ends the monitor has come: the program is to be stopped.
-    ending: Option<Instant>,
+    /// A signal that ends the monitor has come: the program is stopped, and not started again.
+    ending: bool,
+    /// When the program is killed, should it not have stopped by then.
+    kill_at: Option<Instant>,
 }
 
 impl Monitor {
@@ -169,7 +178,8 @@ impl Monitor {
             running: None,
             pause: FIRST_PAUSE,
             restarting: false,
-            ending: None,
+            ending: false,
+            kill_at: None,
         })
     }
 
@@ -186,8 +196,8 @@ impl Monitor {
             if let Some(checks) = self.running.as_mut().and_then(|running| running.checks.as_mut()) {
                 checks.stop();
             }
-            let settled = self.running.take().is_some_and(|running| running.since.elapsed() > SETTLED);
-            let again = self.ended(code, settled);
+            let lived = self.running.take().map_or(Duration::ZERO, |running| running.since.elapsed());
+            let again = self.ended(code, lived);
             if !again || !self.wait_for_restart() {
                 break;
             }
@@ -327,8 +337,6 @@ impl Monitor {
         events::record(&self.store_root, &self.container, "start", &[]);
         self.hub.announce(&frame(Kind::Started, &[]));
         self.running = Some(Running { pid, pidfd, since: Instant::now(), checks });
-        // From here on it mostly waits, maybe for months: what a start takes is not kept in memory for that.
-        let _ = sys::forget_code();
         Ok(())
     }
 
@@ -337,9 +345,9 @@ impl Monitor {
         loop {
             let Some(pid) = self.running.as_ref().map(|running| running.pid) else { return 255 };
             self.check_health(pid);
-            let timeout = self.ending.map(|at| at.saturating_duration_since(Instant::now()));
+            let timeout = self.kill_at.map(|at| at.saturating_duration_since(Instant::now()));
             if timeout.is_some_and(|left| left.is_zero()) {
-                self.ending = None;
+                self.kill_at = None;
                 let _ = self.signal(libc::SIGKILL);
             }
             let due = self.checks().map(|checks| checks.due().saturating_duration_since(Instant::now()));
@@ -390,8 +398,9 @@ impl Monitor {
         let (extras, requests) = turned.unwrap_or_default();
         if extras.contains(&0) {
             while let Some(signal) = self.signals.next() {
-                if signal != libc::SIGCHLD && self.ending.is_none() {
-                    self.ending = Some(Instant::now() + signals::stop_timeout(&self.container));
+                if signal != libc::SIGCHLD && !self.ending {
+                    self.ending = true;
+                    self.kill_at = Some(Instant::now() + signals::stop_timeout(&self.container));
                     self.state.was_running = true;
                     let _ = self.signal(signals::stop_signal(&self.container));
                 }
@@ -490,19 +499,19 @@ impl Monitor {
     }
 
     /// Notes the program's end. Gives whether it is to be started again.
-    fn ended(&mut self, code: i32, settled: bool) -> bool {
+    fn ended(&mut self, code: i32, lived: Duration) -> bool {
         let cgroup = start::cgroup(&self.container);
         self.state.oom_killed = cgroup.oom_kills() > 0;
         self.hub.drain();
-        network::disconnect(&self.store_root, &mut self.state);
+        network::disconnect(&self.store_root, &self.container, &mut self.state);
         let _ = cgroup.destroy();
         self.state.exit_code = code;
         self.state.pid = 0;
         self.state.pid_start = 0;
         self.state.finished_at = super::now();
-        self.pause = if settled { FIRST_PAUSE } else { self.pause };
-        let again = self.ending.is_none()
-            && self.container.restarts_after(code, self.state.restart_count, self.state.stopped_by_user);
+        self.pause = if lived > SETTLED { FIRST_PAUSE } else { self.pause };
+        let again =
+            !self.ending && self.container.restarts_after(code, self.state.restart_count, self.state.stopped_by_user);
         self.state.status = match again {
             true => Status::Restarting,
             // Should this monitor not live to do it, the next command does.
@@ -514,7 +523,9 @@ impl Monitor {
         if oom {
             events::record(&self.store_root, &self.container, "oom", &[]);
         }
-        events::record(&self.store_root, &self.container, "die", &[("exitCode", &code.to_string())]);
+        let (lived, code_text) = (lived.as_secs().to_string(), code.to_string());
+        let more = [("execDuration", lived.as_str()), ("exitCode", &code_text)];
+        events::record(&self.store_root, &self.container, "die", &more);
         if again {
             self.hub.announce(&frame_of(Kind::Exit, &Exit { code }));
         }
@@ -535,7 +546,7 @@ impl Monitor {
                 self.answer(&request);
             }
             self.hub.forget_gone();
-            if !self.restarting || self.ending.is_some() {
+            if !self.restarting || self.ending {
                 self.state.status = Status::Exited;
                 self.write_state();
                 return false;
@@ -549,7 +560,7 @@ impl Monitor {
             _ => 125,
         };
         self.hub.drain();
-        network::disconnect(&self.store_root, &mut self.state);
+        network::disconnect(&self.store_root, &self.container, &mut self.state);
         let _ = start::cgroup(&self.container).destroy();
         // As docker: a container that never ran is still "created", with the code and the reason.
         self.state.status = if self.state.started_at.is_empty() { Status::Created } else { Status::Exited };

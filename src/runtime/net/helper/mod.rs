@@ -211,7 +211,7 @@ fn run() -> io::Result<()> {
     if let Some(netns) = netns {
         move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))?;
     }
-    let _ = process::forget_code();
+    let _ = process::Code::find().and_then(|code| code.forget());
     give_up_privileges()?;
     server.serve()
 }
