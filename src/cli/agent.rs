@@ -1,5 +1,7 @@
 //! `ferry agent`: the far side of `send` and `fetch`.
 
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -59,7 +61,11 @@ pub fn run(args: AgentArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         spool_dir: std::env::temp_dir(),
     };
     let sending = SendOptions { bundle, level: None, hints: Vec::new(), rate: None, dry_run: false };
-    let (from, to) = (Patient::shared(std::io::stdin(), SILENCE), Patient::shared(std::io::stdout(), SILENCE));
+    // Not the standard library's handles: what these hold in their own buffers no poll knows of.
+    let from = std::io::stdin().as_fd().try_clone_to_owned().at("open", "standard input")?;
+    let to = std::io::stdout().as_fd().try_clone_to_owned().at("open", "standard output")?;
+    let from = Patient::shared(File::from(from), SILENCE);
+    let to = Patient::shared(File::from(to), SILENCE);
     let mut session = Session::far(Box::new(from), Box::new(std::io::BufWriter::new(to)))?;
     let result = serve(&mut session, args, &sending, global);
     if let Err(fault) = &result {

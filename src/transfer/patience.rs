@@ -30,7 +30,7 @@ impl<F: AsFd> Patient<F> {
         Ok(Self { end, limit, shared: false, moved: 0, first: (Duration::ZERO, 0) })
     }
 
-    /// An end that others have open as well, as standard input and output are.
+    /// An end that others have open as well, as standard input and output are. It must have no buffer of its own.
     pub fn shared(end: F, limit: Duration) -> Self {
         Self { end, limit, shared: true, moved: 0, first: (Duration::ZERO, 0) }
     }
