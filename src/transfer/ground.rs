@@ -94,7 +94,10 @@ impl BaseContents for Extents {
 
 /// The files of a layer.
 #[derive(Default)]
-struct Files(Vec<(Box<[u8]>, ContentId, u64, u64)>);
+struct Files(Vec<FileOfLayer>);
+
+/// A file: its path, its content, its size and where that lies in the tar, in bytes.
+type FileOfLayer = (Box<[u8]>, ContentId, u64, u64);
 
 impl SplitSink for Files {
     fn segment(&mut self, _: &[u8]) -> Result<(), BoxFault> {
@@ -147,25 +150,13 @@ impl Ground<'_> {
 
     /// Layers that only the source has are read for what is in them.
     fn of_source(&self, layers: &[DiffId], ctx: &Ctx) -> Result<KnownBase, BoxFault> {
-        let find = |diff_id: &DiffId| {
-            let mut all = self.source.images().iter().flat_map(|image| &image.layers);
-            all.find(|layer| layer.diff_id == *diff_id).cloned()
-        };
-        let wanted: Vec<(Layer, Form)> = layers.iter().filter_map(find).map(|layer| (layer, Form::Tar)).collect();
-        let found = Mutex::new(HashMap::new());
-        self.source.visit_layers(&wanted, self.threads, ctx, &|layer, tar| {
-            let mut files = Files::default();
-            layer::split::split(tar, &mut files)?;
-            found.lock().unwrap_or_else(PoisonError::into_inner).insert(layer.diff_id, files.0);
-            Ok(())
-        })?;
-        let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
         let (mut files, mut extents) = (Vec::new(), Extents::default());
-        for (layer, _) in &wanted {
-            for (path, id, size, offset) in found.remove(&layer.diff_id).unwrap_or_default() {
+        for (layer, found) in self.read_through(layers, ctx)? {
+            for (path, id, size, offset) in found {
                 if self.bundle.is_none()
-                    && self.source.has_contents(layer)
-                    && let Some(extent) = self.source.content(layer, &SplitContent { id, size, offset, path: &path })?
+                    && self.source.has_contents(&layer)
+                    && let Some(extent) =
+                        self.source.content(&layer, &SplitContent { id, size, offset, path: &path })?
                 {
                     extents.0.insert(ShortId::of(&id, ID_LENGTH), (extent, size));
                 }
@@ -180,8 +171,30 @@ impl Ground<'_> {
         Ok(KnownBase::of_layers(layers, files, contents))
     }
 
-    /// The contents of layers that the receiver may have elsewhere, as far as they are known without reading the layers
-    /// through.
+    /// The files of layers of the source, which are read for it.
+    fn read_through(&self, layers: &[DiffId], ctx: &Ctx) -> Result<Vec<(Layer, Vec<FileOfLayer>)>, BoxFault> {
+        let find = |diff_id: &DiffId| {
+            let mut all = self.source.images().iter().flat_map(|image| &image.layers);
+            all.find(|layer| layer.diff_id == *diff_id).cloned()
+        };
+        let wanted: Vec<(Layer, Form)> = layers.iter().filter_map(find).map(|layer| (layer, Form::Tar)).collect();
+        let found = Mutex::new(HashMap::new());
+        self.source.visit_layers(&wanted, self.threads, ctx, &|layer, tar| {
+            let mut files = Files::default();
+            layer::split::split(tar, &mut files)?;
+            found.lock().unwrap_or_else(PoisonError::into_inner).insert(layer.diff_id, files.0);
+            Ok(())
+        })?;
+        let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let files = |(layer, _): (Layer, Form)| {
+            let files = found.remove(&layer.diff_id).unwrap_or_default();
+            (layer, files)
+        };
+        Ok(wanted.into_iter().map(files).collect())
+    }
+
+    /// The contents of layers that the receiver may have elsewhere. The lists of a store and a bundle's index know them;
+    /// layers of another archive are read through.
     pub fn contents(&self, layers: &[DiffId], ctx: &Ctx) -> Result<Vec<ShortId>, BoxFault> {
         let in_store = self.store.map(Store::diff_ids).transpose()?.unwrap_or_default();
         let mut ids = BTreeSet::new();
@@ -193,6 +206,10 @@ impl Ground<'_> {
         }
         if let Some(bundle) = self.bundle.as_ref().filter(|_| layers.iter().any(|layer| !in_store.contains(layer))) {
             ids.extend(bundle.content_ids(WORTH_ASKING));
+        } else {
+            let others: Vec<DiffId> = layers.iter().filter(|layer| !in_store.contains(layer)).copied().collect();
+            let files = self.read_through(&others, ctx)?.into_iter().flat_map(|(_, files)| files);
+            ids.extend(files.filter(|file| file.2 >= WORTH_ASKING).map(|file| ShortId::of(&file.1, ID_LENGTH)));
         }
         Ok(ids.into_iter().collect())
     }

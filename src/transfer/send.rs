@@ -72,6 +72,8 @@ pub struct Sender<'s> {
     streams: Mutex<HashMap<Digest, Outgoing>>,
     /// Measured with the first host, and good for all: hosts with the same need share a stream.
     measured: Mutex<Option<Level>>,
+    /// The contents of missing layers, found out once for all hosts that miss the same.
+    contents: Mutex<HashMap<Vec<DiffId>, Vec<ShortId>>>,
 }
 
 /// What both sides have, oldest layers first.
@@ -84,7 +86,14 @@ struct Common {
 impl<'s> Sender<'s> {
     /// Sends `images` of the ground's source.
     pub fn new(ground: Ground<'s>, images: &'s [Image], options: SendOptions) -> Self {
-        Self { ground, images, options, streams: Mutex::default(), measured: Mutex::default() }
+        Self {
+            ground,
+            images,
+            options,
+            streams: Mutex::default(),
+            measured: Mutex::default(),
+            contents: Mutex::default(),
+        }
     }
 
     /// Sends them to one host.
@@ -141,7 +150,7 @@ impl<'s> Sender<'s> {
         let missing: Vec<DiffId> = all.iter().filter(|layer| !offered.contains(layer)).copied().collect();
         let mut found = Vec::new();
         if others > 0 && !missing.is_empty() {
-            let mut ids = self.ground.contents(&missing, ctx)?;
+            let mut ids = self.contents(missing, ctx)?;
             ids.truncate(wire::CONTENTS);
             if !ids.is_empty() {
                 session.send(&Message::Contents(ids.clone()))?;
@@ -152,6 +161,16 @@ impl<'s> Sender<'s> {
             }
         }
         Ok(Common { layers, found })
+    }
+
+    fn contents(&self, missing: Vec<DiffId>, ctx: &Ctx) -> Result<Vec<ShortId>, BoxFault> {
+        let mut known = self.contents.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(ids) = known.get(&missing) {
+            return Ok(ids.clone());
+        }
+        let ids = self.ground.contents(&missing, ctx)?;
+        known.insert(missing, ids.clone());
+        Ok(ids)
     }
 
     /// The level and with it the plan, which says the same of the same transfer until it is done.
