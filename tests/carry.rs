@@ -635,3 +635,142 @@ fn what_an_inventory_pins_stays_until_it_is_unpinned() {
     assert!(refused.code == 6 && refused.error.contains("pins"), "{}: {}", refused.code, refused.error);
     assert_eq!(layers(), 1);
 }
+
+/// A machine whose /etc holds the policy, as far as a command and what it starts can see.
+fn under(bench: &Bench, policy: Option<&str>, input: Option<&str>, arguments: &[&str]) -> Done {
+    let etc = bench.path("etc");
+    fs::create_dir_all(etc.join("ferry")).unwrap();
+    if let Some(policy) = policy {
+        fs::write(etc.join("ferry/policy.json"), policy).unwrap();
+    }
+    let mut command = match policy {
+        None => Command::new(crate::support::ferry()),
+        Some(_) => {
+            let mut command = Command::new("unshare");
+            command.args(["-m", "sh", "-c", "mount --bind \"$0\" /etc && exec \"$@\""]).arg(&etc);
+            command.arg(crate::support::ferry());
+            command
+        }
+    };
+    command
+        .args(arguments)
+        .current_dir(bench.dir.path())
+        .env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", bench.path("bin").display()));
+    match input {
+        Some(file) => command.stdin(fs::File::open(bench.path(file)).unwrap()),
+        None => command.stdin(Stdio::null()),
+    };
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Done { code: output.status.code().unwrap(), out: text(output.stdout), error: text(output.stderr) }
+}
+
+#[test]
+fn under_a_policy_that_requires_signatures_every_way_in_is_closed_that_it_does_not_name() {
+    const IMAGE: &str = "registry.example.com/app/web:1";
+    let bench = Bench::new(1);
+    bench.good(&["--root", "s", "load", "-q", "-i", "in.tar"]);
+    bench.good(&["convert", "--output-format", "oci", "in.tar", "oci.tar"]);
+    bench.good(&["convert", "in.tar", "plain.ferry"]);
+    fs::create_dir(bench.path("oci")).unwrap();
+    assert!(
+        Command::new("tar")
+            .arg("-xf")
+            .arg(bench.path("oci.tar"))
+            .arg("-C")
+            .arg(bench.path("oci"))
+            .status()
+            .unwrap()
+            .success()
+    );
+    let mut tree = Vec::new();
+    entry(&mut tree, "a", b"a file");
+    tree.resize(tree.len() + 1_024, 0);
+    fs::write(bench.path("tree.tar"), tree).unwrap();
+    // Lines to another host that is this one, with the policy or without it.
+    fs::create_dir(bench.path("bin")).unwrap();
+    std::os::unix::fs::symlink(crate::support::ferry(), bench.path("bin/ferry")).unwrap();
+    let line = |name: &str, script: String| {
+        let path = bench.path(name);
+        fs::write(&path, format!("#!/bin/sh\nshift\n{script}\n")).unwrap();
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let bind = format!("exec unshare -m sh -c \"mount --bind '{}' /etc && $1\"", bench.path("etc").display());
+    let to_guarded = line("to-guarded", bind);
+    let to_open = line("to-open", "exec unshare -m sh -c \"umount /etc; $1\"".to_owned());
+    let url = format!("ssh://far{}", bench.path("in.tar").display());
+    let near = bench.path("s").to_str().unwrap().to_owned();
+
+    // The way, what permits it, whether the policy is the far side's, what it reads, the command.
+    let ways = [
+        ("a docker-archive", Some("archive"), false, None, vec!["load", "-q", "-i", "in.tar"]),
+        ("a docker-archive on a pipe", Some("archive"), false, Some("in.tar"), vec!["load", "-q"]),
+        ("an OCI archive", Some("archive"), false, None, vec!["load", "-q", "-i", "oci.tar"]),
+        ("an OCI layout", Some("archive"), false, None, vec!["load", "-q", "-i", "oci"]),
+        ("an archive of another host", Some("archive"), false, None, vec!["load", "-q", "-i", &url, "--ssh", &to_open]),
+        ("a bundle that nobody signed", None, false, None, vec!["load", "-q", "-i", "plain.ferry"]),
+        ("such a bundle on a pipe", None, false, Some("plain.ferry"), vec!["load", "-q"]),
+        ("import", Some("import"), false, None, vec!["import", "tree.tar", "tree:1"]),
+        (
+            "fetch",
+            Some("pull"),
+            false,
+            None,
+            vec!["fetch", "--no-upload", "--remote-root", &near, "--ssh", &to_open, "far", IMAGE],
+        ),
+        (
+            "send",
+            Some("receive"),
+            true,
+            None,
+            vec!["send", "--no-upload", "--ssh", &to_guarded, IMAGE, "far", "--remote-root"],
+        ),
+    ];
+    for (number, (way, permit, far, input, words)) in ways.into_iter().enumerate() {
+        let root = bench.path(&format!("t{number}")).to_str().unwrap().to_owned();
+        let policy = |permits: &[&str]| {
+            format!(r#"{{"require-signature": true, "allowed-signers": "/etc/ferry/allowed", "permit": {permits:?}}}"#)
+        };
+        let go = |policy: &str| {
+            fs::create_dir_all(bench.path("etc/ferry")).unwrap();
+            fs::write(bench.path("etc/ferry/allowed"), "").unwrap();
+            fs::write(bench.path("etc/ferry/policy.json"), policy).unwrap();
+            let mut all = vec!["--root", if far { "s" } else { &root }];
+            all.extend(&words);
+            all.extend(far.then_some(&*root));
+            under(&bench, (!far).then_some(policy), input, &all)
+        };
+        let others: Vec<&str> =
+            ["archive", "import", "pull", "receive"].into_iter().filter(|other| Some(*other) != permit).collect();
+        for permits in [&[][..], &others] {
+            let refused = go(&policy(permits));
+            assert!(
+                refused.code != 0 && refused.error.lines().count() <= 2,
+                "{way}, {permits:?}: {}{}",
+                refused.out,
+                refused.error
+            );
+            assert!(
+                refused.error.contains("policy.json") || refused.error.contains("is not signed"),
+                "{way}: {}",
+                refused.error
+            );
+            assert!(far || refused.code == 7, "{way}: {}", refused.code);
+            assert_eq!(bench.good(&["--root", &root, "images", "-q"]), "", "{way}");
+        }
+        if let Some(permit) = permit {
+            let done = go(&policy(&[permit]));
+            assert_eq!(done.code, 0, "{way}: {}{}", done.out, done.error);
+            assert_eq!(bench.good(&["--root", &root, "images", "-q"]).lines().count(), 1, "{way}");
+        }
+    }
+    // What is made of what is here does not come in.
+    let guarded = r#"{"require-signature": true, "allowed-signers": "/etc/ferry/allowed"}"#;
+    let done = under(&bench, Some(guarded), None, &["--root", "s", "tag", IMAGE, "local:1"]);
+    assert_eq!(done.code, 0, "{}", done.error);
+    for words in [&["create", "--name", "box", IMAGE, "/a"][..], &["commit", "box", "local:2"], &["rm", "box"]] {
+        let done = under(&bench, Some(guarded), None, &[&["--root", "s"], words].concat());
+        assert_eq!(done.code, 0, "{words:?}: {}", done.error);
+    }
+}

@@ -15,6 +15,7 @@ mod layout;
 pub mod level;
 pub mod outline;
 mod parallel;
+mod pieces;
 mod plan;
 pub mod read;
 mod recipe;

@@ -3,14 +3,13 @@
 use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, Read};
-use std::ops::Range;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use super::base::shortened;
 use super::error::BundleError;
 use super::index::{ID_LENGTH, Index, LayerKind, LayerRecord, ShortId};
-use super::recipe::{Piece, RecipeReader};
+use super::pieces::Pieces;
+use super::recipe::Piece;
 use super::source::BundleSource;
 use crate::base::{BoxFault, ContentId};
 use crate::image::{DiffId, Form, ImageSource, Layer};
@@ -37,11 +36,9 @@ pub fn outline(
     take: &mut dyn FnMut(Outlined) -> Result<(), BoxFault>,
 ) -> Result<(), BoxFault> {
     let record = source.record(diff_id)?;
-    if let LayerKind::Split { frame, offset, length } = record.kind {
+    if let Some(pieces) = Pieces::of(source, record)? {
         let starts = Rc::new(RefCell::new(VecDeque::new()));
-        let recipe = source.recipe(frame)?;
-        let range = offset as usize..(offset + length) as usize;
-        let mut hollow = Hollow::new(source, record, recipe, range, starts.clone())?;
+        let mut hollow = Hollow::new(source, pieces, starts.clone());
         let names = Names::ByRecipe { index: source.bundle().index(), starts };
         return tar::scan(&mut hollow, &mut Outliner { take, names, entry: None, ordinal: 0 });
     }
@@ -108,15 +105,10 @@ fn contents_of(source: &BundleSource, record: &LayerRecord) -> Result<BTreeSet<u
     match record.kind {
         LayerKind::Blob { content } => Ok(BTreeSet::from([content])),
         LayerKind::Base => Ok(BTreeSet::new()),
-        LayerKind::Split { frame, offset, length } => {
-            let index = source.bundle().index();
-            let recipe = source.recipe(frame)?;
-            let bytes = &recipe[offset as usize..(offset + length) as usize];
-            let broken = |what| BundleError::malformed(format!("recipe of layer {}", record.diff_id), what);
-            let sizes = |content| (content < index.content_count()).then(|| index.content_size(content));
-            let mut reader = RecipeReader::new(bytes, record.size).map_err(broken)?;
+        LayerKind::Split { .. } => {
             let mut contents = BTreeSet::new();
-            while let Some(piece) = reader.next(bytes, &sizes).map_err(broken)? {
+            let Some(mut pieces) = Pieces::of(source, record)? else { return Ok(contents) };
+            while let Some(piece) = pieces.next()? {
                 if let Piece::Content { number } = piece {
                     contents.insert(number);
                 }
@@ -135,10 +127,7 @@ const MAP_IN_DATA: &[u8] = b"GNU.sparse.major=1";
 /// A layer's tar with zeros in the place of its contents, but for those that begin with a sparse map.
 struct Hollow<'a> {
     source: &'a BundleSource,
-    diff_id: DiffId,
-    recipe: Arc<Vec<u8>>,
-    range: Range<usize>,
-    reader: RecipeReader,
+    pieces: Pieces<'a>,
     ready: Vec<u8>,
     used: usize,
     zeros: u64,
@@ -152,39 +141,14 @@ struct Hollow<'a> {
 }
 
 impl<'a> Hollow<'a> {
-    fn new(
-        source: &'a BundleSource,
-        record: &LayerRecord,
-        recipe: Arc<Vec<u8>>,
-        range: Range<usize>,
-        starts: Starts,
-    ) -> Result<Self, BundleError> {
-        let reader = RecipeReader::new(&recipe[range.clone()], record.size)
-            .map_err(|what| BundleError::malformed(format!("recipe of layer {}", record.diff_id), what))?;
-        Ok(Self {
-            source,
-            diff_id: record.diff_id,
-            recipe,
-            range,
-            reader,
-            ready: Vec::new(),
-            used: 0,
-            zeros: 0,
-            map: false,
-            real: None,
-            at: 0,
-            starts,
-        })
+    fn new(source: &'a BundleSource, pieces: Pieces<'a>, starts: Starts) -> Self {
+        Self { source, pieces, ready: Vec::new(), used: 0, zeros: 0, map: false, real: None, at: 0, starts }
     }
 
     /// Gets the next piece ready; false at the end.
     fn advance(&mut self) -> Result<bool, BundleError> {
         let source = self.source;
-        let index = source.bundle().index();
-        let sizes = |content| (content < index.content_count()).then(|| index.content_size(content));
-        let piece = self.reader.next(&self.recipe[self.range.clone()], &sizes);
-        let piece = piece.map_err(|what| BundleError::malformed(format!("recipe of layer {}", self.diff_id), what))?;
-        match piece {
+        match self.pieces.next()? {
             None => return Ok(false),
             Some(Piece::Bytes(bytes)) => {
                 self.ready.clear();
@@ -199,7 +163,7 @@ impl<'a> Hollow<'a> {
             }
             Some(Piece::Content { number }) => {
                 self.starts.borrow_mut().push_back((self.at, number));
-                let size = index.content_size(number);
+                let size = source.bundle().index().content_size(number);
                 if std::mem::take(&mut self.map) {
                     self.real = Some(Box::new(source.open_content(number)));
                 } else {

@@ -4,7 +4,6 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
-use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -13,8 +12,9 @@ use super::base::{BaseContents, shortened};
 use super::error::{BundleError, Doing};
 use super::index::{FRAME_BYTES, ID_LENGTH, LayerKind, LayerRecord, ShortId};
 use super::parallel::{in_parallel, lock};
+use super::pieces::Pieces;
 use super::read::Bundle;
-use super::recipe::{Piece, RecipeReader};
+use super::recipe::Piece;
 use crate::base::{BoxFault, Ctx};
 use crate::image::source::LayerVisitor;
 use crate::image::{Descriptor, DiffId, Form, Image, ImageConfig, ImageSource, Layer, Manifest, Reference};
@@ -203,15 +203,11 @@ impl BundleSource {
     fn frames_of(&self, layer: &LayerRecord, frames: &mut BTreeSet<u32>) -> Result<(), BundleError> {
         let index = self.bundle.index();
         match layer.kind {
-            LayerKind::Split { frame, offset, length } => {
-                let recipe = self.recipe(frame)?;
-                let sizes = |content| (content < index.content_count()).then(|| index.content_size(content));
-                let broken = |what| BundleError::malformed(format!("recipe of layer {}", layer.diff_id), what);
-                let bytes = &recipe[offset as usize..(offset + length) as usize];
-                let mut reader = RecipeReader::new(bytes, layer.size).map_err(broken)?;
-                while let Some(piece) = reader.next(bytes, &sizes).map_err(broken)? {
+            LayerKind::Split { .. } => {
+                let Some(mut pieces) = Pieces::of(self, layer)? else { return Ok(()) };
+                while let Some(piece) = pieces.next()? {
                     let Piece::Content { number } = piece else { continue };
-                    if self.is_own(number) {
+                    if (number as usize) < index.contents.ids.len() {
                         index.contents.objects_of(number).iter().for_each(|object| {
                             frames.insert(self.bundle.place(*object).0);
                         });
@@ -280,16 +276,14 @@ impl BundleSource {
 
     fn open(&self, layer: &Layer, form: Form) -> Result<Box<dyn Read + Send + '_>, BundleError> {
         let record = self.record(&layer.diff_id)?;
+        if let Some(pieces) = Pieces::of(self, record)? {
+            let tar = LayerReader::new(self, pieces);
+            return Ok(match record.replay {
+                Some(how) if form == Form::Original => Box::new(Rebuilt::new(how, tar)),
+                _ => Box::new(tar),
+            });
+        }
         match record.kind {
-            LayerKind::Split { frame, offset, length } => {
-                let recipe = self.recipe(frame)?;
-                let range = offset as usize..(offset + length) as usize;
-                let tar = LayerReader::new(self, record, recipe, range)?;
-                match record.replay {
-                    Some(how) if form == Form::Original => Ok(Box::new(Rebuilt::new(how, tar))),
-                    _ => Ok(Box::new(tar)),
-                }
-            }
             LayerKind::Blob { content } => {
                 let mut blob = self.open_content(content);
                 if form == Form::Original && record.original.is_some() {
@@ -304,7 +298,7 @@ impl BundleSource {
                 // More than declared is an error of the caller's digest; it need not fill a disk first.
                 Ok(Box::new(tar.take(record.size.saturating_add(1))))
             }
-            LayerKind::Base => Err(BundleError::Absent { what: format!("layer {}", layer.diff_id) }),
+            _ => Err(BundleError::Absent { what: format!("layer {}", layer.diff_id) }),
         }
     }
 }
@@ -379,12 +373,7 @@ impl ImageSource for BundleSource {
 
 /// A layer's tar, put together as it is read.
 struct LayerReader<'a> {
-    source: &'a BundleSource,
-    diff_id: DiffId,
-    recipe: Arc<Vec<u8>>,
-    /// The recipe's place in its frame.
-    range: Range<usize>,
-    reader: RecipeReader,
+    pieces: Pieces<'a>,
     /// Raw bytes to give, from `used` on.
     ready: Vec<u8>,
     used: usize,
@@ -395,31 +384,17 @@ struct LayerReader<'a> {
 }
 
 impl<'a> LayerReader<'a> {
-    fn new(
-        source: &'a BundleSource,
-        layer: &LayerRecord,
-        recipe: Arc<Vec<u8>>,
-        range: Range<usize>,
-    ) -> Result<Self, BundleError> {
-        let reader = RecipeReader::new(&recipe[range.clone()], layer.size)
-            .map_err(|what| BundleError::malformed(format!("recipe of layer {}", layer.diff_id), what))?;
-        let content = ContentReader::new(source);
-        let diff_id = layer.diff_id;
-        Ok(Self { source, diff_id, recipe, range, reader, ready: Vec::new(), used: 0, zeros: 0, content })
+    fn new(source: &'a BundleSource, pieces: Pieces<'a>) -> Self {
+        Self { pieces, ready: Vec::new(), used: 0, zeros: 0, content: ContentReader::new(source) }
     }
 
     /// Gets the next piece ready; false at the end.
     fn advance(&mut self) -> Result<bool, BundleError> {
-        let index = self.source.bundle.index();
-        let sizes = |content| (content < index.content_count()).then(|| index.content_size(content));
         self.ready.clear();
         self.used = 0;
         // Headers and padding are small: several go into one read.
         while self.ready.len() < 4096 {
-            let piece = self.reader.next(&self.recipe[self.range.clone()], &sizes);
-            let piece =
-                piece.map_err(|what| BundleError::malformed(format!("recipe of layer {}", self.diff_id), what))?;
-            match piece {
+            match self.pieces.next()? {
                 None => return Ok(!self.ready.is_empty()),
                 Some(Piece::Bytes(bytes)) => self.ready.extend_from_slice(bytes),
                 Some(Piece::Zeros(count)) if count <= 512 => self.ready.resize(self.ready.len() + count as usize, 0),
