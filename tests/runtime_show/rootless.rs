@@ -7,6 +7,7 @@ use std::process::Command;
 
 use crate::support::containers::busybox;
 use crate::support::ferry;
+use crate::support::peers::{Machine, Release};
 
 const UID: u32 = 4242;
 
@@ -109,4 +110,42 @@ fn a_user_is_told_when_newuidmap_is_missing_and_goes_on_with_one_id() {
     let out = play(dir.path(), "user:700000:65536\n", "", lines);
     assert!(out.starts_with("i\nsingle\n"), "{out}");
     assert!(out.contains("newuidmap is missing (Debian: uidmap, Fedora: shadow-utils)"), "{out}");
+}
+
+/// A machine with a user, a way out to a server, and a device for tunnels as hosts have it.
+const HOST: &str = r#"
+    install -m 755 "$FERRY" /usr/bin/ferry
+    useradd -u 4242 user
+    mknod -m 666 /run/tun c 10 200; mount --bind /run/tun /dev/net/tun
+    mkdir home out; chown user: home; chmod 755 .; echo outside >out/index.html
+    unshare -n sleep 1000 >/dev/null 2>&1 & other=$!
+    until [ "$(readlink /proc/$other/ns/net)" != "$(readlink /proc/self/ns/net)" ]; do :; done
+    ip link add v0 type veth peer name v1 netns $other
+    nsenter -t $other -n sh -c 'ip addr add 10.9.0.254/24 dev v1; ip link set v1 up; busybox httpd -p 80 -h out' >/dev/null 2>&1
+    ip addr add 10.9.0.1/24 dev v0; ip link set v0 up; ip route add default via 10.9.0.254
+    user() { HOME=$PWD/home setpriv --reuid user --regid user --clear-groups env -u FERRY_ROOT sh -c "$WORK"; }
+    for tool in pasta slirp4netns none; do echo $tool; user 2>&1; rm -f /usr/bin/$tool; done; kill $other
+"#;
+const REACH: &str = r#"
+    cd home
+    [ -e .local/share/ferry ] || ferry import ../image.tar i:1 >/dev/null
+    ferry run --rm i:1 busybox wget -qO- http://10.9.0.254/
+    ferry run -d --name web -p 8080:80 i:1 sh -c 'echo inside >/tmp/index.html; exec busybox httpd -f -h /tmp' 2>&1 >/dev/null
+    ferry exec web sh -c 'until busybox netstat -tln | busybox grep -q :80; do :; done'
+    busybox wget -qO- http://127.0.0.1:8080/; ferry rm -f web
+"#;
+
+#[test]
+fn a_user_reaches_out_by_pasta_or_slirp4netns_and_is_told_when_there_is_neither() {
+    let machine = Machine::start(Release::Debian13);
+    let dir = place();
+    fs::copy(dir.path().join("image.tar"), machine.dir().join("image.tar")).unwrap();
+    let mut command = machine.command("bash");
+    let output = command.args(["-ec", HOST]).env("FERRY", ferry()).env("WORK", REACH).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let expected = "pasta\noutside\ninside\nweb\nslirp4netns\noutside\ninside\nweb\nnone\n\
+        wget: can't connect to remote host (10.9.0.254): Network is unreachable\n\
+        ferry: warning: without root and without pasta or slirp4netns a container has no way out of its network; its published \
+        ports are served by a proxy\ninside\nweb\n";
+    assert_eq!(said, expected, "{output:?}");
 }
