@@ -204,13 +204,19 @@ impl Store {
         for id in [mount.mount_id, mount.init_id].iter().flatten() {
             overlay::remove(&self.layout, id)?;
         }
+        // What a command left that was killed while it made the layer.
+        files::remove_tree(&self.write_set(container))?;
         Ok(files::remove_tree(&self.layout.mounts().join(container))?)
     }
 
+    /// Where a container's entry is written before it is in its place.
+    fn write_set(&self, container: &str) -> PathBuf {
+        self.layout.layerdb_tmp().join(format!("write-set-{container}"))
+    }
+
     fn register(&self, container: &str, id: &CacheId, parent: Option<ChainId>) -> Result<(), StoreError> {
-        let tmp = self.layout.layerdb_tmp();
-        files::mkdir(&tmp, 0o755)?;
-        let dir = tmp.join(format!("write-set-{}", id.as_str()));
+        files::mkdir(&self.layout.layerdb_tmp(), 0o755)?;
+        let dir = self.write_set(container);
         files::mkdir(&dir, 0o755)?;
         write(&dir.join("mount-id"), id.as_str())?;
         write(&dir.join("init-id"), id.init().as_str())?;

@@ -135,11 +135,11 @@ fn a_fork_bomb_and_a_memory_hog_hurt_themselves_alone() {
 }
 
 /// A program swaps a directory with symlinks to one of the host's, by its path there and from above the root, as fast as it can,
-/// while `cp` reads it and writes into it. `FERRY_ENDURANCE=1` makes it 200 rounds.
+/// while `cp` reads it and writes into it. `FERRY_ENDURANCE=1` makes it 60 rounds.
 #[test]
 fn directories_that_become_symlinks_while_cp_copies_lead_nowhere() {
     let host = Host::new();
-    let rounds = if std::env::var_os("FERRY_ENDURANCE").is_some() { 200 } else { 12 };
+    let rounds = if std::env::var_os("FERRY_ENDURANCE").is_some() { 60 } else { 12 };
     let out = host.run(&format!(
         "mkdir out src src/sub; echo secret >out/f; mkdir out/sub; echo secret >out/sub/f
          echo planted >src/f; echo planted >src/sub/f; echo planted >src/new; busybox tar -C src -cf src.tar .
