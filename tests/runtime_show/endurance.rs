@@ -12,7 +12,7 @@ fn count(small: usize, full: usize) -> usize {
 const LEFT: &str = "
     busybox usleep 2500000; ferry ps
     busybox ip -o link | busybox awk -F': ' '{print $2}'
-    for i in $ids; do find /sys/fs/cgroup -name \"*$i*\"; done
+    for i in $ids; do find /sys/fs/cgroup -name \"*$i*\" 2>/dev/null; done
     busybox netstat -tln | grep LISTEN
     ferry fsck
     ls store/overlay2 | grep -c .

@@ -26,8 +26,8 @@ const FILE_BYTES: u64 = 16 << 20;
 const MONITOR_PATIENCE: Duration = Duration::from_secs(10);
 /// What the name of a directory that is being removed ends with.
 const GONE: &str = ".gone";
-/// How old a directory is that a killed command was making.
-const FORSAKEN: Duration = Duration::from_secs(60);
+/// How old a directory is that a killed command was making: a living one has locked it by then.
+const FORSAKEN: Duration = Duration::from_secs(2);
 
 /// All containers of a store.
 #[derive(Debug, Clone)]
@@ -94,7 +94,9 @@ impl Containers {
             let Some(hidden) = name.to_str().and_then(|name| name.strip_prefix('.')) else { continue };
             let id = hidden.strip_suffix(GONE).unwrap_or(hidden);
             let age = || entry.metadata().and_then(|data| data.modified()).ok().and_then(|time| time.elapsed().ok());
-            if is_id(id) && (id != hidden || age().is_some_and(|age| age > FORSAKEN)) {
+            if is_id(id)
+                && (id != hidden || age().is_some_and(|age| age > FORSAKEN) && is_free(&entry.path().join("lock")))
+            {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
@@ -201,6 +203,14 @@ impl Containers {
         if name::check(name).is_ok() && self.named(name).is_some_and(|owner| owner.id == id) {
             let _ = fs::remove_file(self.by_name().join(name));
         }
+    }
+}
+
+/// Whether nobody holds the lock that is, or is not even yet, in a file.
+fn is_free(lock: &Path) -> bool {
+    match File::options().read(true).write(true).open(lock) {
+        Ok(file) => file.try_lock().is_ok(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
 }
 
