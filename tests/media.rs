@@ -313,7 +313,9 @@ fn a_bundle_brings_its_ferry_along_even_where_programs_cannot_be_started() {
     let out = site.good(&["save", "--medium", "--self-extracting", "-o", &at("one.run"), "app:1"]);
     assert!(out.contains(": 1 file of "), "{out}");
     site.good(&["save", "--medium", "--self-extracting", "-o", &at("many.run"), "--volume-size", "1m", "app:1"]);
-    site.good(&["verify", &at("one.run")]);
+    for whole in ["one.run", "many.run"] {
+        site.good(&["verify", "--deep", &at(whole)]);
+    }
     assert_eq!(site.ferry(&["verify", &site.text("no.run")]).0, 3);
     let machine = if cfg!(target_arch = "x86_64") { "ferry.x86_64" } else { "ferry.aarch64" };
     let there = names(&stick.point);

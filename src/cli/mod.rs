@@ -50,7 +50,7 @@ mod version;
 mod volume;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -309,20 +309,17 @@ pub fn main() -> ExitCode {
             let code = crate::runtime::init::reaper::main(std::env::args_os().skip(1).collect());
             ExitCode::from((code & 0xff) as u8)
         }
-        _ => match carried(std::env::args_os().collect()) {
-            Ok(args) => main_with(args),
-            Err(fault) => exit::report(&*fault),
-        },
+        _ => main_with(carried(std::env::args_os().collect())),
     }
 }
 
 /// What a bundle's start script runs: `ferry carried BUNDLE [ARGUMENT]...` loads the bundle, or is the command that the
 /// arguments say, `{}` standing for the bundle. Any other command line stays as it is.
-fn carried(mut args: Vec<OsString>) -> Result<Vec<OsString>, BoxFault> {
+fn carried(mut args: Vec<OsString>) -> Vec<OsString> {
     if args.len() < 3 || args[1] != "carried" {
-        return Ok(args);
+        return args;
     }
-    let bundle = crate::ops::carried::bundle_of(Path::new(&args[2]))?.into_os_string();
+    let bundle = args[2].clone();
     args.drain(1..3);
     let option = |arg: &OsString| arg.as_encoded_bytes().starts_with(b"-");
     if args.get(1).is_none_or(option) {
@@ -332,7 +329,7 @@ fn carried(mut args: Vec<OsString>) -> Result<Vec<OsString>, BoxFault> {
     } else {
         args.iter_mut().filter(|arg| *arg == "{}").for_each(|arg| arg.clone_from(&bundle));
     }
-    Ok(args)
+    args
 }
 
 /// The command among arguments: what comes behind the global options.

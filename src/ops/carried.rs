@@ -285,19 +285,3 @@ exit "$status"
     )
     .into_bytes()
 }
-
-/// The bundle that a start script means by `path`: that file, or of an executable without volumes those beside it.
-pub fn bundle_of(path: &Path) -> Result<PathBuf, BoxFault> {
-    if !path.is_file() {
-        return Ok(path.to_owned());
-    }
-    let file = File::open(path).at("open", path)?;
-    match volume::carried_in(&file).at("read", path)? {
-        Some((_, 0)) => {
-            let mut name = path.as_os_str().to_owned();
-            name.push(ENDING);
-            Ok(name.into())
-        }
-        _ => Ok(path.to_owned()),
-    }
-}

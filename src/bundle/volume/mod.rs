@@ -34,5 +34,5 @@ pub use record::Root;
 pub use repair::{Restored, repair, restore};
 pub use set::VolumeSet;
 pub use size::{ENDING, Names, ParityShare, VolumeSize};
-pub use slice::{Slice, carried_in, trailer};
+pub use slice::{Slice, trailer};
 pub use writer::{SetWriter, SignWith, WriteOptions, Written, fits_a_pipe};

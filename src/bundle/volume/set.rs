@@ -10,7 +10,7 @@ use super::error::VolumeError;
 use super::head::{FRAME, HEAD, Head, HeadParse, SetId, flag, frame_len_at_end, frame_len_at_start, parse_frame};
 use super::record::{Record, RecordError, Root};
 use super::size::{ENDING, Names};
-use super::slice::Slice;
+use super::slice::{Slice, carried_in};
 use super::writer::frame_places;
 use crate::base::{AtPath, ReadAt};
 
@@ -83,8 +83,11 @@ impl VolumeSet {
         Self::choose(identify(volume, true)?.into_iter().collect(), origin)
     }
 
-    /// Whether a file begins as a volume does, or is an executable one.
+    /// Whether a file begins as a volume does, or is an executable one, or stands for the volumes beside it.
     pub fn recognises_file(file: File) -> bool {
+        if is_stand_in(&file) {
+            return true;
+        }
         let mut start = [0; HEAD as usize];
         Slice::of(file).is_ok_and(|(file, _)| file.read_exact_at(&mut start, 0).is_ok() && Self::recognises(&start))
     }
@@ -320,10 +323,25 @@ impl Found {
 }
 
 /// All files that `paths` may mean.
+/// Whether a file is an executable that its bundle did not fit into.
+fn is_stand_in(file: &File) -> bool {
+    matches!(carried_in(file), Ok(Some((_, 0))))
+}
+
+/// What a path means: of an executable that stands beside its volumes the name they were written with.
+fn meant(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    if path.is_file() && File::open(path).is_ok_and(|file| is_stand_in(&file)) {
+        name.push(ENDING);
+    }
+    name.into()
+}
+
 fn gather(paths: &[PathBuf]) -> Result<Vec<Candidate>, VolumeError> {
     let mut found = Found::default();
     let mut directories: Vec<PathBuf> = Vec::new();
-    for path in paths {
+    let paths: Vec<PathBuf> = paths.iter().map(|path| meant(path)).collect();
+    for path in &paths {
         let meta = fs::metadata(path);
         if meta.as_ref().is_ok_and(fs::Metadata::is_dir) {
             directories.push(path.clone());
