@@ -26,8 +26,6 @@ const FILE_BYTES: u64 = 16 << 20;
 const MONITOR_PATIENCE: Duration = Duration::from_secs(10);
 /// What the name of a directory that is being removed ends with.
 const GONE: &str = ".gone";
-/// How old a directory is that a killed command was making: a living one has locked it by then.
-const FORSAKEN: Duration = Duration::from_secs(2);
 
 /// All containers of a store.
 #[derive(Debug, Clone)]
@@ -89,14 +87,14 @@ impl Containers {
     /// Takes away directories that were being made or removed by commands that are no more. What cannot be taken is left
     /// for the next time.
     pub fn sweep(&self) {
+        // While nobody is between making a directory and locking it, one without a holder of its lock is forsaken.
+        let root = File::open(&self.root).ok();
+        let settled = root.as_ref().is_some_and(|root| root.try_lock().is_ok());
         for entry in fs::read_dir(&self.root).into_iter().flatten().filter_map(Result::ok) {
             let name = entry.file_name();
             let Some(hidden) = name.to_str().and_then(|name| name.strip_prefix('.')) else { continue };
             let id = hidden.strip_suffix(GONE).unwrap_or(hidden);
-            let age = || entry.metadata().and_then(|data| data.modified()).ok().and_then(|time| time.elapsed().ok());
-            if is_id(id)
-                && (id != hidden || age().is_some_and(|age| age > FORSAKEN) && is_free(&entry.path().join("lock")))
-            {
+            if is_id(id) && (id != hidden || settled && is_free(&entry.path().join("lock"))) {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
@@ -138,8 +136,11 @@ impl Containers {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&by_name).at("create", &by_name)?;
         let dir = self.dir(id);
         let hidden = ContainerDir { path: self.root.join(format!(".{id}")), id: id.to_owned() };
+        let making = File::open(&self.root).at("open", &self.root)?;
+        making.lock_shared().at("lock", &self.root)?;
         fs::DirBuilder::new().mode(0o700).create(&hidden.path).at("create", &hidden.path)?;
         let lock = hidden.lock()?;
+        drop(making);
         fs::rename(&hidden.path, &dir.path).at("rename to", &dir.path)?;
         let taken = match wanted {
             Some(name) => self.take_name(id, name::check(name)?).map(|()| name::check(name).unwrap_or(name).to_owned()),
