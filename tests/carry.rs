@@ -765,8 +765,12 @@ fn under_a_policy_that_requires_signatures_every_way_in_is_closed_that_it_does_n
             assert_eq!(bench.good(&["--root", &root, "images", "-q"]).lines().count(), 1, "{way}");
         }
     }
-    // What is made of what is here does not come in.
+    // What goes out, or is made of what is here, does not come in.
     let guarded = r#"{"require-signature": true, "allowed-signers": "/etc/ferry/allowed"}"#;
+    fs::write(bench.path("etc/ferry/policy.json"), guarded).unwrap();
+    let words = ["fetch", "--no-upload", "--remote-root", &near, "--ssh", &to_guarded, "far", IMAGE];
+    let done = under(&bench, None, None, &[&["--root", "fetched"][..], &words].concat());
+    assert_eq!(done.code, 0, "{}", done.error);
     let done = under(&bench, Some(guarded), None, &["--root", "s", "tag", IMAGE, "local:1"]);
     assert_eq!(done.code, 0, "{}", done.error);
     for words in [&["create", "--name", "box", IMAGE, "/a"][..], &["commit", "box", "local:2"], &["rm", "box"]] {

@@ -335,7 +335,7 @@ fn sixteen_hosts_share_one_reading_and_one_compression() {
                     let visible = Visible::default();
                     let (from, to) = (Box::new(theirs.try_clone().unwrap()), Box::new(theirs));
                     let mut session = Session::far(from, to).unwrap();
-                    answer(&mut session, &home, Some((store, &visible)), options, ctx)
+                    answer(&mut session, &home, Some((store, &visible)), &|| Ok(()), options, ctx)
                         .unwrap_or_else(|fault| panic!("{fault}"));
                 });
                 scope.spawn(move || {

@@ -83,21 +83,21 @@ fn serve(session: &mut Session<'_>, args: AgentArgs, sending: &SendOptions, glob
         let access = AccessArgs::default().access(false, false, spool)?;
         return send::give_archive(session, &open::open_any(Input::Path(path), &open, &access, ctx)?, sending, ctx);
     }
-    trust::permits(WayIn::Receive)?;
+    let may = || trust::permits(WayIn::Receive);
     let folder = global.root.join("ferry/transfers");
     if args.to != Target::Ferry {
         std::fs::create_dir_all(&folder).at("create", &folder)?;
     }
     let has_store = global.root.join("image").is_dir();
     if let Found::Engine(home) = EngineHome::open(&args.to, folder, has_store)? {
-        return send::answer(session, &home, None, sending, ctx);
+        return send::answer(session, &home, None, &may, sending, ctx);
     }
     let store = global.store_to_write()?;
     let patterns = args.reveal_nothing || !args.reveal.is_empty();
     let visible = Visible { images: patterns.then_some(args.reveal) };
     let load = LoadOptions { threads: threads(), ..LoadOptions::default() };
     let home = StoreHome::new(&store, load, visible.reveal(&store, ctx)?);
-    send::answer(session, &home, Some((&store, &visible)), sending, ctx)
+    send::answer(session, &home, Some((&store, &visible)), &may, sending, ctx)
 }
 
 /// podman's store of a user belongs to the subordinate IDs of that user: they can be read in its user namespace.

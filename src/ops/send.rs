@@ -244,16 +244,20 @@ impl Visible {
     }
 }
 
-/// Answers one peer: takes what it offers, or gives what it lists from the store, where there is one.
+/// Answers one peer: takes what it offers, if it `may`, or gives what it lists from the store, where there is one.
 pub fn answer(
     session: &mut Session<'_>,
     home: &dyn Home,
     store: Option<(&Store, &Visible)>,
+    may: &dyn Fn() -> Result<(), BoxFault>,
     sending: &SendOptions,
     ctx: &Ctx,
 ) -> Result<(), BoxFault> {
     match session.receive()? {
-        Message::Offer(offer) => receive(session, &offer, home, ctx).map(|_| ()),
+        Message::Offer(offer) => {
+            may()?;
+            receive(session, &offer, home, ctx).map(|_| ())
+        }
         Message::List(list) => match store {
             Some((store, visible)) => give(session, &list, store, visible, sending, ctx),
             None => Err(WireError::Turn { got: "List", expected: "Offer" }.into()),
