@@ -207,7 +207,7 @@ impl BundleSource {
                 let Some(mut pieces) = Pieces::of(self, layer)? else { return Ok(()) };
                 while let Some(piece) = pieces.next()? {
                     let Piece::Content { number } = piece else { continue };
-                    if (number as usize) < index.contents.ids.len() {
+                    if self.is_own(number) {
                         index.contents.objects_of(number).iter().for_each(|object| {
                             frames.insert(self.bundle.place(*object).0);
                         });
