@@ -1,9 +1,7 @@
 //! `ferry extract`.
 
-use std::fs::File;
-use std::io::{BufWriter, IsTerminal, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -12,8 +10,7 @@ use clap::Args;
 use super::archive_options::ArchiveOptions;
 use super::trust::AccessArgs;
 use super::{Global, UsageError, output};
-use crate::base::durable::AtomicFile;
-use crate::base::{AtPath, BoxFault};
+use crate::base::BoxFault;
 use crate::bundle::BundleSource;
 use crate::bundle::carry::{self, Access};
 use crate::bundle::volume::VolumeSet;
@@ -81,11 +78,11 @@ pub fn run(args: ExtractArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         let found = extract::find(&source, &layers, path, &place)?;
         // What a file may do beyond being run is for the image it belongs to.
         let mode = found.1.entry.mode & 0o777;
-        return write(to, mode, |out| extract::write_file(&source, &found, out));
+        return output::write(to, mode, |out| extract::write_file(&source, &found, out));
     }
     if let Some(wanted) = &args.layer {
         let (layer, form) = extract::layer(&source, wanted)?;
-        return write(to, 0o644, |out| extract::write_layer(&source, &layer, form, out));
+        return output::write(to, 0o644, |out| extract::write_layer(&source, &layer, form, out));
     }
     let image = extract::image(&source, args.image.as_deref())?;
     args.archive.write(&source, &[image], to, spool, true, &global.ctx)?;
@@ -104,29 +101,4 @@ fn open(paths: &[PathBuf], mut access: Access, global: &Global) -> Result<Bundle
         // What is in the bundle itself can be had all the same.
         Err(_) => Ok(source),
     }
-}
-
-/// Writes to a file, which has its name when it is whole, or to standard output.
-fn write(
-    to: Option<&Path>,
-    mode: u32,
-    give: impl FnOnce(&mut dyn Write) -> Result<(), BoxFault>,
-) -> Result<ExitCode, BoxFault> {
-    match to {
-        None => output::stream(give)?,
-        Some(path) if path.metadata().is_ok_and(|meta| !meta.is_file()) => {
-            let mut file = File::options().write(true).open(path).at("open", path)?;
-            give(&mut file)?;
-        }
-        Some(path) => {
-            let file = AtomicFile::create(path, 0o600)?;
-            let mut out = BufWriter::with_capacity(1 << 20, file.file());
-            give(&mut out)?;
-            out.flush().at("write", path)?;
-            drop(out);
-            file.file().set_permissions(std::fs::Permissions::from_mode(mode)).at("change the mode of", path)?;
-            file.commit()?;
-        }
-    }
-    Ok(ExitCode::SUCCESS)
 }

@@ -1,9 +1,14 @@
-//! Standard output. A reader that goes away (`ferry images | head -1`) ends the command without a word, as it would a
+//! Standard output, and files in its place. A reader that goes away (`ferry images | head -1`) ends the command without a word, as it would a
 //! program that a SIGPIPE ends; Rust's own print macros panic instead.
 
-use std::io::{self, Write};
+use std::fs::{File, Permissions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::ExitCode;
 
-use crate::base::{BoxFault, Class, Fault};
+use crate::base::durable::AtomicFile;
+use crate::base::{AtPath, BoxFault, Class, Fault};
 
 /// What a shell reports for a process that SIGPIPE ended.
 const BROKEN_PIPE: i32 = 141;
@@ -32,9 +37,38 @@ pub fn line(text: impl AsRef<str>) -> Result<(), BoxFault> {
 
 /// Has `give` write to standard output.
 pub fn stream(give: impl FnOnce(&mut dyn Write) -> Result<(), BoxFault>) -> Result<(), BoxFault> {
-    let mut out = Pipe(io::stdout().lock());
+    // The standard library's own buffer ends at each line break.
+    let mut out = BufWriter::with_capacity(1 << 20, Pipe(io::stdout().lock()));
     give(&mut out)?;
     check(out.flush())
+}
+
+/// Has `give` write to a file, which gets its name and its mode when it is whole, or to standard output.
+pub fn write(
+    to: Option<&Path>,
+    mode: u32,
+    give: impl FnOnce(&mut dyn Write) -> Result<(), BoxFault>,
+) -> Result<ExitCode, BoxFault> {
+    match to {
+        None => stream(give)?,
+        // A device or a fifo is written to as it is.
+        Some(path) if path.metadata().is_ok_and(|meta| !meta.is_file()) => {
+            let file = File::options().write(true).open(path).at("open", path)?;
+            let mut out = BufWriter::with_capacity(1 << 20, file);
+            give(&mut out)?;
+            out.flush().at("write", path)?;
+        }
+        Some(path) => {
+            let mut file = AtomicFile::create(path, 0o600)?;
+            let mut out = BufWriter::with_capacity(1 << 20, &mut file);
+            give(&mut out)?;
+            out.flush().at("write", path)?;
+            drop(out);
+            file.file().set_permissions(Permissions::from_mode(mode)).at("change the mode of", path)?;
+            file.commit()?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Standard output that ends the command when its reader goes away.

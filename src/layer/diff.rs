@@ -5,9 +5,10 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use rustix::io::Errno;
 
@@ -40,26 +41,65 @@ pub struct DiffOptions {
 /// The one attribute that docker writes.
 const CAPABILITY: &str = "security.capability";
 
-/// Writes the tar of `root` to `out`. A file that gets shorter meanwhile is [`LayerError::Changed`].
+/// How many files are open ahead of the one that is written.
+const AHEAD: usize = 128;
+
+/// Writes the tar of `root` to `out`. A file that gets shorter meanwhile is [`LayerError::Changed`]. A thread looks for
+/// entries and opens files while others are written: with small files that is as much work as the rest.
 pub fn write(root: &Dir, out: &mut dyn Write, options: &DiffOptions, ctx: &Ctx) -> Result<(), BoxFault> {
-    let mut writer =
-        DiffWriter { root, out, options, ctx, links: HashMap::new(), buffer: vec![0; 256 << 10], sockets: 0 };
-    writer.tree()?;
-    write::end(writer.out).at("write the tar of", root.path())?;
-    if writer.sockets > 0 {
-        ctx.warn(format!("{} sockets are left out: a layer cannot hold them", writer.sockets));
+    let (sender, found) = sync_channel(AHEAD);
+    let (written, walked) = std::thread::scope(|scope| {
+        let walk = move || {
+            let mut walker = Walker { root, found: sender, options, ctx, links: HashMap::new(), sockets: 0 };
+            walker.tree().map(|()| walker.sockets)
+        };
+        let walker = scope.spawn(walk);
+        // What was not received when this ends is dropped, and the walker ends as well.
+        let written = put(root, found, out, ctx);
+        (written, walker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    written?;
+    let sockets = walked?;
+    write::end(out).at("write the tar of", root.path())?;
+    if sockets > 0 {
+        ctx.warn(format!("{sockets} sockets are left out: a layer cannot hold them"));
     }
     Ok(())
 }
 
-struct DiffWriter<'a> {
+/// An entry, and what it holds: an open file and its path.
+type Found = (Entry, Option<(File, PathBuf)>);
+
+/// Writes what was found.
+fn put(root: &Dir, found: Receiver<Found>, out: &mut dyn Write, ctx: &Ctx) -> Result<(), BoxFault> {
+    let mut buffer = vec![0; 256 << 10];
+    for (entry, content) in found {
+        write::header(out, &entry).at("write the tar of", root.path())?;
+        let Some((mut file, path)) = content else { continue };
+        let full = || root.full(&path);
+        let mut left = entry.stored;
+        while left > 0 {
+            ctx.check()?;
+            let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+            let n = file.read(&mut buffer[..want]).at("read", full())?;
+            if n == 0 {
+                return Err(LayerError::Changed(full()).into());
+            }
+            out.write_all(&buffer[..n]).at("write the tar of", full())?;
+            left -= n as u64;
+        }
+        write::pad(out, entry.stored).at("write the tar of", full())?;
+    }
+    Ok(())
+}
+
+struct Walker<'a> {
     root: &'a Dir,
-    out: &'a mut dyn Write,
+    found: SyncSender<Found>,
     options: &'a DiffOptions,
     ctx: &'a Ctx,
     /// The first name of each file that has several.
     links: HashMap<(u64, u64), Vec<u8>>,
-    buffer: Vec<u8>,
     sockets: u64,
 }
 
@@ -69,7 +109,7 @@ struct Level {
     rest: std::vec::IntoIter<dir::DirEntry>,
 }
 
-impl DiffWriter<'_> {
+impl Walker<'_> {
     fn tree(&mut self) -> Result<(), BoxFault> {
         if self.is_opaque(self.root)? {
             self.marker(b".wh..wh..opq".to_vec(), 0o755)?;
@@ -98,7 +138,7 @@ impl DiffWriter<'_> {
         Ok(())
     }
 
-    /// Writes one entry; gives a directory, to go on in.
+    /// Finds one entry; gives a directory, to go on in.
     fn entry(&mut self, parent: &Dir, name: &Path, path: &Path, metadata: &Metadata) -> Result<Option<Dir>, BoxFault> {
         let raw = path.as_os_str().as_bytes();
         if name.as_os_str().as_bytes().starts_with(b".wh.") {
@@ -114,7 +154,7 @@ impl DiffWriter<'_> {
                 entry.kind = Kind::Directory;
                 entry.path.push(b'/');
                 let mode = entry.mode;
-                self.header(&entry)?;
+                self.give(entry, None)?;
                 if upper && self.is_opaque(&inside)? {
                     self.marker([raw, b"/.wh..wh..opq"].concat(), mode & 0o777)?;
                 }
@@ -127,7 +167,7 @@ impl DiffWriter<'_> {
                     return Ok(None);
                 }
                 if self.linked(metadata, &mut entry) {
-                    self.header(&entry)?;
+                    self.give(entry, None)?;
                 } else {
                     self.regular(file, path, entry)?;
                 }
@@ -153,7 +193,7 @@ impl DiffWriter<'_> {
             }
         }
         self.linked(metadata, &mut entry);
-        self.header(&entry)?;
+        self.give(entry, None)?;
         Ok(None)
     }
 
@@ -195,7 +235,7 @@ impl DiffWriter<'_> {
         }
     }
 
-    fn regular(&mut self, mut file: File, path: &Path, mut entry: Entry) -> Result<(), BoxFault> {
+    fn regular(&mut self, file: File, path: &Path, mut entry: Entry) -> Result<(), BoxFault> {
         let full = || self.root.full(path);
         entry.stored = file.metadata().at("read", full())?.len();
         if let Some(mut value) = attribute(&file, CAPABILITY).at("read attributes of", full())? {
@@ -206,26 +246,17 @@ impl DiffWriter<'_> {
             }
             entry.xattrs.push((CAPABILITY.as_bytes().to_vec(), value));
         }
-        write::header(self.out, &entry).at("write the tar of", full())?;
-        let mut left = entry.stored;
-        while left > 0 {
-            let want = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
-            let n = file.read(&mut self.buffer[..want]).at("read", full())?;
-            if n == 0 {
-                return Err(LayerError::Changed(full()).into());
-            }
-            self.out.write_all(&self.buffer[..n]).at("write the tar of", full())?;
-            left -= n as u64;
-        }
-        Ok(write::pad(self.out, entry.stored).at("write the tar of", full())?)
+        self.give(entry, Some((file, path.to_owned())))
     }
 
-    fn header(&mut self, entry: &Entry) -> Result<(), PathError> {
-        write::header(self.out, entry).at("write the tar of", self.root.path())
+    /// Hands an entry to whoever writes. That one's error is told when it takes no more.
+    fn give(&self, entry: Entry, content: Option<(File, PathBuf)>) -> Result<(), BoxFault> {
+        let sent = self.found.send((entry, content)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe));
+        Ok(sent.at("write the tar of", self.root.path())?)
     }
 
     /// An empty file whose name alone says something. It has the time 0: overlayfs keeps none for it.
-    fn marker(&mut self, path: Vec<u8>, mode: u32) -> Result<(), PathError> {
+    fn marker(&mut self, path: Vec<u8>, mode: u32) -> Result<(), BoxFault> {
         let entry = Entry {
             kind: Kind::Regular,
             path,
@@ -239,10 +270,10 @@ impl DiffWriter<'_> {
             stored: 0,
             sparse: None,
         };
-        self.header(&entry)
+        self.give(entry, None)
     }
 
-    fn whiteout(&mut self, path: &[u8]) -> Result<(), PathError> {
+    fn whiteout(&mut self, path: &[u8]) -> Result<(), BoxFault> {
         let name = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
         self.marker([&path[..name], b".wh.", &path[name..]].concat(), 0o600)
     }

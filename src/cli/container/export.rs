@@ -1,13 +1,12 @@
 //! `ferry export`.
 
-use std::fs::File;
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::super::Global;
+use super::super::{Global, output};
 use super::containers;
 use crate::base::{AtPath, BoxFault};
 use crate::layer::diff::{self, DiffOptions, Tree};
@@ -30,21 +29,17 @@ pub struct ExportArgs {
 /// Exports.
 pub fn run(args: ExportArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let dir = containers(global).find(&args.container)?;
-    let out: Box<dyn Write> = match &args.output {
-        Some(path) => Box::new(File::create(path).at("create", path)?),
-        None if std::io::stdout().is_terminal() => {
-            return Err(RuntimeError::usage("cowardly refusing to save to a terminal: use -o or redirect").into());
-        }
-        None => Box::new(std::io::stdout().lock()),
-    };
+    if args.output.is_none() && std::io::stdout().is_terminal() {
+        return Err(RuntimeError::usage("cowardly refusing to save to a terminal: use -o or redirect").into());
+    }
     let root = std::path::absolute(&global.root).at("resolve", &global.root)?;
     events::record(&root, &dir.container()?, "export", &[]);
     // This process is alone with the mount, and takes it along when it ends.
     unshare(libc::CLONE_NEWNS).at("separate mounts for", &root)?;
     rootfs::leave_propagation()?;
     let view = overlay::mount_view(&root, &dir)?;
-    let mut out = BufWriter::with_capacity(1 << 20, out);
-    diff::write(&Dir::open(&view)?, &mut out, &DiffOptions { tree: Tree::Whole, latest: None }, &global.ctx)?;
-    out.flush().at("write", "the archive")?;
-    Ok(ExitCode::SUCCESS)
+    let view = Dir::open(&view)?;
+    output::write(args.output.as_deref(), 0o600, |out| {
+        diff::write(&view, out, &DiffOptions { tree: Tree::Whole, latest: None }, &global.ctx)
+    })
 }
