@@ -225,7 +225,8 @@ def machine_line():
     memory = int(re.search(r"MemTotal:\s+(\d+)", open("/proc/meminfo").read()).group(1)) / 1048576
     ferry = subprocess.run([FERRY, "--version"], capture_output=True, text=True).stdout.strip()
     return (f"{time.strftime('%Y-%m-%d')}, {ferry}, static build; a virtual machine, {os.cpu_count()} cores"
-            f"{' (' + cpu.group(1) + ')' if cpu else ''}, {memory:.0f} GiB, Linux {os.uname().release}. {ROUNDS} rounds.")
+            f"{' (' + cpu.group(1) + ')' if cpu else ''}, {memory:.0f} GiB, Linux {os.uname().release.split('-')[0]}. "
+            f"{'One round.' if ROUNDS == 1 else f'{ROUNDS} rounds.'}")
 
 
 def publish(section, body):
