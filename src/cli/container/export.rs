@@ -33,13 +33,15 @@ pub fn run(args: ExportArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         return Err(RuntimeError::usage("cowardly refusing to save to a terminal: use -o or redirect").into());
     }
     let root = std::path::absolute(&global.root).at("resolve", &global.root)?;
+    // Mounting changes the working directory.
+    let output = args.output.map(|path| std::path::absolute(&path).at("resolve", &path)).transpose()?;
     events::record(&root, &dir.container()?, "export", &[]);
     // This process is alone with the mount, and takes it along when it ends.
     unshare(libc::CLONE_NEWNS).at("separate mounts for", &root)?;
     rootfs::leave_propagation()?;
     let view = overlay::mount_view(&root, &dir)?;
     let view = Dir::open(&view)?;
-    output::write(args.output.as_deref(), 0o600, |out| {
+    output::write(output.as_deref(), 0o600, |out| {
         diff::write(&view, out, &DiffOptions { tree: Tree::Whole, latest: None }, &global.ctx)
     })
 }
