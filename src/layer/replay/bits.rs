@@ -9,7 +9,7 @@ const DISTANCES: usize = 30;
 /// A stored block's limit, in bytes.
 const STORED: usize = 65_535;
 /// The order in which the lengths of the lengths' codes are written.
-pub(super) const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
+const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
 
 /// A literal byte, or a match: its length less 3 and its distance less 1.
 #[derive(Clone, Copy)]
@@ -19,7 +19,7 @@ pub enum Token {
 }
 
 /// The code of a length less 3: number, extra bits, their value.
-pub(super) fn length_code(length: u8) -> (usize, u32, u32) {
+fn length_code(length: u8) -> (usize, u32, u32) {
     match u32::from(length) {
         255 => (28, 0, 0),
         n @ 0..8 => (n as usize, 0, 0),
@@ -31,7 +31,7 @@ pub(super) fn length_code(length: u8) -> (usize, u32, u32) {
 }
 
 /// The code of a distance less 1: number, extra bits, their value.
-pub(super) fn distance_code(distance: u16) -> (usize, u32, u32) {
+fn distance_code(distance: u16) -> (usize, u32, u32) {
     match u32::from(distance) {
         n @ 0..4 => (n as usize, 0, 0),
         n => {
@@ -43,10 +43,10 @@ pub(super) fn distance_code(distance: u16) -> (usize, u32, u32) {
 
 /// The bits of both codes' numbers, in the form in which a dynamic block's header has them: each with the extra bits
 /// that follow it.
-pub(super) type Packed = Vec<(usize, u32, u32)>;
+type Packed = Vec<(usize, u32, u32)>;
 
 /// Runs of equal lengths, packed.
-pub(super) fn pack(lengths: &[u8]) -> Packed {
+fn pack(lengths: &[u8]) -> Packed {
     let mut packed = Vec::new();
     for run in lengths.chunk_by(|a, b| a == b) {
         let length = usize::from(run[0]);
@@ -75,75 +75,97 @@ pub(super) fn pack(lengths: &[u8]) -> Packed {
     packed
 }
 
-fn stored_bits(plain: &[u8]) -> u64 {
+/// What bytes take in a block of themselves, in bits.
+pub(super) fn stored_bits(plain: &[u8]) -> u64 {
     (plain.len() as u64 + 5) * 8
 }
 
-/// How often each symbol occurs in a block.
-struct Tally {
-    literals: [u32; LITERALS],
-    distances: [u32; DISTANCES],
+/// How often each symbol occurs.
+pub(super) struct Counts {
+    pub literals: [u32; LITERALS],
+    pub distances: [u32; DISTANCES],
     /// Bits behind the codes.
-    extra: u64,
+    pub extra: u64,
 }
 
-impl Tally {
-    fn of(tokens: &[Token]) -> Self {
-        let mut tally = Self { literals: [0; LITERALS], distances: [0; DISTANCES], extra: 0 };
-        tally.literals[END] = 1;
+impl Counts {
+    /// In tokens.
+    pub fn of(tokens: &[Token]) -> Self {
+        let mut counts = Self { literals: [0; LITERALS], distances: [0; DISTANCES], extra: 0 };
         for token in tokens {
             match *token {
-                Token::Literal(byte) => tally.literals[usize::from(byte)] += 1,
+                Token::Literal(byte) => counts.literals[usize::from(byte)] += 1,
                 Token::Match(length, distance) => {
                     let (length, distance) = (length_code(length), distance_code(distance));
-                    tally.literals[END + 1 + length.0] += 1;
-                    tally.distances[distance.0] += 1;
-                    tally.extra += u64::from(length.1 + distance.1);
+                    counts.literals[END + 1 + length.0] += 1;
+                    counts.distances[distance.0] += 1;
+                    counts.extra += u64::from(length.1 + distance.1);
                 }
             }
         }
-        if tally.distances.iter().all(|n| *n == 0) {
-            // A dynamic block must describe one distance at least.
-            tally.distances[0] = 1;
-        }
-        tally
+        counts
     }
 
-    fn bits(&self, codes: &(Codes, Codes)) -> u64 {
+    /// In the block that they are: with its end, and with the one distance that it must describe at least.
+    pub fn of_block(mut self) -> Self {
+        self.literals[END] = 1;
+        if self.distances.iter().all(|n| *n == 0) {
+            self.distances[0] = 1;
+        }
+        self
+    }
+
+    /// What they take with `codes`, in bits, without those behind the codes.
+    pub fn bits(&self, codes: &(Codes, Codes)) -> u64 {
         codes.0.bits(&self.literals) + codes.1.bits(&self.distances)
     }
 }
 
-/// The tables of a dynamic block.
-struct Dynamic {
-    codes: (Codes, Codes),
+/// How a dynamic block describes its codes.
+pub(super) struct Description {
     /// How many of each are described.
     literals: usize,
     distances: usize,
     lengths: usize,
     packed: Packed,
     of_lengths: Codes,
-    /// Of the block in bits, without those behind the codes.
-    size: u64,
+    /// What it takes with the block's first bits, in bits.
+    pub size: u64,
 }
 
-impl Dynamic {
-    fn of(tally: &Tally) -> Self {
-        let count = |frequencies: &[u32]| frequencies.iter().rposition(|n| *n > 0).map_or(0, |last| last + 1);
-        let (literals, distances) = (count(&tally.literals), count(&tally.distances));
-        let codes = (Codes::new(&tally.literals, 15), Codes::new(&tally.distances, 15));
-        let described = codes.0.0[..literals].iter().chain(&codes.1.0[..distances]);
-        let packed = pack(&described.map(|(_, length)| *length).collect::<Vec<u8>>());
+impl Description {
+    /// Of these codes.
+    pub fn of(literals: &[(u16, u8)], distances: &[(u16, u8)]) -> Self {
+        let packed = pack(&literals.iter().chain(distances).map(|(_, length)| *length).collect::<Vec<u8>>());
         let mut uses = [0_u32; 19];
-        let mut extra = 0_u64;
+        let mut extra = 0;
         for (symbol, bits, _) in &packed {
             uses[*symbol] += 1;
             extra += u64::from(*bits);
         }
         let of_lengths = Codes::new(&uses, 7);
         let lengths = ORDER.iter().rposition(|symbol| uses[*symbol] > 0).map_or(4, |last| (last + 1).max(4));
-        let size = 3 + 5 + 5 + 4 + 3 * lengths as u64 + of_lengths.bits(&uses) + extra + tally.bits(&codes);
-        Self { codes, literals, distances, lengths, packed, of_lengths, size }
+        let size = 3 + 5 + 5 + 4 + 3 * lengths as u64 + of_lengths.bits(&uses) + extra;
+        Self { literals: literals.len(), distances: distances.len(), lengths, packed, of_lengths, size }
+    }
+}
+
+/// The tables of a dynamic block.
+struct Dynamic {
+    codes: (Codes, Codes),
+    description: Description,
+    /// Of the block in bits, without those behind the codes.
+    size: u64,
+}
+
+impl Dynamic {
+    fn of(tally: &Counts) -> Self {
+        let count = |frequencies: &[u32]| frequencies.iter().rposition(|n| *n > 0).map_or(0, |last| last + 1);
+        let codes = (Codes::new(&tally.literals, 15), Codes::new(&tally.distances, 15));
+        let (literals, distances) = (&codes.0.0[..count(&tally.literals)], &codes.1.0[..count(&tally.distances)]);
+        let description = Description::of(literals, distances);
+        let size = description.size + tally.bits(&codes);
+        Self { codes, description, size }
     }
 }
 
@@ -201,8 +223,33 @@ impl Bits {
     }
 
     /// Whole bytes, after [`Bits::align`].
-    pub fn put_bytes(&mut self, bytes: &[u8]) {
+    fn put_bytes(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
+    }
+
+    /// A block of the bytes themselves; at most 65,535.
+    pub fn put_stored(&mut self, bytes: &[u8], last: bool) {
+        self.put(u32::from(last), 3);
+        self.align();
+        let length = bytes.len() as u16;
+        self.put_bytes(&length.to_le_bytes());
+        self.put_bytes(&(!length).to_le_bytes());
+        self.put_bytes(bytes);
+    }
+
+    /// The beginning of a dynamic block that is not the last.
+    pub fn put_description(&mut self, codes: &Description) {
+        self.put(4, 3);
+        self.put(codes.literals as u32 - 257, 5);
+        self.put(codes.distances as u32 - 1, 5);
+        self.put(codes.lengths as u32 - 4, 4);
+        for symbol in &ORDER[..codes.lengths] {
+            self.put(codes.of_lengths.0[*symbol].1.into(), 3);
+        }
+        for (symbol, bits, value) in &codes.packed {
+            self.put_code(codes.of_lengths.0[*symbol]);
+            self.put(*value, *bits);
+        }
     }
 
     /// The whole bytes that were written since the last call.
@@ -229,18 +276,13 @@ impl BlockWriter {
 
     /// A block of the bytes themselves; at most 65,535.
     pub fn stored(&mut self, bytes: &[u8], last: bool) {
-        self.bits.put(u32::from(last), 3);
-        self.bits.align();
-        let length = bytes.len() as u16;
-        self.bits.put_bytes(&length.to_le_bytes());
-        self.bits.put_bytes(&(!length).to_le_bytes());
-        self.bits.put_bytes(bytes);
+        self.bits.put_stored(bytes, last);
     }
 
     /// A block of `tokens`, in the form that takes the fewest bits. `plain` are the bytes they stand for, where those
     /// are still at hand.
     pub fn block(&mut self, tokens: &[Token], plain: Option<&[u8]>) {
-        let tally = Tally::of(tokens);
+        let tally = Counts::of(tokens).of_block();
         let dynamic = Dynamic::of(&tally);
         let plain = plain.filter(|plain| plain.len() <= STORED);
         let fixed_size = 3 + tally.bits(&self.fixed) + tally.extra;
@@ -259,7 +301,7 @@ impl BlockWriter {
     /// A block of `tokens` as Go's best speed writes it: with tables of its own, unless that saves next to nothing of
     /// `plain`, the bytes they stand for.
     pub fn quick_block(&mut self, tokens: &[Token], plain: &[u8]) {
-        let dynamic = Dynamic::of(&Tally::of(tokens));
+        let dynamic = Dynamic::of(&Counts::of(tokens).of_block());
         // The bits behind the codes are left out of this account.
         if plain.len() <= STORED && stored_bits(plain) < dynamic.size + (dynamic.size >> 4) {
             self.stored(plain, false);
@@ -269,17 +311,7 @@ impl BlockWriter {
     }
 
     fn dynamic(&mut self, tokens: &[Token], tables: Dynamic) {
-        self.bits.put(4, 3);
-        self.bits.put(tables.literals as u32 - 257, 5);
-        self.bits.put(tables.distances as u32 - 1, 5);
-        self.bits.put(tables.lengths as u32 - 4, 4);
-        for symbol in &ORDER[..tables.lengths] {
-            self.bits.put(tables.of_lengths.0[*symbol].1.into(), 3);
-        }
-        for (symbol, bits, value) in tables.packed {
-            self.bits.put_code(tables.of_lengths.0[symbol]);
-            self.bits.put(value, bits);
-        }
+        self.bits.put_description(&tables.description);
         self.tokens(tokens, &tables.codes);
     }
 

@@ -2,7 +2,7 @@
 //! (1.15.10 of September 2022 and later): what podman, buildah and skopeo compress layers with. Blocks of 1 MiB are
 //! compressed by themselves behind the end of the block before, and joined by sync flushes.
 
-use super::bits::{Token, distance_code, length_code};
+use super::bits::Token;
 use super::klauspost_bits::Writer;
 
 /// Bytes that are compressed by themselves.
@@ -323,30 +323,4 @@ fn same(src: &[u8], at: i64, from: i64, most: i64) -> i64 {
     }
     n += one[n..].iter().zip(&other[n..]).take_while(|(one, other)| one == other).count();
     n as i64
-}
-
-/// How often each symbol occurs among tokens.
-pub(super) struct Counts {
-    pub literals: [u32; 286],
-    pub distances: [u32; 30],
-    /// Bits behind the codes.
-    pub extra: u64,
-}
-
-impl Counts {
-    pub fn of(tokens: &[Token]) -> Self {
-        let mut counts = Self { literals: [0; 286], distances: [0; 30], extra: 0 };
-        for token in tokens {
-            match *token {
-                Token::Literal(byte) => counts.literals[usize::from(byte)] += 1,
-                Token::Match(length, distance) => {
-                    let (length, distance) = (length_code(length), distance_code(distance));
-                    counts.literals[257 + length.0] += 1;
-                    counts.distances[distance.0] += 1;
-                    counts.extra += u64::from(length.1 + distance.1);
-                }
-            }
-        }
-        counts
-    }
 }

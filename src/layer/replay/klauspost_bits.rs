@@ -1,9 +1,8 @@
 //! Deflate blocks as `github.com/klauspost/compress/flate` writes them: a block goes on with the codes of the one before
 //! where new ones would not pay.
 
-use super::bits::{Bits, END, ORDER, Packed, Token, pack};
+use super::bits::{Bits, Counts, Description, END, Token, stored_bits};
 use super::huffman::Codes;
-use super::klauspost::Counts;
 
 /// Below this many tokens the fixed codes are considered.
 const FEW: usize = 250;
@@ -11,34 +10,6 @@ const FEW: usize = 250;
 const PENALTY: u32 = 7;
 /// What the description of new codes is thought to take when there is none to compare with, in bits.
 const GUESS: u64 = 70 * 8;
-
-/// The description of a dynamic block's codes.
-struct Header {
-    literals: usize,
-    distances: usize,
-    lengths: usize,
-    packed: Packed,
-    of_lengths: Codes,
-    /// In bits.
-    size: u64,
-}
-
-impl Header {
-    fn of(literals: &[(u16, u8)], distances: &[(u16, u8)]) -> Self {
-        let lengths: Vec<u8> = literals.iter().chain(distances).map(|(_, length)| *length).collect();
-        let packed = pack(&lengths);
-        let mut uses = [0_u32; 19];
-        let mut extra = 0;
-        for (symbol, bits, _) in &packed {
-            uses[*symbol] += 1;
-            extra += u64::from(*bits);
-        }
-        let of_lengths = Codes::new(&uses, 7);
-        let count = ORDER.iter().rposition(|symbol| uses[*symbol] > 0).map_or(4, |last| (last + 1).max(4));
-        let size = 3 + 5 + 5 + 4 + 3 * count as u64 + of_lengths.bits(&uses) + extra;
-        Self { literals: literals.len(), distances: distances.len(), lengths: count, packed, of_lengths, size }
-    }
-}
 
 /// Writes the blocks.
 pub(super) struct Writer {
@@ -76,12 +47,7 @@ impl Writer {
     /// A block of the bytes themselves; at most 65,535.
     pub fn stored(&mut self, bytes: &[u8]) {
         self.end_open();
-        self.bits.put(0, 3);
-        self.bits.align();
-        let length = bytes.len() as u16;
-        self.bits.put_bytes(&length.to_le_bytes());
-        self.bits.put_bytes(&(!length).to_le_bytes());
-        self.bits.put_bytes(bytes);
+        self.bits.put_stored(bytes, false);
     }
 
     /// Ends on a whole byte.
@@ -101,7 +67,7 @@ impl Writer {
     pub fn literals(&mut self, plain: &[u8], sync: bool) {
         let mut uses = [0_u32; END + 1];
         plain.iter().for_each(|byte| uses[usize::from(*byte)] += 1);
-        let stored = (plain.len() as u64 + 5) * 8;
+        let stored = stored_bits(plain);
         if plain.len() > 1024 {
             // Evenly spread bytes do not compress.
             let even = plain.len() as f64 / 256.0;
@@ -121,9 +87,9 @@ impl Writer {
             self.end();
         }
         if self.open == 0 {
-            let header = Header::of(&codes.0, &[(0, 1)]);
+            let header = Description::of(&codes.0, &[(0, 1)]);
             self.codes.0 = codes;
-            self.put_header(&header);
+            self.bits.put_description(&header);
             self.only_literals = true;
             self.open = header.size;
         }
@@ -155,20 +121,15 @@ impl Writer {
         let estimated = estimate(&counts, tokens.len() + usize::from(sync));
         // A block that may go on describes all codes, and its end is not counted yet.
         let (literals, distances) = if sync {
-            counts.literals[END] = 1;
-            if counts.distances.iter().all(|n| *n == 0) {
-                counts.distances[0] = 1;
-            }
+            counts = counts.of_block();
             let last = |uses: &[u32]| uses.iter().rposition(|n| *n > 0).map_or(0, |last| last + 1);
             (last(&counts.literals), last(&counts.distances))
         } else {
             (counts.literals.len(), counts.distances.len())
         };
-        let stored = (plain.len() as u64 + 5) * 8;
+        let stored = stored_bits(plain);
         let few = tokens.len() + usize::from(sync) < FEW;
-        let bits = |codes: &(Codes, Codes), counts: &Counts| {
-            codes.0.bits(&counts.literals) + codes.1.bits(&counts.distances) + counts.extra
-        };
+        let bits = |codes: &(Codes, Codes), counts: &Counts| counts.bits(codes) + counts.extra;
         if self.open > 0 {
             let fixed = 3 + bits(&self.fixed, &counts);
             let mut new = self.open + estimated;
@@ -188,7 +149,7 @@ impl Writer {
         if self.open == 0 {
             counts.literals[END] = 1;
             self.codes = (Codes::new(&counts.literals, 15), Codes::new(&counts.distances, 15));
-            let header = Header::of(&self.codes.0.0[..literals], &self.codes.1.0[..distances]);
+            let header = Description::of(&self.codes.0.0[..literals], &self.codes.1.0[..distances]);
             let size = header.size + bits(&self.codes, &counts);
             let fixed = 3 + bits(&self.fixed, &counts);
             if few && fixed <= size {
@@ -197,7 +158,7 @@ impl Writer {
             if stored <= size {
                 return self.stored(plain);
             }
-            self.put_header(&header);
+            self.bits.put_description(&header);
             self.open = header.size;
             self.only_literals = false;
         }
@@ -219,20 +180,6 @@ impl Writer {
         self.bits.put(2, 3);
         self.bits.put_tokens(tokens, &self.fixed);
         self.bits.put_code(self.fixed.0.0[END]);
-    }
-
-    fn put_header(&mut self, header: &Header) {
-        self.bits.put(4, 3);
-        self.bits.put(header.literals as u32 - 257, 5);
-        self.bits.put(header.distances as u32 - 1, 5);
-        self.bits.put(header.lengths as u32 - 4, 4);
-        for symbol in &ORDER[..header.lengths] {
-            self.bits.put(header.of_lengths.0[*symbol].1.into(), 3);
-        }
-        for (symbol, bits, value) in &header.packed {
-            self.bits.put_code(header.of_lengths.0[*symbol]);
-            self.bits.put(*value, *bits);
-        }
     }
 }
 
