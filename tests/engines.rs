@@ -57,6 +57,7 @@ fn docker_gets_the_difference_and_the_images_have_their_ids() {
         assert!(first["wire"].as_u64().unwrap() > 500_000, "{first}");
         // One small file in a layer of its own making differs.
         let second = send(&near, &machine, &ssh, "auto", "app:v2");
+        assert_eq!(second["to"], "docker", "{second}");
         assert!(second["wire"].as_u64().unwrap() < 20_000, "{release:?}: {second}");
         let again = send(&near, &machine, &ssh, "docker", "app:v2");
         assert!(again["wire"].as_u64().unwrap() < 4_000, "{release:?}: {again}");
@@ -95,12 +96,16 @@ fn podman_gets_the_difference_and_rebuilds_full_layers_from_its_own_store() {
         let ssh = host(&machine, &[]);
         let first = send(&near, &machine, &ssh, "podman", "app:v1");
         assert!(first["wire"].as_u64().unwrap() > 500_000, "{first}");
-        let second = send(&near, &machine, &ssh, "podman", "app:v2");
+        let second = send(&near, &machine, &ssh, "auto", "app:v2");
+        assert_eq!(second["to"], "podman", "{second}");
         assert!(second["wire"].as_u64().unwrap() < 20_000, "{release:?}: {second}");
         for image in ["app:v1", "app:v2"] {
             let theirs = podman.run(["image", "inspect", "--format", "{{.Id}}", image]);
             assert_eq!(format!("sha256:{}", theirs.trim()), id(&near, image));
         }
+        // Whoever has images in ferry's own store goes on there.
+        assert_eq!(send(&near, &machine, &ssh, "ferry", "app:v1")["to"], "ferry");
+        assert_eq!(send(&near, &machine, &ssh, "auto", "app:v2")["to"], "ferry");
     }
 }
 
@@ -167,7 +172,7 @@ fn podman_of_an_ordinary_user_gets_the_difference_too() {
         let dir = machine.dir().display();
         machine.sh(&format!(
             "useradd -m op; echo op:200000:65536 >/etc/subuid; cp /etc/subuid /etc/subgid
-            install -d -o op /run/user/op op op/config op/config/containers 'op/far root' op/cache
+            install -d -o op /run/user/op op op/config op/config/containers op/cache
             printf '[storage]\ndriver = \"overlay\"\nrunroot = \"/run/user/op/run\"\\ngraphroot = \"{dir}/op/storage\"\n' \
                 >op/config/containers/storage.conf"
         ));
@@ -183,15 +188,17 @@ fn podman_of_an_ordinary_user_gets_the_difference_too() {
         let ssh = words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ") + " sh -c 'eval \"$1\"'";
         let near = Site::new(&machine, "near");
         (1..=2).for_each(|number| near.release(&machine, number));
-        let send = |image: &str| {
-            let words = ["send", "--json", "--to", "podman", "--ssh", &ssh, "--remote-root", "op/far root"];
-            let mut command = near.command(&words);
+        let send = |to: &str, image: &str| {
+            let mut command = near.command(&["send", "--json", "--to", to, "--ssh", &ssh]);
             let out = command.args(["--ferry-binary", ferry().to_str().unwrap(), image, "far"]).output().unwrap();
             assert!(out.status.success(), "{release:?}: {}", String::from_utf8_lossy(&out.stderr));
-            serde_json::from_slice::<Value>(&out.stdout).unwrap()["wire"].as_u64().unwrap()
+            let told: Value = serde_json::from_slice(&out.stdout).unwrap();
+            assert_eq!(told["to"], "podman", "{release:?}: {told}");
+            told["wire"].as_u64().unwrap()
         };
-        assert!(send("app:v1") > 500_000);
-        let second = send("app:v2");
+        // docker and containerd have clients there and no daemon.
+        assert!(send("auto", "app:v1") > 500_000);
+        let second = send("podman", "app:v2");
         assert!(second < 20_000, "{release:?}: {second}");
         for image in ["app:v1", "app:v2"] {
             let theirs = as_op(&format!("podman image inspect --format '{{{{.Id}}}}' {image}"));

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::bundle::{BundleOptions, Level};
 use crate::ops::open;
 use crate::ops::send::{self, Visible};
 use crate::store::LoadOptions;
-use crate::transfer::engine::{EngineHome, Found, Target};
+use crate::transfer::engine::{EngineHome, Target};
 use crate::transfer::home::StoreHome;
 use crate::transfer::patience::Patient;
 use crate::transfer::send::SendOptions;
@@ -44,6 +44,13 @@ pub struct AgentArgs {
 }
 
 impl AgentArgs {
+    /// Finds out who is meant by `auto`, before this process is another user to anybody.
+    pub fn settle(&mut self, root: &Path) {
+        let images = root.join("image/overlay2/imagedb/content/sha256");
+        let has_images = images.read_dir().is_ok_and(|mut images| images.next().is_some());
+        self.to = std::mem::take(&mut self.to).settled(has_images);
+    }
+
     /// Whether podman gets the images.
     pub fn is_for_podman(&self) -> bool {
         self.to == Target::Podman
@@ -52,7 +59,7 @@ impl AgentArgs {
 
 /// Answers.
 pub fn run(args: AgentArgs, global: &Global) -> Result<ExitCode, BoxFault> {
-    as_root_of_podman(&args.to)?;
+    as_root_of_podman(&args.to, &global.root)?;
     let bundle = BundleOptions {
         level: Level::DEFAULT,
         threads: threads(),
@@ -88,8 +95,7 @@ fn serve(session: &mut Session<'_>, args: AgentArgs, sending: &SendOptions, glob
     if args.to != Target::Ferry {
         std::fs::create_dir_all(&folder).at("create", &folder)?;
     }
-    let has_store = global.root.join("image").is_dir();
-    if let Found::Engine(home) = EngineHome::open(&args.to, folder, has_store)? {
+    if let Some(home) = EngineHome::open(&args.to, folder)? {
         return send::answer(session, &home, None, &may, sending, ctx);
     }
     let store = global.store_to_write()?;
@@ -101,13 +107,15 @@ fn serve(session: &mut Session<'_>, args: AgentArgs, sending: &SendOptions, glob
 }
 
 /// podman's store of a user belongs to the subordinate IDs of that user: they can be read in its user namespace.
-fn as_root_of_podman(to: &Target) -> Result<(), BoxFault> {
+fn as_root_of_podman(to: &Target, root: &Path) -> Result<(), BoxFault> {
     use std::os::unix::process::CommandExt;
     if *to != Target::Podman || rustix::process::geteuid().is_root() {
         return Ok(());
     }
     let own = std::env::current_exe().at("find", "this program")?;
-    let error = std::process::Command::new("podman").arg("unshare").arg(own).args(std::env::args_os().skip(1)).exec();
+    let mut command = std::process::Command::new("podman");
+    command.arg("unshare").arg(own).args(std::env::args_os().skip(1)).args(["--to", "podman", "--root"]).arg(root);
+    let error = command.exec();
     tracing::info!(%error, "podman unshare does not work here");
     Ok(())
 }

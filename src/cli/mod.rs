@@ -364,6 +364,9 @@ fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let root = cli.global.root.clone().unwrap_or_else(default_root);
     let fail = |fault: BoxFault| if docker { container::failed(&*fault) } else { exit::report(&*fault) };
+    if let Command::Agent(args) = &mut cli.command {
+        args.settle(&root);
+    }
     let notice = match rootless::enter(&cli.command, &root) {
         Ok(notice) => notice,
         Err(fault) => return fail(fault),

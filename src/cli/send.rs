@@ -36,7 +36,8 @@ pub struct SendArgs {
     /// Send images of this archive, OCI layout or bundle instead of the store's; all of them when none is named
     #[arg(short, long, value_name = "FILE")]
     input: Option<PathBuf>,
-    /// Who gets them on the far side: ferry, docker, podman, containerd, k3s, dir:PATH, or auto for who is there
+    /// Who gets them on the far side: ferry, docker, podman, containerd, k3s, dir:PATH, or auto: ferry where its store has
+    /// images, else the first that answers of docker, k3s, podman and containerd
     #[arg(long, default_value = "ferry", value_name = "WHO")]
     to: Target,
     /// The platform to take of images of an archive that are there for several [default: this host's]
@@ -172,14 +173,16 @@ fn told(host: &Destination, sent: &Sent, args: &SendArgs) -> String {
         return json!({
             "host": host.to_string(), "stream": sent.stream, "resumed": sent.resumed, "wire": sent.wire,
             "layers": sent.layers, "layers_present": sent.layers_present, "loaded": sent.loaded, "level": sent.level,
-            "dry_run": args.dry_run, "uploaded": sent.uploaded,
+            "dry_run": args.dry_run, "to": sent.to, "uploaded": sent.uploaded,
         })
         .to_string();
     }
     let verb = if args.dry_run { "would send" } else { "sent" };
     let layers = format!("{} of {} layers were there", sent.layers_present, sent.layers);
-    let mut text = format!("{host}: {verb} {} ({crossing} bytes); {layers}", human::size(crossing, 3));
-    if let Some(ferry) = sent.uploaded.as_ref().filter(|_| !args.dry_run && args.to == Target::Ferry) {
+    let ours = sent.to == Target::Ferry.to_string();
+    let to = if ours { String::new() } else { format!(" to {}", sent.to) };
+    let mut text = format!("{host}: {verb} {} ({crossing} bytes){to}; {layers}", human::size(crossing, 3));
+    if let Some(ferry) = sent.uploaded.as_ref().filter(|_| !args.dry_run && ours) {
         let there = args.remote.command_there(ferry);
         text += &format!("\n{host}: no ferry is installed there; this one is: {there} run IMAGE");
     }

@@ -15,6 +15,11 @@ use crate::store::{LoadOptions, Store};
 
 /// What takes images.
 pub trait Home: Sync {
+    /// Whose images they will be, in the words of `--to`.
+    fn who(&self) -> String {
+        super::engine::Target::Ferry.to_string()
+    }
+
     /// A directory on a disk with room, for what has arrived so far. Made when it is not there.
     fn folder(&self) -> PathBuf;
 

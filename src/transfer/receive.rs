@@ -69,14 +69,15 @@ pub fn receive(
     let mut told: BTreeSet<DiffId> = offered.iter().copied().collect();
     let free = home::free(&home.folder())?;
     let mut others = if home.finds() { (here.len() - offered.len()) as u64 } else { 0 };
-    session.send(&Message::Have(Have { layers: offered, free, others }))?;
+    let to = Some(home.who());
+    session.send(&Message::Have(Have { layers: offered, free, others, to }))?;
     loop {
         match session.receive()? {
             Message::Hint(hint) => {
                 let layers = known(&mut hint.layers.into_iter());
                 others = others.saturating_sub(layers.len() as u64);
                 told.extend(layers.iter().copied());
-                session.send(&Message::Have(Have { layers, free, others }))?;
+                session.send(&Message::Have(Have { layers, free, others, to: None }))?;
             }
             Message::Contents(ids) => session.send(&Message::Found(home.find(&ids)))?,
             Message::Probe(probe) => measure(session, &probe, &home.folder())?,

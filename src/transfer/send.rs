@@ -5,10 +5,11 @@ use std::fs::File;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use super::engine::Target;
 use super::ground::Ground;
 use super::outgoing::{Outgoing, OutgoingWriter};
 use super::session::{Session, turn, why};
-use super::wire::{self, End, Hint, Message, Offer, OfferedImage, Probe, Resume, Stream};
+use super::wire::{self, End, Have, Hint, Message, Offer, OfferedImage, Probe, Resume, Stream};
 use crate::base::{AtPath, BoxFault, Ctx, Digest};
 use crate::bundle::index::ShortId;
 use crate::bundle::{BundleOptions, BundleSink, KnownBase, Level};
@@ -44,6 +45,8 @@ pub struct Sent {
     pub layers: usize,
     /// The compression level.
     pub level: i32,
+    /// Who gets them there, as the far side says.
+    pub to: String,
     /// What the far side has loaded.
     pub loaded: Vec<String>,
     /// The ferry that was put there, by the name that a user can run it by; nothing where one is installed.
@@ -64,6 +67,9 @@ const SPEEDS: [(Level, u64); 6] = [
     (Level::FAST, 63_000_000),
 ];
 
+/// The longest answer to who gets the images.
+const TO_CHARS: usize = 300;
+
 /// Sends the same images to any number of hosts.
 pub struct Sender<'s> {
     ground: Ground<'s>,
@@ -78,6 +84,8 @@ pub struct Sender<'s> {
 
 /// What both sides have, oldest layers first.
 struct Common {
+    /// Who the receiver is.
+    to: String,
     layers: Vec<DiffId>,
     /// Contents that are somewhere else at the receiver's.
     found: Vec<ShortId>,
@@ -102,7 +110,7 @@ impl<'s> Sender<'s> {
         let common = self.negotiate(session, &all, ctx)?;
         let layers_present = all.iter().filter(|layer| common.layers.contains(layer)).count();
         let (plan, level) = self.settle(session, &common, ctx)?;
-        let mut sent = Sent { layers_present, layers: all.len(), level: level.number(), ..Sent::default() };
+        let mut sent = Sent { layers_present, layers: all.len(), level: level.number(), to: common.to.clone(), ..Sent::default() };
         std::thread::scope(|scope| {
             let (stream, writer) = self.stream(plan)?;
             if let Some(writer) = writer {
@@ -132,13 +140,13 @@ impl<'s> Sender<'s> {
             layers: image.layers.iter().map(|layer| layer.diff_id).collect(),
         };
         session.send(&Message::Offer(Offer { images: self.images.iter().map(describe).collect() }))?;
-        let (offered, mut others) = have(session, |layer| all.contains(layer))?;
+        let Have { layers: offered, mut others, to, .. } = have(session, |layer| all.contains(layer))?;
         let hints: Vec<DiffId> = self.options.hints.iter().filter(|l| !all.contains(l)).take(HINTS).copied().collect();
-        let mut hinted = BTreeSet::new();
+        let mut hinted = Vec::new();
         if offered.len() < all.len() && !hints.is_empty() {
             let known: BTreeSet<DiffId> = hints.iter().copied().collect();
             session.send(&Message::Hint(Hint { layers: hints.clone() }))?;
-            (hinted, others) = have(session, |layer| known.contains(layer))?;
+            Have { layers: hinted, others, .. } = have(session, |layer| known.contains(layer))?;
         }
         // The newest come last: of several versions of a file they are the likelier.
         let mut layers: Vec<DiffId> = hints.into_iter().rev().filter(|layer| hinted.contains(layer)).collect();
@@ -160,7 +168,8 @@ impl<'s> Sender<'s> {
                 };
             }
         }
-        Ok(Common { layers, found })
+        let to: String = to.unwrap_or_else(|| Target::Ferry.to_string()).chars().take(TO_CHARS).collect();
+        Ok(Common { to, layers, found })
     }
 
     fn contents(&self, missing: Vec<DiffId>, ctx: &Ctx) -> Result<Vec<ShortId>, BoxFault> {
@@ -353,10 +362,10 @@ fn foresee(session: &mut Session<'_>, stream: &Outgoing, plan: Digest, mut sent:
     Ok(sent)
 }
 
-/// The layers a peer says it has, and how many besides; what was not asked about is not believed.
-fn have(session: &mut Session<'_>, asked: impl Fn(&DiffId) -> bool) -> Result<(BTreeSet<DiffId>, u64), BoxFault> {
+/// What a peer says it has; what was not asked about is not believed.
+fn have(session: &mut Session<'_>, asked: impl Fn(&DiffId) -> bool) -> Result<Have, BoxFault> {
     match session.receive()? {
-        Message::Have(have) => Ok((have.layers.into_iter().filter(asked).collect(), have.others)),
+        Message::Have(have) => Ok(Have { layers: have.layers.into_iter().filter(asked).collect(), ..have }),
         other => Err(turn(&other, "Have").into()),
     }
 }

@@ -96,6 +96,9 @@ pub struct Have {
     /// How many layers the receiver has besides, in which contents may be asked for.
     #[serde(default)]
     pub others: u64,
+    /// Who gets the images, as `--to` names it; ferry when it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
 }
 
 /// Layers that the sender has and could build upon.

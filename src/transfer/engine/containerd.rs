@@ -68,6 +68,17 @@ impl Containerd {
     }
 }
 
+/// Whether containerd is there for this user.
+pub(super) fn answers() -> bool {
+    // It waits ten seconds for a daemon that is not there.
+    ask("ctr", Command::new("ctr").args(["--connect-timeout", "2s", "version"])).is_ok()
+}
+
+/// Whether k3s is.
+pub(super) fn of_k3s_answers() -> bool {
+    Containerd::of_k3s().is_ok()
+}
+
 impl Engine for Containerd {
     fn readable(&self) -> &BTreeSet<DiffId> {
         &self.readable

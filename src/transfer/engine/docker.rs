@@ -20,8 +20,7 @@ pub(super) struct Docker {
 impl Docker {
     /// Asks the daemon; which one, DOCKER_HOST and docker's own configuration say.
     pub fn open() -> Result<Self, BoxFault> {
-        let info = ask("docker", Command::new("docker").args(["info", "--format", "{{.Driver}}\n{{.DockerRootDir}}"]))?;
-        let info = String::from_utf8_lossy(&info).into_owned();
+        let info = info()?;
         let (driver, root) = info.trim().split_once('\n').unwrap_or((info.trim(), ""));
         // What dockerd keeps in containerd's store it wants to see as a whole.
         let mut docker = Self { chains: HashSet::new(), store: None, readable: BTreeSet::new() };
@@ -39,6 +38,19 @@ impl Docker {
         }
         Ok(docker)
     }
+}
+
+/// The driver and the data-root, a line each.
+fn info() -> Result<String, EngineError> {
+    // Newer clients answer `info` with nothing, and success, where there is no daemon.
+    ask("docker", Command::new("docker").args(["version", "--format", "{{.Server.Version}}"]))?;
+    let info = ask("docker", Command::new("docker").args(["info", "--format", "{{.Driver}}\n{{.DockerRootDir}}"]))?;
+    Ok(String::from_utf8_lossy(&info).into_owned())
+}
+
+/// Whether there is a daemon for this user. podman under docker's name does not know the question.
+pub(super) fn answers() -> bool {
+    info().is_ok()
 }
 
 fn chains() -> Result<HashSet<ChainId>, BoxFault> {

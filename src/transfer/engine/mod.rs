@@ -30,7 +30,7 @@ pub enum Target {
     /// Ferry's store.
     #[default]
     Ferry,
-    /// Whoever is there.
+    /// Whoever is there: [`Target::settled`] says who that is.
     Auto,
     /// dockerd.
     Docker,
@@ -42,6 +42,27 @@ pub enum Target {
     K3s,
     /// Archives in a directory.
     Dir(PathBuf),
+}
+
+impl Target {
+    /// Who is meant by `Auto`: ferry where its store has images, else the first engine that answers this user (docker,
+    /// k3s, podman, containerd), else ferry. Asked as the user who logged in, outside ferry's user namespace: podman
+    /// and docker would see another in it.
+    pub fn settled(self, has_images: bool) -> Self {
+        let engines: [(Self, fn() -> bool); 4] = [
+            (Self::Docker, docker::answers),
+            (Self::K3s, containerd::of_k3s_answers),
+            (Self::Podman, podman::answers),
+            (Self::Containerd, containerd::answers),
+        ];
+        match self {
+            Self::Auto if has_images => Self::Ferry,
+            Self::Auto => {
+                engines.into_iter().find(|(_, answers)| answers()).map_or(Self::Ferry, |(engine, _)| engine)
+            }
+            named => named,
+        }
+    }
 }
 
 /// A text that names no target.
@@ -152,46 +173,22 @@ type WriteArchive<'a> = dyn FnMut(&mut (dyn Write + Send)) -> Result<(), BoxFaul
 /// An engine as the place where images arrive.
 pub struct EngineHome {
     engine: Box<dyn Engine>,
+    who: String,
     folder: PathBuf,
 }
 
-/// What the far side says to a target: an engine, or ferry's own store.
-pub enum Found {
-    /// This engine.
-    Engine(EngineHome),
-    /// Ferry's store.
-    Ferry,
-}
-
-/// How an engine is looked for.
-type Open = fn() -> Result<Box<dyn Engine>, BoxFault>;
-
 impl EngineHome {
-    /// The engine that `target` means; `folder` keeps what has arrived. `Auto` takes the first that answers: docker,
-    /// k3s, podman, containerd; else ferry, which also wins when it has a store here (`has_store`).
-    pub fn open(target: &Target, folder: PathBuf, has_store: bool) -> Result<Found, BoxFault> {
+    /// The engine that `target`, which is settled, means; nothing for ferry's own store. `folder` keeps what has arrived.
+    pub fn open(target: &Target, folder: PathBuf) -> Result<Option<Self>, BoxFault> {
         let engine: Box<dyn Engine> = match target {
-            Target::Ferry => return Ok(Found::Ferry),
+            Target::Ferry | Target::Auto => return Ok(None),
             Target::Docker => Box::new(docker::Docker::open()?),
             Target::Podman => Box::new(podman::Podman::open()?),
             Target::Containerd => Box::new(containerd::Containerd::open(&["ctr"])?),
             Target::K3s => Box::new(containerd::Containerd::of_k3s()?),
             Target::Dir(path) => Box::new(folder::Folder::open(path, &folder)?),
-            Target::Auto if has_store => return Ok(Found::Ferry),
-            Target::Auto => {
-                let tries: [Open; 4] = [
-                    || Ok(Box::new(docker::Docker::open()?)),
-                    || Ok(Box::new(containerd::Containerd::of_k3s()?)),
-                    || Ok(Box::new(podman::Podman::open()?)),
-                    || Ok(Box::new(containerd::Containerd::open(&["ctr"])?)),
-                ];
-                match tries.into_iter().find_map(|open| open().ok()) {
-                    Some(engine) => engine,
-                    None => return Ok(Found::Ferry),
-                }
-            }
         };
-        Ok(Found::Engine(Self { engine, folder }))
+        Ok(Some(Self { engine, who: target.to_string(), folder }))
     }
 
     /// Layers that the engine needs in none of the images: all their places are on what it has.
@@ -208,6 +205,10 @@ impl EngineHome {
 }
 
 impl Home for EngineHome {
+    fn who(&self) -> String {
+        self.who.clone()
+    }
+
     fn folder(&self) -> PathBuf {
         self.folder.clone()
     }

@@ -37,10 +37,7 @@ const LIST_BYTES: u64 = 256 << 20;
 
 impl Podman {
     pub fn open() -> Result<Self, BoxFault> {
-        let mut info = Command::new("podman");
-        info.args(["info", "--format", "{{.Store.GraphDriverName}}\n{{.Store.GraphRoot}}"]);
-        let answer = ask("podman", &mut info)?;
-        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let answer = info()?;
         let (driver, root) = answer.trim().split_once('\n').unwrap_or((answer.trim(), ""));
         let mut podman = Self { root: root.into(), layers: BTreeMap::new(), readable: BTreeSet::new() };
         if driver == "overlay" && is_root() {
@@ -72,6 +69,18 @@ impl Podman {
         }
         Ok(layers)
     }
+}
+
+/// The driver and the store's root, a line each.
+fn info() -> Result<String, EngineError> {
+    let mut info = Command::new("podman");
+    info.args(["info", "--format", "{{.Store.GraphDriverName}}\n{{.Store.GraphRoot}}"]);
+    Ok(String::from_utf8_lossy(&ask("podman", &mut info)?).into_owned())
+}
+
+/// Whether this user has podman.
+pub(super) fn answers() -> bool {
+    info().is_ok()
 }
 
 impl Engine for Podman {
