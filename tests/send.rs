@@ -56,6 +56,14 @@ fn images_arrive_at_a_bare_host_and_the_next_release_costs_what_is_new() {
     let words = ["fetch", "--remote-root", &far_root, "--ferry-binary", binary, "--ssh", &ssh, host, "app:v2"];
     third.run(&words);
     assert!(far.images().contains(third.images().trim()));
+    // What comes this way is loaded, for whoever watches.
+    let loads = |site: &Site| {
+        let words = ["events", "--since", "1h", "--until", "0s", "-f", "event=load", "--format", "{{.Actor.ID}}"];
+        site.run(&words)
+    };
+    let id = |site: &Site, image: &str| site.run(&["images", "--no-trunc", "-q", image]);
+    assert_eq!(loads(&far), id(&far, "app:v1").repeat(2) + &id(&far, "app:v2"));
+    assert_eq!(loads(&third), id(&third, "app:v2"));
 }
 
 #[test]

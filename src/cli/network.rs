@@ -18,7 +18,7 @@ use crate::base::{BoxFault, Digest};
 use crate::runtime::container::Containers;
 use crate::runtime::net::{DEFAULT, EndpointRequest, NetError, Network, NetworkSettings, Networks, Subnet};
 use crate::runtime::network::{networks, note_network};
-use crate::runtime::{self, RuntimeError};
+use crate::runtime::{self, RuntimeError, events};
 
 /// Manage networks
 #[derive(Debug, Args)]
@@ -327,6 +327,7 @@ fn prune(args: &PruneArgs, root: &Path) -> Result<ExitCode, BoxFault> {
     for network in before.iter().filter(|network| removed.contains(&network.name)) {
         note_network(root, "destroy", &network.id, &network.name, None);
     }
+    events::record_prune(root, "network", 0);
     if !removed.is_empty() {
         output::line(format!("Deleted Networks:\n{}\n", removed.join("\n")))?;
     }

@@ -10,6 +10,7 @@ use super::{Global, output, rmi};
 use crate::base::BoxFault;
 use crate::ops::list::Selection;
 use crate::ops::uses;
+use crate::runtime::events;
 use crate::store::{PruneOptions, StoredImage};
 
 /// Remove images that nothing uses, and what crashes left
@@ -63,6 +64,7 @@ pub fn run(args: PruneArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         report.candidates.iter().find(has).map(|image| image.id().to_string())
     };
     rmi::note(&global.root, &report.removed, named);
+    events::record_prune(&global.root, "image", report.reclaimed);
     if !report.removed.is_empty() {
         let lines = rmi::lines(&report.removed).replace("Untagged:", "untagged:").replace("Deleted:", "deleted:");
         output::print(format!("Deleted Images:\n{lines}\n"))?;

@@ -16,6 +16,7 @@ use super::{Global, output};
 use crate::base::{BoxFault, Fault};
 use crate::runtime::RuntimeError;
 use crate::runtime::create::random_id;
+use crate::runtime::events;
 use crate::runtime::volumes::{self, Volume};
 use crate::store::usage::tree_bytes;
 
@@ -256,6 +257,7 @@ fn prune(args: &PruneArgs, root: &Path) -> Result<ExitCode, BoxFault> {
             Err(error) => code = failed(&error),
         }
     }
+    events::record_prune(root, "volume", freed);
     if !removed.is_empty() {
         output::print(format!("Deleted Volumes:\n{}\n\n", removed.join("\n")))?;
     }

@@ -7,12 +7,13 @@ use super::glob;
 use super::open::Held;
 use crate::base::{BoxFault, Class, Ctx, Fault};
 use crate::image::{DiffId, Image, ImageSource, Reference};
+use crate::runtime::events;
 use crate::store::{Store, StoreError, StoreSource};
 use crate::transfer::bootstrap::{Agent, AgentOptions, start_agent};
 use crate::transfer::connect::Reach;
 use crate::transfer::engine::Target;
 use crate::transfer::ground::Ground;
-use crate::transfer::home::{Home, Reveal};
+use crate::transfer::home::{Home, Reveal, StoreHome};
 use crate::transfer::receive::{Received, receive};
 use crate::transfer::send::{SendOptions, Sender, Sent};
 use crate::transfer::session::Session;
@@ -122,7 +123,7 @@ pub fn fetch(
     agent: &AgentOptions,
     host: &Destination,
     names: &[String],
-    home: &dyn Home,
+    home: &StoreHome<'_>,
     ctx: &Ctx,
 ) -> Result<Received, BoxFault> {
     let mut remote = reach.connect(host)?;
@@ -130,8 +131,16 @@ pub fn fetch(
     converse(&mut *remote, agent, &[], ctx, talk).map(|(received, _)| received)
 }
 
+/// Notes as docker's events what has come into a store.
+fn note(store: &Store, received: &Received) {
+    for image in &received.images {
+        let id = image.to_string();
+        events::record_image(store.root(), "load", &id, &id);
+    }
+}
+
 /// Asks for images, and takes what is offered.
-fn listed(session: &mut Session<'_>, names: &[String], home: &dyn Home, ctx: &Ctx) -> Result<Received, BoxFault> {
+fn listed(session: &mut Session<'_>, names: &[String], home: &StoreHome<'_>, ctx: &Ctx) -> Result<Received, BoxFault> {
     session.send(&Message::List(List { images: names.to_vec() }))?;
     match session.receive()? {
         Message::Offer(offer) => {
@@ -139,7 +148,10 @@ fn listed(session: &mut Session<'_>, names: &[String], home: &dyn Home, ctx: &Ct
             if let Err(fault) = &received {
                 session.fail(&**fault);
             }
-            received?.ok_or_else(|| WireError::Turn { got: "a question", expected: "Stream" }.into())
+            let asked = || WireError::Turn { got: "a question", expected: "Stream" };
+            let received = received?.ok_or_else(asked)?;
+            note(home.store(), &received);
+            Ok(received)
         }
         other => Err(WireError::Turn { got: other.name(), expected: "Offer" }.into()),
     }
@@ -151,7 +163,7 @@ pub fn fetch_archive(
     remote: &mut dyn crate::transfer::Remote,
     agent: &AgentOptions,
     path: &str,
-    home: &dyn Home,
+    home: &StoreHome<'_>,
     ctx: &Ctx,
 ) -> Result<Option<Received>, BoxFault> {
     let from_here = |fault: &dyn Fault, host: &str| {
@@ -256,7 +268,10 @@ pub fn answer(
     match session.receive()? {
         Message::Offer(offer) => {
             may()?;
-            receive(session, &offer, home, ctx).map(|_| ())
+            if let (Some(received), Some((store, _))) = (receive(session, &offer, home, ctx)?, store) {
+                note(store, &received);
+            }
+            Ok(())
         }
         Message::List(list) => match store {
             Some((store, visible)) => give(session, &list, store, visible, sending, ctx),

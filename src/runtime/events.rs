@@ -48,9 +48,6 @@ impl Log {
             attributes[*key] = json!(value);
         }
         let mut event = event("container", action, &container.id, &attributes);
-        // What docker had before other things had events as well.
-        event["status"] = json!(action);
-        event["id"] = json!(container.id);
         event["from"] = json!(container.config.image);
         let _ = self.append(&event);
     }
@@ -91,6 +88,11 @@ pub fn record_image(store_root: &Path, action: &str, id: &str, name: &str) {
     record_of(store_root, "image", action, id, &[("name", name)]);
 }
 
+/// Notes that all of a kind went that nothing used, and how many bytes that freed.
+pub fn record_prune(store_root: &Path, kind: &str, reclaimed: u64) {
+    record_of(store_root, kind, "prune", "", &[("reclaimed", &reclaimed.to_string())]);
+}
+
 /// Notes an event of something that is no container.
 pub fn record_of(store_root: &Path, kind: &str, action: &str, id: &str, attributes: &[(&str, &str)]) {
     let mut all = json!({});
@@ -104,14 +106,22 @@ pub fn record_of(store_root: &Path, kind: &str, action: &str, id: &str, attribut
 
 fn event(kind: &str, action: &str, id: &str, attributes: &Value) -> Value {
     let now = jiff::Timestamp::now();
-    json!({
+    let mut event = json!({
         "Type": kind,
         "Action": action,
         "Actor": {"ID": id, "Attributes": attributes},
         "scope": "local",
         "time": now.as_second(),
         "timeNano": i64::try_from(now.as_nanosecond()).unwrap_or(i64::MAX),
-    })
+    });
+    // What docker had before other things had events as well.
+    if matches!(kind, "container" | "image") {
+        event["status"] = json!(action);
+        if !id.is_empty() {
+            event["id"] = json!(id);
+        }
+    }
+    event
 }
 
 /// Reads events as they come.

@@ -10,7 +10,7 @@ use super::container::config::RestartPolicy;
 use super::container::{ContainerDir, Containers, HostConfig, State, Status, name};
 use super::error::RuntimeError;
 use super::monitor::protocol::{Kill, Kind};
-use super::{events, network, overlay, remove, signals, spec, start};
+use super::{events, network, overlay, remove, signals, spec, start, volumes};
 use crate::base::Ctx;
 
 /// How long the kernel may take to end a process that has been killed.
@@ -46,6 +46,7 @@ pub fn recover(store_root: &Path, dir: &ContainerDir) -> Result<bool, RuntimeErr
     if !wanted {
         dir.write_state(&state)?;
     }
+    volumes::note(store_root, &container, false);
     events::record(store_root, &container, "die", &[("exitCode", "255")]);
     Ok(wanted)
 }

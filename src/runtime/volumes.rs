@@ -147,6 +147,20 @@ pub fn remove_unused(store_root: &Path, name: &str, going: &str) -> Result<(), R
     }
 }
 
+/// Notes that a container has its volumes, or has them no longer.
+pub fn note(store_root: &Path, container: &Container, mounted: bool) {
+    for mount in container.mounts.iter().filter(|mount| mount.kind == "volume") {
+        let mut attributes = vec![("container", container.id.as_str()), ("driver", "local")];
+        if mounted {
+            let write = if mount.rw { "true" } else { "false" };
+            attributes.push(("destination", &mount.destination));
+            attributes.extend([("propagation", mount.propagation.as_str()), ("read/write", write)]);
+        }
+        let action = if mounted { "mount" } else { "unmount" };
+        events::record_of(store_root, "volume", action, &mount.name, &attributes);
+    }
+}
+
 /// Fills empty volumes with what the image has at their places, and gives them its owner and mode, as docker does.
 pub fn fill(root: &OwnedFd, container: &Container) -> Result<(), RuntimeError> {
     let requests = container.host_config.mounts.iter().flatten();

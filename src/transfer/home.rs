@@ -91,6 +91,11 @@ impl<'s> StoreHome<'s> {
         Self { store, load, reveal, base: OnceLock::new() }
     }
 
+    /// The store.
+    pub fn store(&self) -> &Store {
+        self.store
+    }
+
     fn known(&self) -> Result<BTreeSet<DiffId>, BoxFault> {
         let mut layers = self.store.diff_ids()?;
         layers.retain(|layer| self.reveal.permits(layer));

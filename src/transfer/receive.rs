@@ -45,6 +45,8 @@ impl crate::base::Fault for ReceiveError {
 pub struct Received {
     /// Names of the images, IDs of those without.
     pub loaded: Vec<String>,
+    /// The IDs of the images.
+    pub images: Vec<ImageId>,
     /// Bytes of the stream, those of earlier tries included.
     pub stream: u64,
     /// Bytes that earlier tries had brought.
@@ -150,8 +152,8 @@ fn take(
         return Err(ReceiveError::Stream("its hash differs").into());
     }
     task.complete();
-    let loaded = load((offer, told), &partial, home, ctx)?;
-    let received = Received { loaded, stream: partial.length, resumed };
+    let received =
+        Received { stream: partial.length, resumed, ..load((offer, told), &partial, home, ctx)? };
     partial.remove();
     session.send(&Message::Done(Done { loaded: received.loaded.clone() }))?;
     Ok(received)
@@ -162,7 +164,7 @@ fn load(
     partial: &Partial,
     home: &dyn Home,
     ctx: &Ctx,
-) -> Result<Vec<String>, BoxFault> {
+) -> Result<Received, BoxFault> {
     let opened = || -> Result<BundleSource, BoxFault> {
         let bundle = bundle::open_file(&partial.path)?;
         let mut source = BundleSource::new(bundle, partial.folder.clone(), BundleOptions::MEMORY)?;
@@ -193,7 +195,11 @@ fn load(
         true => vec![image.config.id().to_string()],
         false => image.names.iter().map(ToString::to_string).collect(),
     };
-    Ok(source.images().iter().flat_map(name).collect())
+    Ok(Received {
+        loaded: source.images().iter().flat_map(name).collect(),
+        images: source.images().iter().map(|image| image.config.id()).collect(),
+        ..Received::default()
+    })
 }
 
 fn shortened(id: &ShortId) -> ShortId {

@@ -83,6 +83,41 @@ fn events_of_exec_images_networks_and_volumes_are_dockers() {
 }
 
 #[test]
+fn volumes_that_are_mounted_and_all_that_is_pruned_are_dockers_events() {
+    let host = Host::new();
+    let out = host.run(
+        "start=$(busybox date +%s)
+         exec 3>&1 >/dev/null
+         ferry run --rm --name one --network none -v vv:/data -v vv:/ro:ro -v /tmp:/host busybox:1 true
+         ferry create --name two --network none busybox:1 true; ferry container prune -f; ferry volume prune -af
+         ferry network prune -f; ferry prune -af; ferry system prune -f --volumes
+         exec >&3
+         since() { ferry events --since $start --until 0s \"$@\"; }
+         since -f type=volume -f event=mount -f event=unmount |
+           busybox sed -E 's/^[^ ]* //; s/[0-9a-f]{64}/ID/g'
+         since --format '{{.Action}} {{.Type}}' -f volume=vv -f type=volume | busybox tr '\\n' ,; echo
+         since --format '{{.Type}} {{.Action}} {{json .Actor}}' -f event=prune
+         since --format '{{.Type}} {{.status}}' -f event=prune -f type=image -f type=volume",
+    );
+    let expected = "\
+        volume mount vv (container=ID, destination=/data, driver=local, propagation=, read/write=true)\n\
+        volume mount vv (container=ID, destination=/ro, driver=local, propagation=, read/write=false)\n\
+        volume unmount vv (container=ID, driver=local)\n\
+        volume unmount vv (container=ID, driver=local)\n\
+        create volume,mount volume,mount volume,unmount volume,unmount volume,destroy volume,\n\
+        container prune {\"Attributes\":{\"reclaimed\":\"0\"},\"ID\":\"\"}\n\
+        volume prune {\"Attributes\":{\"reclaimed\":\"0\"},\"ID\":\"\"}\n\
+        network prune {\"Attributes\":{\"reclaimed\":\"0\"},\"ID\":\"\"}\n\
+        image prune {\"Attributes\":{\"reclaimed\":\"N\"},\"ID\":\"\"}\n\
+        container prune {\"Attributes\":{\"reclaimed\":\"0\"},\"ID\":\"\"}\n\
+        network prune {\"Attributes\":{\"reclaimed\":\"0\"},\"ID\":\"\"}\n\
+        volume prune {\"Attributes\":{\"reclaimed\":\"0\"},\"ID\":\"\"}\n\
+        image prune {\"Attributes\":{\"reclaimed\":\"0\"},\"ID\":\"\"}\n\
+        image prune\nvolume <no value>\n";
+    assert_eq!(out, expected);
+}
+
+#[test]
 fn stats_show_what_is_used() {
     let host = Host::new();
     let out = host.run(

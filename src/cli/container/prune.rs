@@ -10,7 +10,7 @@ use super::super::{Global, exit, moment, output, prune};
 use super::containers;
 use crate::base::BoxFault;
 use crate::runtime::container::{Container, ContainerDir};
-use crate::runtime::{RuntimeError, lifecycle, overlay};
+use crate::runtime::{RuntimeError, events, lifecycle, overlay};
 use crate::store::usage::tree_bytes;
 
 /// Remove all containers that do not run
@@ -52,6 +52,7 @@ pub fn run(args: PruneArgs, global: &Global) -> Result<ExitCode, BoxFault> {
             Err(error) => code = exit::report(&error),
         }
     }
+    events::record_prune(&global.root, "container", freed);
     if !removed.is_empty() {
         output::print(format!("Deleted Containers:\n{}\n\n", removed.join("\n")))?;
     }

@@ -24,7 +24,7 @@ use super::container::{Container, ContainerDir, Containers, State, Status};
 use super::error::{RuntimeError, While};
 use super::init::Stdio;
 use super::start::{self, Start};
-use super::{events, network, remove, signals, terminal};
+use super::{events, network, remove, signals, terminal, volumes};
 use crate::base::AtPath;
 use crate::sys::process::{self as sys, CloneOptions, Fork, SignalFd};
 
@@ -334,6 +334,7 @@ impl Monitor {
         let checks = Checks::of(&self.container);
         self.state.health = checks.as_ref().map(|_| Checks::initial());
         self.write_state();
+        volumes::note(&self.store_root, &self.container, true);
         events::record(&self.store_root, &self.container, "start", &[]);
         self.hub.announce(&frame(Kind::Started, &[]));
         self.running = Some(Running { pid, pidfd, since: Instant::now(), checks });
@@ -519,6 +520,7 @@ impl Monitor {
             false => Status::Exited,
         };
         self.write_state();
+        volumes::note(&self.store_root, &self.container, false);
         let oom = self.state.oom_killed;
         if oom {
             events::record(&self.store_root, &self.container, "oom", &[]);
