@@ -55,23 +55,20 @@ const WITH_DIGESTS: &str = "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.
 
 /// Lists.
 pub fn run(args: ImagesArgs, global: &Global) -> Result<ExitCode, BoxFault> {
-    let layout = Layout::parse(args.format.as_deref(), if args.digests { WITH_DIGESTS } else { DEFAULT })?;
+    let default = if args.digests { WITH_DIGESTS } else { DEFAULT };
+    let layout = Layout::parse_or_quiet(args.format.as_deref(), args.quiet, "ID", default)?;
     let mut selection = Selection { all: args.all, ..Selection::default() };
     selection.references.extend(args.repository);
     for filter in &args.filter {
         selection.add_filter(filter)?;
     }
     let images = list::select(&global.store()?, &selection, &global.ctx)?;
-    if args.quiet && args.format.is_none() {
+    let mut rows: Vec<Value> = list::rows(images).iter().map(|row| fields(row, args.no_trunc)).collect();
+    if matches!(layout, Layout::Only(_)) {
+        // One line an image, not one a name.
         let mut seen = std::collections::HashSet::new();
-        let ids = images.iter().filter(|image| seen.insert(image.id()));
-        let id = |image: &crate::store::StoredImage| {
-            if args.no_trunc { image.id().to_string() } else { image.id().0.short() }
-        };
-        output::print(ids.map(|image| id(image) + "\n").collect::<String>())?;
-        return Ok(ExitCode::SUCCESS);
+        rows.retain(|row| seen.insert(row["ID"].to_string()));
     }
-    let rows: Vec<Value> = list::rows(images).iter().map(|row| fields(row, args.no_trunc)).collect();
     output::print(layout.render(COLUMNS, &rows)?)?;
     Ok(ExitCode::SUCCESS)
 }

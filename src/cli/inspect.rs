@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::render::template::Template;
 use super::trust::AccessArgs;
 use super::{Global, container, exit, output};
-use crate::base::BoxFault;
+use crate::base::{BoxFault, Fault};
 use crate::bundle::carry;
 use crate::bundle::volume::VolumeSet;
 use crate::ops::describe::{self, Carried};
@@ -56,22 +56,33 @@ pub fn containers_only(args: InspectArgs, global: &Global) -> Result<ExitCode, B
 
 /// Shows what is there, then tells what is not.
 pub fn run(args: InspectArgs, global: &Global) -> Result<ExitCode, BoxFault> {
-    let template = match args.format.as_deref() {
+    let store = global.store()?;
+    let containers = container::containers(global);
+    let find = |name: &str| find(name, &args, &store, &containers, global);
+    show(&args.names, args.format.as_deref(), find, exit::report)
+}
+
+/// Shows the documents of `names` as one array, or each by a Go template; those that are not there are told by `fail`.
+pub fn show(
+    names: &[String],
+    format: Option<&str>,
+    find: impl Fn(&str) -> Result<Value, BoxFault>,
+    fail: impl Fn(&dyn Fault) -> ExitCode,
+) -> Result<ExitCode, BoxFault> {
+    let template = match format {
         None | Some("json") => None,
         Some(format) => Some(Template::parse(format)?),
     };
-    let store = global.store()?;
-    let containers = container::containers(global);
     let mut documents = Vec::new();
     let mut code = ExitCode::SUCCESS;
-    for name in &args.names {
-        match find(name, &args, &store, &containers, global) {
+    for name in names {
+        match find(name) {
             Ok(document) => documents.push(document),
-            Err(fault) => code = exit::report(&*fault),
+            Err(fault) => code = fail(&*fault),
         }
     }
     match template {
-        None if args.format.is_some() => output::line(Value::Array(documents).to_string())?,
+        None if format.is_some() => output::line(Value::Array(documents).to_string())?,
         None => output::line(pretty(&Value::Array(documents)))?,
         Some(template) => {
             for document in &documents {
@@ -152,7 +163,7 @@ fn find(
 }
 
 /// JSON with four spaces, as docker indents.
-pub fn pretty(value: &Value) -> String {
+fn pretty(value: &Value) -> String {
     let mut bytes = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     // A value that is JSON already always serializes, and serde_json writes UTF-8.

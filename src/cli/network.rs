@@ -9,10 +9,9 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::container::{containers, failed};
-use super::inspect::pretty;
+use super::inspect::show;
 use super::render::human;
 use super::render::list::{Column, Layout};
-use super::render::template::Template;
 use super::{Global, output};
 use crate::base::{BoxFault, Digest};
 use crate::runtime::container::Containers;
@@ -207,7 +206,8 @@ const COLUMNS: &[Column] =
     &[("ID", "NETWORK ID"), ("Name", "NAME"), ("Driver", "DRIVER"), ("Scope", "SCOPE"), ("CreatedAt", "CREATED AT")];
 
 fn ls(args: &LsArgs, networks: &Networks) -> Result<ExitCode, BoxFault> {
-    let layout = Layout::parse(args.format.as_deref(), "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}")?;
+    let default = "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}";
+    let layout = Layout::parse_or_quiet(args.format.as_deref(), args.quiet, "ID", default)?;
     let id = |id: &str| if args.no_trunc { id.to_owned() } else { id.chars().take(12).collect() };
     let row = |network: &Network| {
         json!({
@@ -231,38 +231,12 @@ fn ls(args: &LsArgs, networks: &Networks) -> Result<ExitCode, BoxFault> {
         }));
     }
     rows.sort_by(|a, b| a["Name"].as_str().cmp(&b["Name"].as_str()));
-    if args.quiet && args.format.is_none() {
-        let ids = rows.iter().filter_map(|row| row["ID"].as_str());
-        output::print(ids.map(|id| format!("{id}\n")).collect::<String>())?;
-    } else {
-        output::print(layout.render(COLUMNS, &rows)?)?;
-    }
+    output::print(layout.render(COLUMNS, &rows)?)?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn inspect(args: &InspectArgs, networks: &Networks, containers: &Containers) -> Result<ExitCode, BoxFault> {
-    let template = match args.format.as_deref() {
-        None | Some("json") => None,
-        Some(format) => Some(Template::parse(format)?),
-    };
-    let mut documents = Vec::new();
-    let mut code = ExitCode::SUCCESS;
-    for name in &args.networks {
-        match one(name, networks, containers) {
-            Ok(document) => documents.push(document),
-            Err(error) => code = failed(&error),
-        }
-    }
-    match template {
-        None if args.format.is_some() => output::line(Value::Array(documents).to_string())?,
-        None => output::line(pretty(&Value::Array(documents)))?,
-        Some(template) => {
-            for document in &documents {
-                output::line(output::clean(&template.render(document)?))?;
-            }
-        }
-    }
-    Ok(code)
+    show(&args.networks, args.format.as_deref(), |name| Ok(one(name, networks, containers)?), failed)
 }
 
 fn one(name: &str, networks: &Networks, containers: &Containers) -> Result<Value, NetError> {

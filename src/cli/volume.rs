@@ -8,10 +8,9 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::container::failed;
-use super::inspect::pretty;
+use super::inspect::show;
 use super::render::human;
 use super::render::list::{Column, Layout};
-use super::render::template::Template;
 use super::{Global, output};
 use crate::base::{BoxFault, Fault};
 use crate::runtime::RuntimeError;
@@ -146,28 +145,8 @@ pub fn document(volume: &Volume) -> Value {
 }
 
 fn inspect(args: &InspectArgs, root: &Path) -> Result<ExitCode, BoxFault> {
-    let template = match args.format.as_deref() {
-        None | Some("json") => None,
-        Some(format) => Some(Template::parse(format)?),
-    };
-    let mut documents = Vec::new();
-    let mut code = ExitCode::SUCCESS;
-    for name in &args.volumes {
-        match volumes::find(root, name) {
-            Ok(volume) => documents.push(document(&volume)),
-            Err(error) => code = failed(&error),
-        }
-    }
-    match template {
-        None if args.format.is_some() => output::line(Value::Array(documents).to_string())?,
-        None => output::line(pretty(&Value::Array(documents)))?,
-        Some(template) => {
-            for document in &documents {
-                output::line(output::clean(&template.render(document)?))?;
-            }
-        }
-    }
-    Ok(code)
+    let find = |name: &str| Ok(document(&volumes::find(root, name)?));
+    show(&args.volumes, args.format.as_deref(), find, failed)
 }
 
 const COLUMNS: &[Column] = &[
@@ -179,14 +158,10 @@ const COLUMNS: &[Column] = &[
 ];
 
 fn ls(args: &LsArgs, root: &Path) -> Result<ExitCode, BoxFault> {
-    let layout = Layout::parse(args.format.as_deref(), "{{.Driver}}\t{{.Name}}")?;
+    let layout = Layout::parse_or_quiet(args.format.as_deref(), args.quiet, "Name", "{{.Driver}}\t{{.Name}}")?;
     let mut rows = Vec::new();
     for volume in volumes::list(root)? {
         if !fits(&args.filter, &volume, root)? {
-            continue;
-        }
-        if args.quiet && args.format.is_none() {
-            output::line(&volume.name)?;
             continue;
         }
         let labels: Vec<String> = volume.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -198,9 +173,7 @@ fn ls(args: &LsArgs, root: &Path) -> Result<ExitCode, BoxFault> {
             "Labels": labels.join(","),
         }));
     }
-    if !args.quiet || args.format.is_some() {
-        output::print(layout.render(COLUMNS, &rows)?)?;
-    }
+    output::print(layout.render(COLUMNS, &rows)?)?;
     Ok(ExitCode::SUCCESS)
 }
 

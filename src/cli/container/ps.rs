@@ -65,14 +65,8 @@ const DEFAULT: &str = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.St
 /// Lists.
 pub fn run(args: PsArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let sized = format!("{DEFAULT}\t{{{{.Size}}}}");
-    let default = if args.quiet {
-        "{{.ID}}"
-    } else if args.size {
-        &sized
-    } else {
-        DEFAULT
-    };
-    let layout = Layout::parse(args.format.as_deref(), default)?;
+    let default = if args.size { &sized } else { DEFAULT };
+    let layout = Layout::parse_or_quiet(args.format.as_deref(), args.quiet, "ID", default)?;
     let sizes = args.size || args.format.as_deref().is_some_and(|format| format.contains(".Size"));
     let last = if args.latest { Some(1) } else { args.last };
     let by_state = args.filter.iter().any(|filter| filter.starts_with("status=") || filter.starts_with("exited="));
@@ -93,12 +87,6 @@ pub fn run(args: PsArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         }
     }
     rows.truncate(last.unwrap_or(usize::MAX));
-    if args.quiet && args.format.is_none() {
-        for row in &rows {
-            output::line(row.get("ID").and_then(Value::as_str).unwrap_or_default())?;
-        }
-        return Ok(ExitCode::SUCCESS);
-    }
     output::print(layout.render(COLUMNS, &rows)?)?;
     Ok(ExitCode::SUCCESS)
 }

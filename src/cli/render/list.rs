@@ -20,9 +20,24 @@ pub enum Layout {
     Json,
     /// The template for each.
     Each(Template),
+    /// Nothing but this field of each.
+    Only(&'static str),
 }
 
 impl Layout {
+    /// The same, where `quiet` leaves of the usual table nothing but the field `id`, as docker has it.
+    pub fn parse_or_quiet(
+        format: Option<&str>,
+        quiet: bool,
+        id: &'static str,
+        default: &str,
+    ) -> Result<Self, TemplateError> {
+        match format.map(str::trim) {
+            None | Some("table" | "") if quiet => Ok(Self::Only(id)),
+            format => Self::parse(format, default),
+        }
+    }
+
     /// What `--format` asks for; without it, a table of the fields in `default`.
     pub fn parse(format: Option<&str>, default: &str) -> Result<Self, TemplateError> {
         match format.map(str::trim) {
@@ -39,6 +54,10 @@ impl Layout {
     pub fn render(&self, columns: &[Column], rows: &[Value]) -> Result<String, TemplateError> {
         match self {
             Self::Json => Ok(rows.iter().map(|row| format!("{row}\n")).collect()),
+            Self::Only(field) => {
+                let ids = rows.iter().filter_map(|row| row.get(field).and_then(Value::as_str));
+                Ok(ids.map(|id| super::super::output::clean(id) + "\n").collect())
+            }
             Self::Each(template) => rows
                 .iter()
                 .map(|row| template.render(row).map(|line| super::super::output::clean(&line) + "\n"))
