@@ -17,7 +17,7 @@ use crate::runtime::RuntimeError;
 use crate::runtime::create::random_id;
 use crate::runtime::events;
 use crate::runtime::volumes::{self, Volume};
-use crate::store::usage::tree_bytes;
+use crate::store::usage::file_bytes;
 
 /// Manage volumes
 #[derive(Debug, Args)]
@@ -221,7 +221,7 @@ fn prune(args: &PruneArgs, root: &Path) -> Result<ExitCode, BoxFault> {
         if named && !all || !fits(&filters, &volume, root)? || !volumes::users(root, &volume.name)?.is_empty() {
             continue;
         }
-        let size = tree_bytes(&volume.mountpoint).unwrap_or(0);
+        let size = file_bytes(&volume.mountpoint).unwrap_or(0);
         match volumes::remove(root, &volume.name) {
             Ok(()) => {
                 freed += size;

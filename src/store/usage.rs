@@ -1,6 +1,6 @@
 //! What takes how much room.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -105,7 +105,7 @@ impl Store {
         for mount in mounts {
             if let Some(id) = &mount.mount_id {
                 ctx.check()?;
-                usage.containers.push((mount.container, tree_bytes(&layout.diff_dir(id))?));
+                usage.containers.push((mount.container, file_bytes(&layout.diff_dir(id))?));
             }
         }
         let leftovers = Leftovers::find(layout)?;
@@ -123,13 +123,33 @@ impl Store {
 }
 
 /// The room that a tree takes on disk, in bytes. What vanishes meanwhile does not count.
-pub fn tree_bytes(path: &Path) -> Result<u64, PathError> {
+fn tree_bytes(path: &Path) -> Result<u64, PathError> {
     let Ok(metadata) = path.symlink_metadata() else { return Ok(0) };
     let mut bytes = metadata.blocks().saturating_mul(512);
     if metadata.is_dir() {
         let Ok(entries) = fs::read_dir(path) else { return Ok(bytes) };
         for entry in entries {
             bytes = bytes.saturating_add(tree_bytes(&entry.at("read", path)?.path())?);
+        }
+    }
+    Ok(bytes)
+}
+
+/// What the files of a tree hold, in bytes, as docker counts: directories are nothing, and files with several names count
+/// once. What vanishes meanwhile does not count.
+pub fn file_bytes(path: &Path) -> Result<u64, PathError> {
+    let mut seen = HashSet::new();
+    let mut bytes = 0_u64;
+    let mut folders = vec![path.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        for entry in entries {
+            let path = entry.at("read", &folder)?.path();
+            match path.symlink_metadata() {
+                Ok(meta) if meta.is_dir() => folders.push(path),
+                Ok(meta) if meta.nlink() == 1 || seen.insert(meta.ino()) => bytes = bytes.saturating_add(meta.len()),
+                _ => {}
+            }
         }
     }
     Ok(bytes)

@@ -152,8 +152,7 @@ fn take(
         return Err(ReceiveError::Stream("its hash differs").into());
     }
     task.complete();
-    let received =
-        Received { stream: partial.length, resumed, ..load((offer, told), &partial, home, ctx)? };
+    let received = Received { stream: partial.length, resumed, ..load((offer, told), &partial, home, ctx)? };
     partial.remove();
     session.send(&Message::Done(Done { loaded: received.loaded.clone() }))?;
     Ok(received)

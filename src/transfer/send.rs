@@ -110,7 +110,8 @@ impl<'s> Sender<'s> {
         let common = self.negotiate(session, &all, ctx)?;
         let layers_present = all.iter().filter(|layer| common.layers.contains(layer)).count();
         let (plan, level) = self.settle(session, &common, ctx)?;
-        let mut sent = Sent { layers_present, layers: all.len(), level: level.number(), to: common.to.clone(), ..Sent::default() };
+        let mut sent =
+            Sent { layers_present, layers: all.len(), level: level.number(), to: common.to.clone(), ..Sent::default() };
         std::thread::scope(|scope| {
             let (stream, writer) = self.stream(plan)?;
             if let Some(writer) = writer {

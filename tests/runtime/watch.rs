@@ -96,8 +96,8 @@ fn volumes_that_are_mounted_and_all_that_is_pruned_are_dockers_events() {
          since -f type=volume -f event=mount -f event=unmount |
            busybox sed -E 's/^[^ ]* //; s/[0-9a-f]{64}/ID/g'
          since --format '{{.Action}} {{.Type}}' -f volume=vv -f type=volume | busybox tr '\\n' ,; echo
-         since --format '{{.Type}} {{.Action}} {{json .Actor}}' -f event=prune
-         since --format '{{.Type}} {{.status}}' -f event=prune -f type=image -f type=volume",
+         since --format '{{.Type}} {{.Action}} {{json .Actor}}' -f event=prune | busybox sed 's/\"[1-9][0-9]*\"/\"N\"/'
+         since --format json -f event=prune | grep -c '\"status\":\"prune\"'",
     );
     let expected = "\
         volume mount vv (container=ID, destination=/data, driver=local, propagation=, read/write=true)\n\
@@ -113,7 +113,7 @@ fn volumes_that_are_mounted_and_all_that_is_pruned_are_dockers_events() {
         network prune {\"Attributes\":{\"reclaimed\":\"0\"},\"ID\":\"\"}\n\
         volume prune {\"Attributes\":{\"reclaimed\":\"0\"},\"ID\":\"\"}\n\
         image prune {\"Attributes\":{\"reclaimed\":\"0\"},\"ID\":\"\"}\n\
-        image prune\nvolume <no value>\n";
+        4\n";
     assert_eq!(out, expected);
 }
 

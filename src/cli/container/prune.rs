@@ -11,7 +11,7 @@ use super::containers;
 use crate::base::BoxFault;
 use crate::runtime::container::{Container, ContainerDir};
 use crate::runtime::{RuntimeError, events, lifecycle, overlay};
-use crate::store::usage::tree_bytes;
+use crate::store::usage::file_bytes;
 
 /// Remove all containers that do not run
 #[derive(Debug, Args)]
@@ -63,7 +63,7 @@ pub fn run(args: PruneArgs, global: &Global) -> Result<ExitCode, BoxFault> {
 /// What a container's own files take. What cannot be counted is not promised.
 pub fn size(global: &Global, dir: &ContainerDir) -> u64 {
     let upper = overlay::store(&global.root).ok().and_then(|store| store.rw_layer(dir.id()).ok());
-    upper.and_then(|layer| tree_bytes(&layer.upper).ok()).unwrap_or(0)
+    upper.and_then(|layer| file_bytes(&layer.upper).ok()).unwrap_or(0)
 }
 
 enum Filter {

@@ -57,9 +57,7 @@ impl Target {
         ];
         match self {
             Self::Auto if has_images => Self::Ferry,
-            Self::Auto => {
-                engines.into_iter().find(|(_, answers)| answers()).map_or(Self::Ferry, |(engine, _)| engine)
-            }
+            Self::Auto => engines.into_iter().find(|(_, answers)| answers()).map_or(Self::Ferry, |(engine, _)| engine),
             named => named,
         }
     }
