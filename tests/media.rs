@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use ferry::bundle::volume::VolumeSet;
-use ferry::ops::carried::Luggage;
+use ferry::ops::carried::{self, Luggage};
 use ferry::transfer::media::DirectReader;
 use tempfile::TempDir;
 
@@ -288,10 +288,13 @@ fn a_bundle_that_is_there_is_copied_as_one_that_starts_itself() {
     }
     // Where one file may not be so large the program lies beside the bundle.
     let set = VolumeSet::open(&[PathBuf::from(&whole)]).unwrap();
-    for (limit, name, beside) in [(None, "it's whole", 0), (Some(2 << 20), "it's whole.ferry", 1)] {
+    let size = carried::around(&set, Some(&b"#!/bin/sh\n".to_vec())) + fs::metadata(&whole).unwrap().len();
+    let there = (None, "it's whole", 0);
+    let limits = [there, (Some(size), there.1, 0), (Some(size - 1), "it's whole.ferry", 1)];
+    for (limit, name, beside) in limits {
         let mut luggage = Luggage { beside: Vec::new(), lead: Some(b"#!/bin/sh\n".to_vec()) };
         let form = luggage.form_of_copy(&set, &stick.point, limit);
-        assert_eq!((form.name.unwrap().to_str().unwrap(), form.lead.is_some()), (name, limit.is_none()));
+        assert_eq!((form.name.unwrap().to_str().unwrap(), form.lead.is_some()), (name, beside == 0));
         assert_eq!(luggage.beside.len(), beside);
     }
 }
@@ -301,6 +304,34 @@ fn shell(program: &Path, arguments: &[&str], path: &str) -> (i32, String, String
     let output = command.args(arguments).env("PATH", path).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn what_might_have_been_too_large_is_one_executable_file_all_the_same() {
+    let site = Site::with_image(3 << 20);
+    // More than there is room for, until it is compressed.
+    let tar = Tar::default().file("zeros", &vec![0; 260 << 20]).finish();
+    fs::write(site.path("root.tar"), tar).unwrap();
+    site.good(&["import", &site.text("root.tar"), "zeros:1"]);
+    let stick = Stick::new(site.dir.path(), "large", "stick", 256);
+    stick.mount("rw");
+    let to = site.text("stick/zeros.run");
+    let out = site.good(&["save", "--medium", "--self-extracting", "-o", &to, "zeros:1"]);
+    assert!(out.contains(": 1 file of "), "{out}");
+    assert_eq!(names(&stick.point), ["zeros.run"]);
+    site.good(&["verify", &to]);
+    let parts = site.text("stick/parts.run");
+    site.good(&["save", "--medium", "--self-extracting", "-o", &parts, "--volume-size", "1m", "zeros:1", "app:1"]);
+    assert!(names(&stick.point).contains(&"parts.run.002.ferry".to_owned()));
+    site.good(&["verify", &parts]);
+    stick.unmount();
+    stick.mount("ro,noexec");
+    for (path, root) in [(&to, "r1"), (&parts, "r2")] {
+        let words = [path, "--root", &site.text(root)];
+        let (code, out, error) = shell(Path::new("sh"), &words, "/usr/bin:/bin");
+        assert_eq!(code, 0, "{path}: {error}");
+        assert!(out.contains("Loaded image: zeros:1"), "{out}");
+    }
 }
 
 #[test]

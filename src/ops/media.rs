@@ -202,9 +202,10 @@ pub fn save(
     let destination = Destination::at(folder)?;
     let bound = at_most(images, &carriage).map(|bound| bound + luggage.len());
     let fits = bound.is_some_and(|bound| bound <= destination.free());
+    let chosen = carriage.volume_size.is_some();
     carriage.volume_size = volume_size(&destination, path, &carriage, bound, !fits && attendant.can_change())?;
-    carriage.lead = luggage.take_lead(path, carriage.volume_size.is_some());
     if fits {
+        carriage.lead = luggage.take_lead(path, carriage.volume_size.is_some());
         carriage.device = Some(destination.device());
         let (_, written) = carry::write(source, images, Target::Path(path), carriage, options, ctx)?;
         let mut files = destination.bring(&luggage, ctx)?;
@@ -220,8 +221,15 @@ pub fn save(
     if !carriage.resume {
         refuse_existing(path)?;
     }
-    carry::write(source, images, Target::Path(&staged), Carriage { resume: false, ..carriage }, options, ctx)?;
-    spread(&VolumeSet::open(&[staged])?, destination, Form::default(), luggage, attendant, ctx)?;
+    let carriage = Carriage { resume: false, ..carriage };
+    let (_, written) = carry::write(source, images, Target::Path(&staged), carriage, options, ctx)?;
+    let set = VolumeSet::open(&written.files)?;
+    // How large it became is known now: an executable of one file may do after all.
+    let form = match luggage.lead {
+        Some(_) if !chosen && set.volumes() == (1, 0) => luggage.form_of_copy(&set, path, destination.medium.max_file),
+        _ => Form { lead: luggage.take_lead(path, true), ..Form::default() },
+    };
+    spread(&set, destination, form, luggage, attendant, ctx)?;
     Ok(())
 }
 
@@ -473,4 +481,31 @@ const MEDIA_MAX: usize = 1_000;
 pub fn is_medium(path: &Path) -> bool {
     let folder = if path.is_dir() { path } else { folder_of(path) };
     media::medium_of(folder).is_ok_and(|medium| medium.removable || medium.max_file.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_larger_than_the_file_system_takes_goes_in_volumes() {
+        // As a FAT32 says of itself.
+        const FAT32: u64 = u32::MAX as u64;
+        let medium = |max_file| Medium { free: Some(64 << 30), max_file, ..Medium::default() };
+        for (max_file, bound, expected) in [
+            (None, None, None),
+            (None, Some(1 << 40), None),
+            (Some(FAT32), Some(FAT32), None),
+            (Some(FAT32), Some(FAT32 + 1), Some(FAT32)),
+            (Some(FAT32), None, Some(FAT32)),
+        ] {
+            let destination = Destination { folder: PathBuf::from("/m"), device: 1, medium: medium(max_file) };
+            let size = |carriage| volume_size(&destination, Path::new("/m/a"), &carriage, bound, false);
+            let own = size(Carriage::default()).unwrap().map(VolumeSize::bytes);
+            assert_eq!(own, expected, "{max_file:?} {bound:?}");
+            // What is asked for must be something that it takes.
+            let larger = Carriage { volume_size: VolumeSize::new(FAT32 + 1), ..Carriage::default() };
+            assert_eq!(size(larger).is_err(), max_file.is_some() && bound != Some(FAT32), "{max_file:?} {bound:?}");
+        }
+    }
 }

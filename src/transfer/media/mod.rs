@@ -16,7 +16,7 @@ pub use direct::DirectReader;
 use crate::base::{AtPath, Class, Fault, PathError};
 
 /// A mounted medium, or a partition that could be mounted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Medium {
     /// The block device, `/dev/sdb1`.
