@@ -253,6 +253,9 @@ fn signed_and_encrypted_bundles_are_let_in_by_key_policy_and_name_alone() {
     let mut changed = sealed.clone();
     changed[200] ^= 1;
     fs::write(bench.path("changed.inventory"), changed).unwrap();
+    let mut damaged = fs::read(bench.path("bare.inventory")).unwrap();
+    damaged[60] ^= 1;
+    fs::write(bench.path("damaged.inventory"), damaged).unwrap();
     for (base, more, code, reason) in [
         ("site.inventory", &[][..], 2, "is encrypted"),
         ("site.inventory", &["--base-identity", "stranger"], 6, "cannot decrypt"),
@@ -264,6 +267,7 @@ fn signed_and_encrypted_bundles_are_let_in_by_key_policy_and_name_alone() {
         ),
         ("bare.inventory", &["--base-signers", "allowed"], 7, "is not signed"),
         ("changed.inventory", &key, 6, "changed.inventory"),
+        ("damaged.inventory", &[], 6, "damaged.inventory"),
     ] {
         let refused = against(base, more);
         assert!(

@@ -4,12 +4,13 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::load::BadInput;
 use crate::base::{AtPath, BoxFault, Ctx, caps};
 use crate::bundle::carry::{self, Access};
 use crate::bundle::index::INDEX_BYTES;
 use crate::bundle::seal::SealError;
 use crate::bundle::volume::VolumeSet;
-use crate::bundle::{BaseContents, Inventory, KnownBase};
+use crate::bundle::{BaseContents, BundleError, Inventory, KnownBase};
 use crate::store::Store;
 pub use crate::transfer::ground::StoreBase;
 
@@ -30,7 +31,7 @@ fn open_one(path: &Path, access: &Access, threads: usize, ctx: &Ctx) -> Result<K
                 .filter(|gate| gate.required)
                 .try_for_each(|_| Err(SealError::NotSigned(origin.clone())))?;
             let bytes = caps::read_all(&mut file, INDEX_BYTES, "an inventory").at("read", path)?;
-            return Ok(Inventory::parse(&bytes)?.as_base(*blake3::hash(&bytes).as_bytes()));
+            return known(&bytes, path);
         }
     }
     let unsealed = carry::unseal(VolumeSet::open(&[path.to_owned()])?, access, ctx)?;
@@ -38,14 +39,20 @@ fn open_one(path: &Path, access: &Access, threads: usize, ctx: &Ctx) -> Result<K
     if unsealed.stream.read_exact_at(&mut start, 0).is_ok() && Inventory::recognises(&start) {
         let size = unsealed.stream.size();
         if size > INDEX_BYTES {
-            return Err(crate::bundle::BundleError::malformed(unsealed.origin, "an inventory of over 1 GiB").into());
+            return Err(BundleError::malformed(unsealed.origin, "an inventory of over 1 GiB").into());
         }
         let mut bytes = vec![0; size as usize];
         unsealed.stream.read_exact_at(&mut bytes, 0).at("read", path)?;
-        return Ok(Inventory::parse(&bytes)?.as_base(*blake3::hash(&bytes).as_bytes()));
+        return known(&bytes, path);
     }
     let source = carry::open_unsealed(unsealed, access)?.source;
     KnownBase::of_bundle(Arc::new(source), threads, ctx)
+}
+
+/// What an inventory at `path` says is there.
+fn known(bytes: &[u8], path: &Path) -> Result<KnownBase, BoxFault> {
+    let named = |error: BundleError| BadInput { origin: path.display().to_string(), source: error.into() };
+    Ok(Inventory::parse(bytes).map_err(named)?.as_base(*blake3::hash(bytes).as_bytes()))
 }
 
 /// Gives bases of which only IDs are known the contents that the store has, so that what changed is stored as the

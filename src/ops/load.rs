@@ -47,9 +47,9 @@ pub struct Loaded {
 /// What is wrong with an input, with its name.
 #[derive(Debug, thiserror::Error)]
 #[error("{origin}: {source}")]
-struct BadInput {
-    origin: String,
-    source: BoxFault,
+pub(super) struct BadInput {
+    pub(super) origin: String,
+    pub(super) source: BoxFault,
 }
 
 impl Fault for BadInput {
