@@ -15,6 +15,7 @@ mod fsck;
 mod hint;
 mod ask;
 mod fetch;
+mod filter;
 mod container;
 mod helper;
 mod history;

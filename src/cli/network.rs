@@ -8,11 +8,12 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::container::prune::Filter;
 use super::container::{containers, failed};
 use super::inspect::show;
 use super::render::human;
 use super::render::list::{Column, Layout};
-use super::{Global, output};
+use super::{Global, filter, output};
 use crate::base::{BoxFault, Digest};
 use crate::runtime::container::Containers;
 use crate::runtime::net::{DEFAULT, EndpointRequest, NetError, Network, NetworkSettings, Networks, Subnet};
@@ -100,6 +101,9 @@ struct InspectArgs {
     /// Names or IDs
     #[arg(required = true, value_name = "NETWORK")]
     networks: Vec<String>,
+    /// Nothing more: that is for swarms
+    #[arg(short, long, hide = true)]
+    verbose: bool,
     /// Format the output with a Go template, or as `json`
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<String>,
@@ -108,6 +112,9 @@ struct InspectArgs {
 /// List networks
 #[derive(Debug, Args)]
 struct LsArgs {
+    /// Only those that fit: dangling=BOOL, driver=NAME, id=ID, label=KEY[=VALUE], name=PART, scope=local, type=custom|builtin
+    #[arg(short, long, value_name = "FILTER")]
+    filter: Vec<String>,
     /// Format the output: `table`, `table TEMPLATE`, `json` or a Go template
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
@@ -122,6 +129,9 @@ struct LsArgs {
 /// Remove networks without containers
 #[derive(Debug, Args)]
 struct PruneArgs {
+    /// Only those that fit: label=KEY[=VALUE], label!=KEY[=VALUE], until=TIME
+    #[arg(long, value_name = "FILTER")]
+    filter: Vec<String>,
     /// Do not ask
     #[arg(short, long)]
     force: bool,
@@ -221,18 +231,49 @@ fn ls(args: &LsArgs, networks: &Networks) -> Result<ExitCode, BoxFault> {
             "Labels": network.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(","),
         })
     };
-    let mut rows: Vec<Value> = networks.list()?.iter().map(row).collect();
+    let mut rows: Vec<Value> = Vec::new();
+    for network in networks.list()? {
+        let dangling = networks.leases(&network)?.is_empty();
+        if fits(&args.filter, (&network.name, &network.id, "bridge"), &network.labels, dangling)? {
+            rows.push(row(&network));
+        }
+    }
     for name in ["host", "none"] {
         let driver = if name == "none" { "null" } else { name };
         let own = Digest::of(name.as_bytes()).hex();
-        rows.push(json!({
-            "ID": id(&own), "Name": name, "Driver": driver, "Scope": "local", "Internal": "false", "IPv6": "false",
-            "CreatedAt": "", "Labels": "",
-        }));
+        if fits(&args.filter, (name, &own, driver), &BTreeMap::new(), true)? {
+            rows.push(json!({
+                "ID": id(&own), "Name": name, "Driver": driver, "Scope": "local", "Internal": "false", "IPv6": "false",
+                "CreatedAt": "", "Labels": "",
+            }));
+        }
     }
     rows.sort_by(|a, b| a["Name"].as_str().cmp(&b["Name"].as_str()));
     output::print(layout.render(COLUMNS, &rows)?)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn fits(
+    filters: &[String],
+    (name, id, driver): (&str, &str, &str),
+    labels: &BTreeMap<String, String>,
+    dangling: bool,
+) -> Result<bool, RuntimeError> {
+    let custom = ![DEFAULT, "host", "none"].contains(&name);
+    filter::fits(filters, |kind, value| match kind {
+        "dangling" => filter::truth(value).map(|wanted| wanted == (dangling && custom)),
+        "driver" => Some(driver == value),
+        "id" => Some(id.contains(value)),
+        "label" => Some(filter::has_label(labels, value)),
+        "name" => Some(name.contains(value)),
+        "scope" => Some(value == "local"),
+        "type" => match value {
+            "custom" => Some(custom),
+            "builtin" => Some(!custom),
+            _ => None,
+        },
+        _ => None,
+    })
 }
 
 fn inspect(args: &InspectArgs, networks: &Networks, containers: &Containers) -> Result<ExitCode, BoxFault> {
@@ -293,11 +334,13 @@ fn document(network: &Network, networks: &Networks, containers: &Containers) -> 
 }
 
 fn prune(args: &PruneArgs, root: &Path) -> Result<ExitCode, BoxFault> {
+    let filters: Vec<Filter> = args.filter.iter().map(|text| Filter::parse(text)).collect::<Result<_, _>>()?;
     if !args.force && !super::prune::sure("all custom networks not used by at least one container")? {
         return Ok(ExitCode::SUCCESS);
     }
     let before = networks(root).list()?;
-    let removed = networks(root).prune(|network| network.name != DEFAULT)?;
+    let removed =
+        networks(root).prune(|network| filters.iter().all(|filter| filter.fits(&network.created, &network.labels)))?;
     for network in before.iter().filter(|network| removed.contains(&network.name)) {
         note_network(root, "destroy", &network.id, &network.name, None);
     }
@@ -309,8 +352,8 @@ fn prune(args: &PruneArgs, root: &Path) -> Result<ExitCode, BoxFault> {
 }
 
 /// Removes all that no container uses.
-pub fn prune_unasked(global: &Global) -> Result<ExitCode, BoxFault> {
-    prune(&PruneArgs { force: true }, &global.root)
+pub fn prune_unasked(filter: &[String], global: &Global) -> Result<ExitCode, BoxFault> {
+    prune(&PruneArgs { filter: filter.to_owned(), force: true }, &global.root)
 }
 
 fn rm(args: &RmArgs, root: &Path) -> Result<ExitCode, BoxFault> {

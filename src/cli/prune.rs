@@ -19,7 +19,7 @@ pub struct PruneArgs {
     /// Remove images with names too, when no container uses them
     #[arg(short, long)]
     all: bool,
-    /// Only images that fit: label=KEY[=VALUE], until=TIME
+    /// Only images that fit: label=KEY[=VALUE], label!=KEY[=VALUE], until=TIME
     #[arg(long, value_name = "FILTER")]
     filter: Vec<String>,
     /// Do not ask
@@ -32,8 +32,8 @@ pub struct PruneArgs {
 
 impl PruneArgs {
     /// Without a question.
-    pub fn unasked(all: bool) -> Self {
-        Self { all, filter: Vec::new(), force: true, dry_run: false }
+    pub fn unasked(all: bool, filter: Vec<String>) -> Self {
+        Self { all, filter, force: true, dry_run: false }
     }
 }
 

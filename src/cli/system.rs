@@ -11,6 +11,7 @@ use super::container::failed;
 use super::container::prune as container_prune;
 use super::{Global, df, info, network, output, prune, volume};
 use crate::base::{AtPath, BoxFault, durable};
+use crate::runtime::RuntimeError;
 use crate::runtime::cgroup::in_user_namespace;
 use crate::runtime::lifecycle;
 
@@ -41,6 +42,9 @@ struct PruneArgs {
     /// Remove images with names too, when no container uses them
     #[arg(short, long)]
     all: bool,
+    /// Only what fits: label=KEY[=VALUE], label!=KEY[=VALUE], until=TIME
+    #[arg(long, value_name = "FILTER")]
+    filter: Vec<String>,
     /// Do not ask
     #[arg(short, long)]
     force: bool,
@@ -73,15 +77,18 @@ pub fn run(args: SystemArgs, global: &Global) -> Result<ExitCode, BoxFault> {
 fn prune_all(args: &PruneArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let volumes = if args.volumes { ", anonymous volumes" } else { "" };
     let images = if args.all { "all unused images" } else { "dangling images" };
+    if args.volumes && args.filter.iter().any(|filter| filter.starts_with("until=")) {
+        return Err(RuntimeError::usage("the \"until\" filter is not supported with \"--volumes\"").into());
+    }
     if !args.force && !prune::sure(&format!("all stopped containers, unused networks{volumes} and {images}"))? {
         return Ok(ExitCode::SUCCESS);
     }
-    let mut codes = vec![container_prune::run(container_prune::PruneArgs::unasked(), global)?];
-    codes.push(network::prune_unasked(global)?);
+    let mut codes = vec![container_prune::run(container_prune::PruneArgs::unasked(args.filter.clone()), global)?];
+    codes.push(network::prune_unasked(&args.filter, global)?);
     if args.volumes {
-        codes.push(volume::prune_unasked(global)?);
+        codes.push(volume::prune_unasked(args.filter.clone(), global)?);
     }
-    codes.push(prune::run(prune::PruneArgs::unasked(args.all), global)?);
+    codes.push(prune::run(prune::PruneArgs::unasked(args.all, args.filter.clone()), global)?);
     Ok(codes.into_iter().find(|code| *code != ExitCode::SUCCESS).unwrap_or(ExitCode::SUCCESS))
 }
 

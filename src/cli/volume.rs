@@ -11,7 +11,7 @@ use super::container::failed;
 use super::inspect::show;
 use super::render::human;
 use super::render::list::{Column, Layout};
-use super::{Global, output};
+use super::{Global, filter, output};
 use crate::base::{BoxFault, Fault};
 use crate::runtime::RuntimeError;
 use crate::runtime::create::random_id;
@@ -177,33 +177,19 @@ fn ls(args: &LsArgs, root: &Path) -> Result<ExitCode, BoxFault> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether all kinds of filters have one that fits.
 fn fits(filters: &[String], volume: &Volume, root: &Path) -> Result<bool, RuntimeError> {
-    let mut kinds: BTreeMap<&str, bool> = BTreeMap::new();
-    for filter in filters {
-        let bad = || RuntimeError::usage(format!("invalid filter {filter:?}"));
-        let (kind, value) = filter.split_once('=').ok_or_else(bad)?;
-        let fits = match kind {
-            "dangling" => {
-                let wanted = match value {
-                    "true" | "1" => true,
-                    "false" | "0" => false,
-                    _ => return Err(bad()),
-                };
-                volumes::users(root, &volume.name)?.is_empty() == wanted
-            }
-            "driver" => value == "local",
-            "name" => volume.name.contains(value),
-            "label" | "label!" => {
-                let (key, value) = value.split_once('=').map_or((value, None), |(key, value)| (key, Some(value)));
-                let found = volume.labels.get(key);
-                found.is_some_and(|found| value.is_none_or(|value| value == found)) == (kind == "label")
-            }
-            _ => return Err(bad()),
-        };
-        *kinds.entry(kind).or_default() |= fits;
-    }
-    Ok(kinds.into_values().all(|fits| fits))
+    // Containers are looked into only where a filter asks for them.
+    let users = || volumes::users(root, &volume.name);
+    let dangling =
+        if filters.iter().any(|filter| filter.starts_with("dangling=")) { users()?.is_empty() } else { true };
+    filter::fits(filters, |kind, value| match kind {
+        "dangling" => filter::truth(value).map(|wanted| wanted == dangling),
+        "driver" => Some(value == "local"),
+        "name" => Some(volume.name.contains(value)),
+        "label" => Some(filter::has_label(&volume.labels, value)),
+        "label!" => Some(!filter::has_label(&volume.labels, value)),
+        _ => None,
+    })
 }
 
 fn prune(args: &PruneArgs, root: &Path) -> Result<ExitCode, BoxFault> {
@@ -239,8 +225,8 @@ fn prune(args: &PruneArgs, root: &Path) -> Result<ExitCode, BoxFault> {
 }
 
 /// Removes all that no container uses and nobody named.
-pub fn prune_unasked(global: &Global) -> Result<ExitCode, BoxFault> {
-    prune(&PruneArgs { all: false, filter: Vec::new(), force: true }, &global.root)
+pub fn prune_unasked(filter: Vec<String>, global: &Global) -> Result<ExitCode, BoxFault> {
+    prune(&PruneArgs { all: false, filter, force: true }, &global.root)
 }
 
 fn rm(args: &RmArgs, root: &Path) -> Result<ExitCode, BoxFault> {

@@ -18,6 +18,8 @@ pub struct Selection {
     pub references: Vec<String>,
     /// Labels, with or without value; all must be there.
     pub labels: Vec<(String, Option<String>)>,
+    /// The same, of which none may be there.
+    pub without: Vec<(String, Option<String>)>,
     /// Made before these images.
     pub before: Vec<String>,
     /// Made after these images.
@@ -56,9 +58,10 @@ impl Selection {
                 "false" | "0" => self.dangling = Some(false),
                 _ => return Err(FilterError::Value(filter.to_owned(), "it is true or false")),
             },
-            "label" => {
+            kind @ ("label" | "label!") => {
                 let label = value.split_once('=').map(|(key, value)| (key.to_owned(), Some(value.to_owned())));
-                self.labels.push(label.unwrap_or_else(|| (value.to_owned(), None)));
+                let to = if kind == "label" { &mut self.labels } else { &mut self.without };
+                to.push(label.unwrap_or_else(|| (value.to_owned(), None)));
             }
             "reference" => self.references.push(value.to_owned()),
             "before" => self.before.push(value.to_owned()),
@@ -79,7 +82,9 @@ impl Selection {
             found.is_some_and(|found| value.as_ref().is_none_or(|value| value == found))
         };
         let made = image.created();
-        self.labels.iter().all(has_label) && self.until.is_none_or(|until| made.is_none_or(|made| made < until))
+        self.labels.iter().all(has_label)
+            && !self.without.iter().any(has_label)
+            && self.until.is_none_or(|until| made.is_none_or(|made| made < until))
     }
 }
 

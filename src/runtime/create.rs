@@ -225,6 +225,7 @@ fn check(container: &Container) -> Result<(), RuntimeError> {
             return Err(RuntimeError::usage(format!("{kind} {value:?} is not a mode ferry has")));
         }
     }
+    spec::check_cpus(host)?;
     if host.memory > 0 && host.memory < 6 << 20 {
         return Err(RuntimeError::usage("minimum memory limit allowed is 6MB"));
     }
@@ -329,7 +330,7 @@ fn volume(store_root: &Path, name: &str, destination: &str, anonymous: bool) -> 
         source: source.to_string_lossy().into_owned(),
         destination: destination.into(),
         driver: "local".into(),
-        mode: "z".into(),
+        mode: if anonymous { String::new() } else { "z".into() },
         rw: true,
         ..MountPoint::default()
     })
@@ -371,7 +372,9 @@ fn parse_volume(store_root: &Path, text: &str) -> Result<MountPoint, RuntimeErro
             other => return Err(bad(&format!("unknown option {other:?}"))),
         }
     }
-    options.clone_into(&mut mount.mode);
+    if !options.is_empty() || mount.kind == "bind" {
+        options.clone_into(&mut mount.mode);
+    }
     Ok(mount)
 }
 

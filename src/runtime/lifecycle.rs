@@ -268,6 +268,7 @@ pub fn update(store_root: &Path, dir: &ContainerDir, update: &Update) -> Result<
     let mut container = dir.container()?;
     update.apply(&mut container.host_config);
     let host = &container.host_config;
+    spec::check_cpus(host)?;
     if host.memory_swap > 0 && host.memory_swap < host.memory {
         return Err(RuntimeError::usage(
             "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time",

@@ -10,7 +10,7 @@ use super::NetworkMode;
 use super::capability;
 use super::container::config::DeviceMapping;
 use super::container::{Container, HostConfig};
-use super::error::RuntimeError;
+use super::error::{RuntimeError, While};
 use super::seccomp;
 use super::user::User;
 use crate::base::AtPath;
@@ -124,6 +124,23 @@ pub fn merge_env(env: &mut Vec<String>, more: &[String]) {
             (None, false) => {}
         }
     }
+}
+
+/// Whether there are so many CPUs as a container is to have at most.
+pub fn check_cpus(host: &HostConfig) -> Result<(), RuntimeError> {
+    if host.nano_cpus == 0 {
+        return Ok(());
+    }
+    if host.cpu_quota != 0 || host.cpu_period != 0 {
+        return Err(RuntimeError::usage("conflicting options: --cpus cannot be set with --cpu-quota and --cpu-period"));
+    }
+    let there = rustix::thread::sched_getaffinity(None).trying("count the CPUs")?.count();
+    if !(10_000_000..=i64::from(there) * 1_000_000_000).contains(&host.nano_cpus) {
+        return Err(RuntimeError::usage(format!(
+            "range of CPUs is from 0.01 to {there}.00, as there are only {there} CPUs available"
+        )));
+    }
+    Ok(())
 }
 
 /// Capabilities, no_new_privileges and seccomp of a process: `privileged` is the container's or the exec's.

@@ -16,6 +16,10 @@ fn every_flag_of_run_does_what_it_says() {
         ("-h name", "busybox hostname", "name\n"),
         ("--hostname name --domainname dom", "cat /proc/sys/kernel/domainname", "dom\n"),
         ("-e A=1 -e A=2", "sh -c 'echo $A'", "2\n"),
+        ("-e A=1 -e A", "sh -c 'echo ${A-taken away}'", "taken away\n"),
+        ("-v ./bound:/b:ro", "cat /b/f", "bound\n"),
+        ("-v ./x/../bound:/b", "cat /b/f", "bound\n"),
+        ("--mount type=bind,source=./bound,target=/b", "cat /b/f", "bound\n"),
         ("--env-file env", "sh -c 'echo $A $B.'", "from file .\n"),
         ("-w /new/dir", "busybox pwd", "/new/dir\n"),
         ("-u bob", "id -u", "1000\n"),
@@ -86,6 +90,9 @@ fn what_makes_no_sense_is_refused_before_anything_is_made() {
         "--restart always",
         "--restart sometimes",
         "--memory 1m",
+        "--cpus 4000",
+        "--cpus 0.001",
+        "--cpus 1 --cpu-quota 5000",
         "--memory-swap 64m",
         "--ulimit nofile=9:3",
         "--sysctl kernel.hostname=x",
@@ -107,4 +114,31 @@ fn what_makes_no_sense_is_refused_before_anything_is_made() {
         assert!(!output.stderr.is_empty(), "{flags}");
     }
     assert_eq!(host.run("ferry ps -aq; ferry volume ls -q"), "");
+}
+
+#[test]
+fn lists_are_filtered_and_cut_as_docker_does_it() {
+    let host = Host::new();
+    let out = host.run(
+        "ferry create --name one --network none --label a=1 --label b= -v vv:/v busybox:1 sh -c 'echo a b' >/dev/null
+         ferry create --name two --network none --label a=2 -v /anon busybox:1 true >/dev/null
+         ferry ps -a --format '{{.Names}} {{.Command}}'; ferry ps -a --no-trunc --format '{{.Command}}' -f name=one
+         ferry ps -a --format '{{.Names}}' -f label=a -f label=b; ferry ps -aq --format '{{.Names}}' -f name=two
+         [ \"$(ferry ps -aq --format table)\" = \"$(ferry ps -aq)\" ] && echo quiet
+         ferry inspect -f '{{range .Mounts}}{{.Mode}}.{{end}}' one two
+         ferry update one 2>/dev/null; echo code $?
+         ferry network create --label k=v n1 >/dev/null; ferry network create n2 >/dev/null
+         for f in driver=null type=custom label=k=v name=1 dangling=true type=builtin; do
+           echo $f: $(ferry network ls --format '{{.Name}}' -f $f)
+         done
+         ferry network ls -f type=odd 2>/dev/null; echo code $?
+         ferry network prune -f --filter label!=k; ferry system prune -f --filter label=k=w; ferry network prune -f --filter until=1h
+         ferry network ls -q -f type=custom | busybox wc -l; ferry system prune -f --volumes --filter until=1h 2>/dev/null; echo code $?
+         ferry container prune -f --filter label!=b >/dev/null; ferry ps -a --format '{{.Names}}'
+         ferry volume ls -q -f dangling=false",
+    );
+    let expected = "two \"true\"\none \"sh -c 'echo a b'\"\n\"sh -c 'echo a b'\"\none\ntwo\nquiet\nz.\n.\ncode 1\n\
+        driver=null: none\ntype=custom: n1 n2\nlabel=k=v: n1\nname=1: n1\ndangling=true: n1 n2\ntype=builtin: bridge host none\n\
+        code 1\nDeleted Networks:\nn2\n\nTotal reclaimed space: 0B\nTotal reclaimed space: 0B\n1\ncode 1\none\nvv\n";
+    assert_eq!(out, expected);
 }

@@ -59,7 +59,7 @@ pub fn run(args: ExecArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         env.extend(flags::env_lines(&flags::read(file)?)?);
     }
     for text in &args.env {
-        env.extend(flags::env_pair(text)?);
+        env.push(flags::env_pair(text)?.unwrap_or_else(|| text.clone()));
     }
     let request = Request {
         command: args.command,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 
 use clap::Args;
 
@@ -347,7 +347,7 @@ pub fn env_lines(text: &str) -> Result<Vec<String>, RuntimeError> {
     Ok(pairs)
 }
 
-/// `NAME=VALUE`, or a bare name whose value is this process's; one that is not set here is left out.
+/// `NAME=VALUE`, or a bare name whose value is this process's; nothing when it is not set here.
 pub fn env_pair(text: &str) -> Result<Option<String>, RuntimeError> {
     match text.split_once('=') {
         Some(("", _)) => Err(usage(format!("invalid environment variable: {text}"))),
@@ -400,13 +400,15 @@ fn some(list: Vec<String>) -> Option<Vec<String>> {
 
 impl ContainerFlags {
     /// What the flags ask for.
-    pub fn resolve(self, detached: bool) -> Result<Request, BoxFault> {
+    pub fn resolve(mut self, detached: bool) -> Result<Request, BoxFault> {
+        self.volume = self.volume.iter().map(|text| from_here(text)).collect::<Result<_, _>>()?;
         let mut env = Vec::new();
         for file in &self.env_file {
             env.extend(env_lines(&read(file)?)?);
         }
         for text in &self.env {
-            env.extend(env_pair(text)?);
+            // A bare name that is not set here takes the image's value away.
+            env.push(env_pair(text)?.unwrap_or_else(|| text.clone()));
         }
         let mut labels = BTreeMap::new();
         for file in &self.label_file {
@@ -676,6 +678,26 @@ fn ulimit(text: &str) -> Result<Ulimit, RuntimeError> {
     Ok(Ulimit { name: name.to_owned(), hard, soft })
 }
 
+/// A path of the host's that begins with a dot is one from the working directory.
+fn from_here(path: &str) -> Result<String, RuntimeError> {
+    let source = path.split(':').next().unwrap_or_default();
+    if !source.starts_with('.') {
+        return Ok(path.to_owned());
+    }
+    use crate::base::AtPath;
+    let here = std::env::current_dir().at("find", ".")?;
+    // Without its dots, as Go's filepath.Abs.
+    let mut whole = PathBuf::from("/");
+    for part in here.join(source).components() {
+        match part {
+            Component::Normal(part) => whole.push(part),
+            Component::ParentDir => drop(whole.pop()),
+            _ => {}
+        }
+    }
+    Ok(format!("{}{}", whole.display(), &path[source.len()..]))
+}
+
 fn mount(text: &str) -> Result<MountRequest, RuntimeError> {
     let bad = |why: String| usage(format!("invalid argument {text:?} for --mount: {why}"));
     let mut mount = MountRequest { kind: "volume".to_owned(), ..MountRequest::default() };
@@ -711,6 +733,9 @@ fn mount(text: &str) -> Result<MountRequest, RuntimeError> {
     }
     if mount.kind == "bind" && mount.source.is_empty() {
         return Err(bad("a bind mount needs a source".into()));
+    }
+    if mount.kind == "bind" && !mount.source.contains(':') {
+        mount.source = from_here(&mount.source)?;
     }
     Ok(mount)
 }

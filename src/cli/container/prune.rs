@@ -1,15 +1,16 @@
 //! `ferry container prune`.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Args;
 use jiff::Timestamp;
 
 use super::super::render::human;
-use super::super::{Global, exit, moment, output, prune};
+use super::super::{Global, exit, filter, moment, output, prune};
 use super::containers;
 use crate::base::BoxFault;
-use crate::runtime::container::{Container, ContainerDir};
+use crate::runtime::container::ContainerDir;
 use crate::runtime::{RuntimeError, events, lifecycle, overlay};
 use crate::store::usage::file_bytes;
 
@@ -25,9 +26,9 @@ pub struct PruneArgs {
 }
 
 impl PruneArgs {
-    /// All of them, without a question.
-    pub fn unasked() -> Self {
-        Self { filter: Vec::new(), force: true }
+    /// Without a question.
+    pub fn unasked(filter: Vec<String>) -> Self {
+        Self { filter, force: true }
     }
 }
 
@@ -40,7 +41,9 @@ pub fn run(args: PruneArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let mut code = ExitCode::SUCCESS;
     let (mut removed, mut freed) = (Vec::new(), 0);
     for (dir, container, state) in containers(global).all()? {
-        if !state.status.can_remove() || !filters.iter().all(|filter| filter.fits(&container)) {
+        if !state.status.can_remove()
+            || !filters.iter().all(|filter| filter.fits(&container.created, &container.config.labels))
+        {
             continue;
         }
         let size = size(global, &dir);
@@ -66,36 +69,36 @@ pub fn size(global: &Global, dir: &ContainerDir) -> u64 {
     upper.and_then(|layer| file_bytes(&layer.upper).ok()).unwrap_or(0)
 }
 
-enum Filter {
+/// What may be pruned.
+pub enum Filter {
+    /// Made before then.
     Until(Timestamp),
-    Label { key: String, value: Option<String>, wanted: bool },
+    /// With, or without, such a label.
+    Label {
+        /// `KEY` or `KEY=VALUE`.
+        label: String,
+        /// With.
+        wanted: bool,
+    },
 }
 
 impl Filter {
-    fn parse(text: &str) -> Result<Self, RuntimeError> {
-        let bad = || RuntimeError::usage(format!("invalid filter {text:?}"));
-        let label = |rest: &str, wanted| {
-            let (key, value) = rest.split_once('=').map_or((rest, None), |(key, value)| (key, Some(value.to_owned())));
-            Self::Label { key: key.to_owned(), value, wanted }
-        };
-        if let Some(rest) = text.strip_prefix("label!=") {
-            return Ok(label(rest, false));
-        }
+    /// `until=TIME`, `label=KEY[=VALUE]`, `label!=KEY[=VALUE]`.
+    pub fn parse(text: &str) -> Result<Self, RuntimeError> {
+        let label = |label: &str, wanted| Self::Label { label: label.to_owned(), wanted };
         match text.split_once('=') {
+            Some(("label!", rest)) => Ok(label(rest, false)),
             Some(("label", rest)) => Ok(label(rest, true)),
             Some(("until", time)) => moment::parse(time).map(Self::Until).map_err(RuntimeError::Usage),
-            _ => Err(bad()),
+            _ => Err(filter::bad(text)),
         }
     }
 
-    fn fits(&self, container: &Container) -> bool {
+    /// Whether it fits what was made then and has these labels.
+    pub fn fits(&self, created: &str, labels: &BTreeMap<String, String>) -> bool {
         match self {
-            Self::Until(until) => container.created.parse::<Timestamp>().is_ok_and(|made| made < *until),
-            Self::Label { key, value, wanted } => {
-                let found = container.config.labels.get(key);
-                let has = found.is_some_and(|found| value.as_ref().is_none_or(|value| value == found));
-                has == *wanted
-            }
+            Self::Until(until) => created.parse::<Timestamp>().is_ok_and(|made| made < *until),
+            Self::Label { label, wanted } => filter::has_label(labels, label) == *wanted,
         }
     }
 }

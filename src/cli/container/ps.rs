@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::render::human;
 use super::super::render::list::{Column, Layout};
-use super::super::{Global, output};
+use super::super::{Global, filter, output};
 use super::{containers, prune};
 use crate::base::BoxFault;
 use crate::runtime::RuntimeError;
@@ -125,12 +125,8 @@ fn has_port(mut ports: impl Iterator<Item = String>, wanted: &str) -> bool {
 }
 
 fn fits(filters: &[String], container: &Container, state: &State) -> Result<bool, RuntimeError> {
-    // Filters of one kind are alternatives, kinds go together, as docker has it.
-    let mut kinds: Vec<(&str, bool)> = Vec::new();
-    for filter in filters {
-        let bad = || RuntimeError::usage(format!("invalid filter {filter:?}"));
-        let (kind, value) = filter.split_once('=').ok_or_else(bad)?;
-        let image = container.image.to_string();
+    let image = container.image.to_string();
+    filter::fits(filters, |kind, value| {
         let fits = match kind {
             "status" => state.status.as_str() == value,
             "name" => container.name.contains(value.trim_start_matches(['/', '^']).trim_end_matches('$')),
@@ -149,18 +145,11 @@ fn fits(filters: &[String], container: &Container, state: &State) -> Result<bool
             "id" => container.id.starts_with(value),
             "exited" => state.status == Status::Exited && value.parse() == Ok(state.exit_code),
             "ancestor" => container.config.image == value || image == value || image[7..].starts_with(value),
-            "label" => match value.split_once('=') {
-                Some((key, value)) => container.config.labels.get(key).is_some_and(|found| found == value),
-                None => container.config.labels.contains_key(value),
-            },
-            _ => return Err(bad()),
+            "label" => filter::has_label(&container.config.labels, value),
+            _ => return None,
         };
-        match kinds.iter_mut().find(|(known, _)| *known == kind) {
-            Some((_, any)) => *any |= fits,
-            None => kinds.push((kind, fits)),
-        }
-    }
-    Ok(kinds.into_iter().all(|(_, fits)| fits))
+        Some(fits)
+    })
 }
 
 fn time(text: &str) -> Option<Timestamp> {
@@ -205,7 +194,9 @@ fn ports(container: &Container, state: &State) -> String {
 }
 
 fn row(container: &Container, state: &State, whole: bool) -> Value {
-    let command = container.command().join(" ");
+    let quoted = |word: &String| if word.contains(' ') { format!("'{word}'") } else { word.clone() };
+    let words: Vec<String> = std::iter::once(container.path.clone()).chain(container.args.iter().map(quoted)).collect();
+    let command = words.join(" ");
     let short = |text: String, most: usize| {
         if whole || text.chars().count() <= most {
             return text;
@@ -222,7 +213,7 @@ fn row(container: &Container, state: &State, whole: bool) -> Value {
     json!({
         "ID": if whole { container.id.as_str() } else { container.short_id() },
         "Image": container.config.image,
-        "Command": format!("\"{}\"", short(command, 20)),
+        "Command": format!("{:?}", short(command, 20)),
         "CreatedAt": human::time(time(&container.created)),
         "RunningFor": human::ago(time(&container.created)),
         "Status": status(state),

@@ -7,6 +7,7 @@ use clap::Args;
 use super::super::Global;
 use super::{each, flags};
 use crate::base::BoxFault;
+use crate::runtime::RuntimeError;
 use crate::runtime::lifecycle::{self, Update};
 
 /// Change limits and restart policies
@@ -69,5 +70,8 @@ pub fn run(args: UpdateArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         blkio_weight: args.blkio_weight,
         restart_policy: args.restart.as_deref().map(flags::restart_policy).transpose()?,
     };
+    if update == Update::default() {
+        return Err(RuntimeError::usage("you must provide one or more flags when using this command").into());
+    }
     each(global, &args.containers, |dir| lifecycle::update(&global.root, dir, &update))
 }
