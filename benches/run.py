@@ -14,7 +14,7 @@ from harness import CORPUS, FERRY, FreshFs, Machine, Table, measure, need_corpus
 
 ROUNDS = int(os.environ.get("ROUNDS", "20"))
 LIMITS = "--ulimit nofile=1024:1024 --ulimit nproc=1024:1024"
-FILL = "mkdir /d; i=0; while [ $i -lt 5000 ]; do echo $i >/d/$i; i=$((i+1)); done"
+FILL = "mkdir /d; i=0; while [ $i -lt 5000 ]; do echo $i of %d >/d/$i; i=$((i+1)); done"
 
 
 def main():
@@ -54,11 +54,13 @@ def main():
                     table.add(name, measure(machine.inside(command), machine.servers if "docker" in name else ()))
         resident = monitor(machine, ferry)
         for tool in (ferry, docker):
-            machine.run(f"{tool} run --name filled --net=none busybox:1.35 sh -c '{FILL}'")
             machine.run(f"{tool} create --name many node:18")
-        for number in range(3):
+        for number in range(max(3, ROUNDS // 4)):
             for name, tool, pids in (("ferry", ferry, ()), ("docker 26", docker, machine.servers)):
-                changes.add(f"{name} commit", measure(machine.inside(f"{tool} commit filled bench:{number} && sync -f {fs}"), pids))
+                # Other contents each time: a layer that is there already is no work for either.
+                machine.run(f"{tool} run --name filled{number} --net=none busybox:1.35 sh -c '{FILL % number}' && sync -f {fs}")
+                commit = f"{tool} commit filled{number} bench:{number} && sync -f {fs}"
+                changes.add(f"{name} commit", measure(machine.inside(commit), pids))
             for name, tool, pids in (("ferry", ferry, ()), ("docker 26", docker, machine.servers)):
                 changes.add(f"{name} export", measure(machine.inside(f"{tool} export -o {fs}/x.tar many && sync -f {fs}"), pids))
                 os.unlink(f"{fs}/x.tar")

@@ -14,7 +14,8 @@ fn zstd_error(code: usize) -> io::Error {
 /// Compresses `raw` into one zstd frame whose window is as large as itself, so that its last byte can refer to its
 /// first, or to `prefix`, which must be given again to decompress it. The same input gives the same bytes.
 pub(crate) fn compress(level: Level, raw: &[u8], prefix: &[u8]) -> io::Result<Vec<u8>> {
-    run(level, true, raw, prefix)
+    // In a prefix a version may lie anywhere.
+    run(level, level.long_distance() || !prefix.is_empty(), raw, prefix)
 }
 
 /// About how many bytes `raw` takes, by itself or behind `prefix`.

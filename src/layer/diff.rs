@@ -4,14 +4,18 @@
 //! alone, no sockets.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 
+use super::ahead::{self, Cut, FILES, PIECE, Pieces, Taker};
 use super::error::LayerError;
 use super::tar::{Entry, Kind, Time, write};
 use crate::base::{AtPath, BoxFault, Ctx, PathError};
@@ -41,21 +45,25 @@ pub struct DiffOptions {
 /// The one attribute that docker writes.
 const CAPABILITY: &str = "security.capability";
 
-/// How many files are open ahead of the one that is written.
+/// How many entries are found ahead of those that are read; each may hold a directory open.
 const AHEAD: usize = 128;
 
-/// Writes the tar of `root` to `out`. A file that gets shorter meanwhile is [`LayerError::Changed`]. A thread looks for
-/// entries and opens files while others are written: with small files that is as much work as the rest.
+/// Writes the tar of `root` to `out`. A file that gets shorter meanwhile is [`LayerError::Changed`]. One thread looks for
+/// entries, others open and read files ahead of the one that is written: with small files each is as much work as that.
 pub fn write(root: &Dir, out: &mut dyn Write, options: &DiffOptions, ctx: &Ctx) -> Result<(), BoxFault> {
     let (sender, found) = sync_channel(AHEAD);
+    let (cutter, taker) = ahead::begin(Queue { found, next: None });
     let (written, walked) = std::thread::scope(|scope| {
         let walk = move || {
             let mut walker = Walker { root, found: sender, options, ctx, links: HashMap::new(), sockets: 0 };
             walker.tree().map(|()| walker.sockets)
         };
         let walker = scope.spawn(walk);
-        // What was not received when this ends is dropped, and the walker ends as well.
-        let written = put(root, found, out, ctx);
+        for _ in 0..ahead::threads() {
+            scope.spawn(|| cutter.work(&mut |batch, pieces| fill(root, batch, pieces, ctx)));
+        }
+        // When this ends early nobody takes what is read, nor then what is found.
+        let written = put(root, taker, out);
         (written, walker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
     written?;
@@ -67,28 +75,96 @@ pub fn write(root: &Dir, out: &mut dyn Write, options: &DiffOptions, ctx: &Ctx) 
     Ok(())
 }
 
-/// An entry, and what it holds: an open file and its path.
-type Found = (Entry, Option<(File, PathBuf)>);
+/// An entry, and where what it holds is read.
+struct Found {
+    entry: Entry,
+    file: Option<FoundFile>,
+}
 
-/// Writes what was found.
-fn put(root: &Dir, found: Receiver<Found>, out: &mut dyn Write, ctx: &Ctx) -> Result<(), BoxFault> {
-    let mut buffer = vec![0; 256 << 10];
-    for (entry, content) in found {
-        write::header(out, &entry).at("write the tar of", root.path())?;
-        let Some((mut file, path)) = content else { continue };
+/// A regular file that is not the further name of one.
+struct FoundFile {
+    parent: Arc<Dir>,
+    name: OsString,
+    path: PathBuf,
+    /// In bytes, as it was when it was found.
+    size: u64,
+}
+
+/// What was found and not cut yet.
+struct Queue {
+    found: Receiver<Found>,
+    next: Option<Found>,
+}
+
+impl Cut for Queue {
+    type Items = Vec<Found>;
+
+    fn next(&mut self) -> Result<Option<Vec<Found>>, BoxFault> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while let Some(found) = self.next.take().or_else(|| self.found.recv().ok()) {
+            bytes += found.file.as_ref().map_or(0, |file| file.size);
+            if !batch.is_empty() && (bytes > PIECE as u64 || batch.len() == FILES) {
+                self.next = Some(found);
+                break;
+            }
+            batch.push(found);
+        }
+        Ok(Some(batch).filter(|batch| !batch.is_empty()))
+    }
+}
+
+/// Makes the bytes of the tar that stand for what was found.
+fn fill(root: &Dir, batch: Vec<Found>, out: &mut Pieces, ctx: &Ctx) -> Result<(), BoxFault> {
+    let mut header = Vec::new();
+    for Found { mut entry, file } in batch {
+        let opened = file.map(|found| open(root, &found, &mut entry).map(|file| (file, found.path))).transpose()?;
+        header.clear();
+        write::header(&mut header, &entry).at("write the tar of", root.path())?;
+        out.raw(&header)?;
+        let Some((file, path)) = opened else { continue };
         let full = || root.full(&path);
-        let mut left = entry.stored;
+        let mut left = usize::try_from(entry.stored).unwrap_or(usize::MAX);
         while left > 0 {
             ctx.check()?;
-            let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-            let n = file.read(&mut buffer[..want]).at("read", full())?;
-            if n == 0 {
-                return Err(LayerError::Changed(full()).into());
-            }
-            out.write_all(&buffer[..n]).at("write the tar of", full())?;
-            left -= n as u64;
+            out.room()?;
+            let bytes = &mut out.filled.bytes;
+            let from = bytes.len();
+            let n = match rustix::io::read(&file, spare_capacity(bytes)) {
+                Err(Errno::INTR) => continue,
+                Ok(0) => return Err(LayerError::Changed(full()).into()),
+                other => other.map_err(io::Error::from).at("read", full())?.min(left),
+            };
+            // It may have become longer.
+            bytes.truncate(from + n);
+            left -= n;
         }
-        write::pad(out, entry.stored).at("write the tar of", full())?;
+        header.clear();
+        write::pad(&mut header, entry.stored).at("write the tar of", full())?;
+        out.raw(&header)?;
+    }
+    Ok(())
+}
+
+/// Opens a file, and completes what its entry says.
+fn open(root: &Dir, found: &FoundFile, entry: &mut Entry) -> Result<File, BoxFault> {
+    let full = || root.full(&found.path);
+    let file = found.parent.open_file(&found.name)?;
+    entry.stored = file.metadata().at("read", full())?.len();
+    if let Some(mut value) = attribute(&file, CAPABILITY).at("read attributes of", full())? {
+        // Revision 3 names the root of a namespace, which means nothing elsewhere: docker writes revision 2.
+        if value.len() == 24 && value[3] == 3 {
+            value[3] = 2;
+            value.truncate(20);
+        }
+        entry.xattrs.push((CAPABILITY.as_bytes().to_vec(), value));
+    }
+    Ok(file)
+}
+
+/// Writes what was read.
+fn put(root: &Dir, mut taker: Taker, out: &mut dyn Write) -> Result<(), BoxFault> {
+    while let Some(filled) = taker.next()? {
+        out.write_all(&filled.bytes).at("write the tar of", root.path())?;
     }
     Ok(())
 }
@@ -115,23 +191,23 @@ impl Walker<'_> {
             self.marker(b".wh..wh..opq".to_vec(), 0o755)?;
         }
         let mut stack = vec![Level { path: PathBuf::new(), rest: self.root.entries()?.into_iter() }];
-        let mut open: Option<(PathBuf, Dir)> = None;
+        let mut open: Option<(PathBuf, Arc<Dir>)> = None;
         while let Some(level) = stack.last_mut() {
             self.ctx.check()?;
             let Some(entry) = level.rest.next() else {
                 stack.pop();
                 continue;
             };
-            // One descriptor however deep the tree is.
+            // One descriptor however deep the tree is, and those of files that wait to be read.
             if open.as_ref().is_none_or(|(path, _)| *path != level.path) {
-                open = Some((level.path.clone(), self.root.open_dir_no_links(&level.path)?));
+                open = Some((level.path.clone(), Arc::new(self.root.open_dir_no_links(&level.path)?)));
             }
             let Some((_, parent)) = &open else { continue };
             let path = level.path.join(&entry.name);
             let metadata = parent.stat(&entry.name)?;
             if let Some(inside) = self.entry(parent, Path::new(&entry.name), &path, &metadata)? {
                 let rest = inside.entries()?.into_iter();
-                open = Some((path.clone(), inside));
+                open = Some((path.clone(), Arc::new(inside)));
                 stack.push(Level { path, rest });
             }
         }
@@ -139,7 +215,13 @@ impl Walker<'_> {
     }
 
     /// Finds one entry; gives a directory, to go on in.
-    fn entry(&mut self, parent: &Dir, name: &Path, path: &Path, metadata: &Metadata) -> Result<Option<Dir>, BoxFault> {
+    fn entry(
+        &mut self,
+        parent: &Arc<Dir>,
+        name: &Path,
+        path: &Path,
+        metadata: &Metadata,
+    ) -> Result<Option<Dir>, BoxFault> {
         let raw = path.as_os_str().as_bytes();
         if name.as_os_str().as_bytes().starts_with(b".wh.") {
             let shown = String::from_utf8_lossy(raw).into_owned();
@@ -161,16 +243,18 @@ impl Walker<'_> {
                 return Ok(Some(inside));
             }
             Some(dir::Kind::Regular) => {
-                let file = parent.open_file(name)?;
-                if upper && metadata.st_size == 0 && self.mark(&file, "whiteout", path)?.is_some() {
+                if upper && metadata.st_size == 0 && self.mark(&parent.open_file(name)?, "whiteout", path)?.is_some() {
                     self.whiteout(raw)?;
                     return Ok(None);
                 }
-                if self.linked(metadata, &mut entry) {
-                    self.give(entry, None)?;
-                } else {
-                    self.regular(file, path, entry)?;
-                }
+                let linked = self.linked(metadata, &mut entry);
+                let file = (!linked).then(|| FoundFile {
+                    parent: Arc::clone(parent),
+                    name: name.into(),
+                    path: path.to_owned(),
+                    size: metadata.st_size as u64,
+                });
+                self.give(entry, file)?;
                 return Ok(None);
             }
             Some(dir::Kind::CharDevice) if upper && metadata.st_rdev == 0 => {
@@ -235,23 +319,9 @@ impl Walker<'_> {
         }
     }
 
-    fn regular(&mut self, file: File, path: &Path, mut entry: Entry) -> Result<(), BoxFault> {
-        let full = || self.root.full(path);
-        entry.stored = file.metadata().at("read", full())?.len();
-        if let Some(mut value) = attribute(&file, CAPABILITY).at("read attributes of", full())? {
-            // Revision 3 names the root of a namespace, which means nothing elsewhere: docker writes revision 2.
-            if value.len() == 24 && value[3] == 3 {
-                value[3] = 2;
-                value.truncate(20);
-            }
-            entry.xattrs.push((CAPABILITY.as_bytes().to_vec(), value));
-        }
-        self.give(entry, Some((file, path.to_owned())))
-    }
-
-    /// Hands an entry to whoever writes. That one's error is told when it takes no more.
-    fn give(&self, entry: Entry, content: Option<(File, PathBuf)>) -> Result<(), BoxFault> {
-        let sent = self.found.send((entry, content)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe));
+    /// Hands an entry to whoever reads. The error of whoever takes no more is told by that one.
+    fn give(&self, entry: Entry, file: Option<FoundFile>) -> Result<(), BoxFault> {
+        let sent = self.found.send(Found { entry, file }).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe));
         Ok(sent.at("write the tar of", self.root.path())?)
     }
 

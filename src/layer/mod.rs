@@ -1,5 +1,6 @@
 //! A layer as a tar stream and as a split layer.
 
+mod ahead;
 pub mod apply;
 pub mod assemble;
 pub mod compression;

@@ -61,9 +61,14 @@ impl Packed {
 
     /// Opens the file that the tar calls `name`.
     pub fn open(&self, name: &[u8]) -> Result<File, StoreError> {
+        self.open_in(&Dir::open(&self.tree)?, name)
+    }
+
+    /// [`Packed::open`] in its tree, open already.
+    pub fn open_in(&self, tree: &Dir, name: &[u8]) -> Result<File, StoreError> {
         use std::os::unix::ffi::OsStrExt;
         let clean = clean_name(name).map_err(|error| self.fault(error))?;
-        Ok(Dir::open(&self.tree)?.open_file(std::ffi::OsStr::from_bytes(&clean))?)
+        Ok(tree.open_file(std::ffi::OsStr::from_bytes(&clean))?)
     }
 
     /// The files that are not empty, in tar-split order.

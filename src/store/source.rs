@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::error::StoreError;
 use super::locks::Using;
@@ -14,21 +14,33 @@ use crate::base::{AtPath, BoxFault, ContentId, Ctx};
 use crate::image::{
     ChainId, Descriptor, DiffId, Extent, Form, Image, ImageSource, Layer, Manifest, SplitContent, SplitSink,
 };
+use crate::sys::dir::Dir;
 
 /// Images of a store, to be read. Their layers stay while it lives.
 #[derive(Debug)]
 pub struct StoreSource<'s> {
     store: &'s Store,
     images: Vec<Image>,
-    chains: BTreeMap<DiffId, ChainId>,
+    layers: BTreeMap<DiffId, Packed>,
+    /// Trees that contents were read from: an archive of many small contents comes back to each of them thousands of times.
+    trees: Mutex<BTreeMap<DiffId, Arc<Dir>>>,
     _using: Using,
 }
+
+/// How many trees are kept open at most.
+const TREES: usize = 128;
 
 impl Store {
     /// The store as a source of `images`. An image has its manifest when every blob of that can be given.
     pub fn source(&self, images: &[StoredImage], ctx: &Ctx) -> Result<StoreSource<'_>, StoreError> {
         let using = self.using(ctx)?;
-        let mut source = StoreSource { store: self, images: Vec::new(), chains: BTreeMap::new(), _using: using };
+        let mut source = StoreSource {
+            store: self,
+            images: Vec::new(),
+            layers: BTreeMap::new(),
+            trees: Mutex::default(),
+            _using: using,
+        };
         for stored in images {
             let image = source.describe(stored)?;
             source.images.push(image);
@@ -40,11 +52,6 @@ impl Store {
     /// A layer that dockerd wrote is proven by its diff ID first, and its list recorded.
     pub fn contents(&self, diff_id: &DiffId) -> Result<Vec<(ContentId, u64, Vec<u8>)>, StoreError> {
         self.packed(diff_id)?.contents()
-    }
-
-    /// Opens the file at `path` of a layer's tree. Its bytes are unverified: hash them and compare with the content ID.
-    pub fn open_content(&self, diff_id: &DiffId, path: &[u8]) -> Result<File, StoreError> {
-        self.packed(diff_id)?.open(path)
     }
 
     /// The layers here: where each lies, and what it is.
@@ -64,7 +71,8 @@ impl Store {
         Packed::of_store(&self.layout, place)?.contents()
     }
 
-    /// [`Store::open_content`] of a layer whose place is known.
+    /// Opens the file at `path` of the tree of a layer whose place is known. Its bytes are unverified: hash them and
+    /// compare with the content ID.
     pub fn open_content_at(&self, place: ChainId, path: &[u8]) -> Result<File, StoreError> {
         Packed::of_store(&self.layout, place)?.open(path)
     }
@@ -109,13 +117,14 @@ impl StoreSource<'_> {
         let mut layers = Vec::new();
         for (at, (chain_id, diff_id)) in stored.config.chain_ids().into_iter().zip(stored.config.diff_ids()).enumerate()
         {
-            self.chains.entry(*diff_id).or_insert(chain_id);
+            let packed = Packed::of_store(layout, chain_id)?;
             let named = manifest.as_ref().and_then(|manifest| manifest.layers().get(at));
             let original = match named {
                 Some(tar) if tar.digest == diff_id.0 => Some(tar.clone()),
                 _ => originals::present(layout, diff_id, named.map(|named| &named.digest))?,
             };
-            let size = Packed::of_store(layout, chain_id)?.tar_size()?;
+            let size = packed.tar_size()?;
+            self.layers.entry(*diff_id).or_insert(packed);
             layers.push(Layer { diff_id: *diff_id, size: Some(size), original });
         }
         Ok(Image { names: stored.names.clone(), config: stored.config.clone(), manifest, layers })
@@ -141,9 +150,21 @@ impl StoreSource<'_> {
         Ok(None)
     }
 
-    fn packed(&self, diff_id: &DiffId) -> Result<Packed, StoreError> {
-        let chain_id = self.chains.get(diff_id).ok_or(StoreError::NoLayer(ChainId(diff_id.0)))?;
-        Packed::of_store(&self.store.layout, *chain_id)
+    fn packed(&self, diff_id: &DiffId) -> Result<&Packed, StoreError> {
+        self.layers.get(diff_id).ok_or(StoreError::NoLayer(ChainId(diff_id.0)))
+    }
+
+    fn tree(&self, layer: &Packed) -> Result<Arc<Dir>, StoreError> {
+        let mut trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tree) = trees.get(&layer.diff_id) {
+            return Ok(Arc::clone(tree));
+        }
+        if trees.len() == TREES {
+            trees.clear();
+        }
+        let tree = Arc::new(Dir::open(&layer.tree)?);
+        trees.insert(layer.diff_id, Arc::clone(&tree));
+        Ok(tree)
     }
 }
 
@@ -177,7 +198,8 @@ impl ImageSource for StoreSource<'_> {
 
     fn content(&self, layer: &Layer, content: &SplitContent<'_>) -> Result<Option<Extent>, BoxFault> {
         let packed = self.packed(&layer.diff_id)?;
-        let bytes = FileAt::new(packed.open(content.path)?).at("read", &packed.tree)?;
+        let file = packed.open_in(&*self.tree(packed)?, content.path)?;
+        let bytes = FileAt::new(file).at("read", &packed.tree)?;
         Ok(Some(Extent { bytes: Arc::new(bytes), offset: 0 }))
     }
 }

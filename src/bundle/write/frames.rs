@@ -2,13 +2,14 @@
 
 use std::io::Write;
 use std::ops::Range;
+use std::sync::Mutex;
 
 use super::{Job, Numbers};
 use crate::base::{BoxFault, ContentId};
 use crate::bundle::delta::Against;
 use crate::bundle::error::{BundleError, Doing};
 use crate::bundle::index::*;
-use crate::bundle::parallel::in_order;
+use crate::bundle::parallel::{in_order, lock};
 use crate::bundle::plan::Plan;
 use crate::bundle::{frame, layout};
 use crate::image::Extent;
@@ -36,28 +37,33 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Compresses the frames in parallel and writes them in order.
+    /// Compresses the frames in parallel and writes them in order; gives what the index says of each.
     pub(super) fn put_frames<W: Write>(
         &self,
         plan: &Plan,
         numbers: &Numbers,
         stream: &mut layout::StreamWriter<W>,
-        index: &mut Index,
-    ) -> Result<(), BoxFault> {
+    ) -> Result<Vec<FrameRecord>, BoxFault> {
         let level = self.options.level;
-        let workers = (self.options.memory / level.frame_cost(0)).max(1).min(self.options.threads.max(1) as u64);
+        let cost = level.frame_cost(0);
+        let workers = (self.options.memory / cost).max(1).min(self.options.threads.max(1) as u64);
+        // What is left of the memory holds frames that are finished before their turn, however badly they compress.
+        let waiting = self.options.memory.saturating_sub(workers * cost) / level.frame_bytes() as u64;
         let total = plan.objects.iter().map(|object| u64::from(object.size)).sum();
         let task = self.ctx.begin("Compressing", "contents", Some(total));
-        index.objects = plan.objects.iter().map(|object| object.size).collect();
+        // The kernel clears every page that it gives: one buffer a worker is enough.
+        let spare: Mutex<Vec<Vec<u8>>> = Mutex::default();
         let compress = |at: usize| -> Result<Vec<u8>, BoxFault> {
-            let mut raw = Vec::with_capacity(level.frame_bytes());
+            let mut raw = lock(&spare).pop().unwrap_or_else(|| Vec::with_capacity(level.frame_bytes()));
             self.read_frame(plan, &plan.frames[at], &mut raw)?;
             let prefix = self.read_prefix(&plan.prefixes[at])?;
             let stored = frame::compress(level, &raw, &prefix).doing(|| format!("compress frame {at}"))?;
             task.advance(raw.len() as u64)?;
+            lock(&spare).push(raw);
             Ok(stored)
         };
-        in_order(workers as usize, plan.frames.len(), &compress, &mut |at, stored| {
+        let mut records = Vec::new();
+        in_order(workers as usize, (workers + waiting) as usize, plan.frames.len(), &compress, &mut |at, stored| {
             let check = stream.put(&stored)?;
             let objects = plan.frames[at].len() as u32;
             let part = |part: &Against| PrefixPart {
@@ -66,10 +72,10 @@ impl Job<'_> {
                 length: (part.to - part.from) as u32,
             };
             let prefix = plan.prefixes[at].iter().map(part).collect();
-            index.frames.push(FrameRecord { stored: stored.len() as u64, check, objects, prefix });
+            records.push(FrameRecord { stored: stored.len() as u64, check, objects, prefix });
             Ok(())
         })?;
         task.complete();
-        Ok(())
+        Ok(records)
     }
 }

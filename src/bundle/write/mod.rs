@@ -119,9 +119,16 @@ impl<W: Write> ImageSink for BundleSink<W> {
             // Nothing was left out: nobody needs them.
             index.bases.clear();
         }
-        job.put_frames(&plan, &numbers, &mut stream, &mut index)?;
+        index.objects = plan.objects.iter().map(|object| object.size).collect();
+        // The recipes follow the frames, and are made meanwhile: their best compression takes longer than a frame's.
+        let (frames, recipes) = std::thread::scope(|scope| {
+            let recipes = scope.spawn(|| job.make_recipes(&parts, &numbers, &index));
+            let frames = job.put_frames(&plan, &numbers, &mut stream);
+            (frames, recipes.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        index.frames = frames?;
         let recipes_from = stream.position();
-        job.put_recipes(&parts, &numbers, &mut stream, &mut index)?;
+        recipes?.put(&mut stream, &mut index)?;
         let recipe_bytes = stream.position() - recipes_from;
         put_images(images, &mut index);
         let index_from = stream.position();

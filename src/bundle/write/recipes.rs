@@ -14,39 +14,54 @@ use crate::image::Layer;
 /// Recipes that together are larger than this, in bytes, go into the next frame.
 const RECIPE_FRAME: usize = 32 << 20;
 
-impl Job<'_> {
-    /// Writes the recipes, each proven first, and the table of layers.
-    pub(super) fn put_recipes<W: Write>(
-        &self,
-        parts: &[Part],
-        numbers: &Numbers,
-        stream: &mut layout::StreamWriter<W>,
-        index: &mut Index,
-    ) -> Result<(), BoxFault> {
-        let mut raw = Vec::new();
-        let mut flush = |raw: &mut Vec<u8>, index: &mut Index| -> Result<(), BoxFault> {
-            let stored =
-                frame::compress(self.options.level.for_metadata(), raw, &[]).doing(|| "compress the recipes".into())?;
+/// Recipes, ready to be written.
+#[derive(Default)]
+pub(super) struct Recipes {
+    /// The layers, in their order.
+    layers: Vec<LayerRecord>,
+    /// Each as stored, and its length before.
+    frames: Vec<(Vec<u8>, u32)>,
+}
+
+impl Recipes {
+    /// Writes them, and enters them into the index.
+    pub fn put<W: Write>(self, stream: &mut layout::StreamWriter<W>, index: &mut Index) -> Result<(), BoxFault> {
+        for (stored, length) in self.frames {
             let check = stream.put(&stored)?;
-            let length = raw.len() as u32;
             index.recipe_frames.push(RecipeFrameRecord { stored: stored.len() as u64, check, length });
+        }
+        index.layers = self.layers;
+        Ok(())
+    }
+}
+
+impl Job<'_> {
+    /// Makes the recipes, each proven, and the table of layers.
+    pub(super) fn make_recipes(&self, parts: &[Part], numbers: &Numbers, index: &Index) -> Result<Recipes, BoxFault> {
+        let mut made = Recipes::default();
+        let mut raw = Vec::new();
+        let flush = |raw: &mut Vec<u8>, made: &mut Recipes| -> Result<(), BoxFault> {
+            let level = self.options.level.for_metadata();
+            let stored = frame::compress(level, raw, &[]).doing(|| "compress the recipes".into())?;
+            made.frames.push((stored, raw.len() as u32));
             raw.clear();
             Ok(())
         };
         for (layer, part) in self.layers.iter().zip(parts) {
+            self.ctx.check()?;
             let original = layer.original.as_ref().map(|o| (o.media_type.clone(), o.digest, o.size));
             let (recipe, local, replay) = match part {
                 Part::Split { recipe, numbers, replay } => (recipe, numbers, *replay),
                 Part::Base => {
                     let (size, kind) = (layer.size.unwrap_or(0), LayerKind::Base);
                     let record = LayerRecord { diff_id: layer.diff_id, size, kind, original: None, replay: None };
-                    index.layers.push(record);
+                    made.layers.push(record);
                     continue;
                 }
                 Part::Blob { content, size } => {
                     let kind = LayerKind::Blob { content: numbers.catalog[*content as usize] };
                     let record = LayerRecord { diff_id: layer.diff_id, size: *size, kind, original, replay: None };
-                    index.layers.push(record);
+                    made.layers.push(record);
                     continue;
                 }
             };
@@ -54,24 +69,24 @@ impl Job<'_> {
             recipe.put(&mut one, &|content| numbers.catalog[local[content as usize] as usize]);
             self.prove(&one, recipe, index, layer)?;
             if !raw.is_empty() && raw.len() + one.len() > RECIPE_FRAME {
-                flush(&mut raw, index)?;
+                flush(&mut raw, &mut made)?;
             }
             let too_large =
                 || BundleError::malformed(format!("layer {}", layer.diff_id), "its metadata exceeds 64 MiB");
             let length = u32::try_from(one.len()).ok().filter(|length| u64::from(*length) <= FRAME_BYTES);
             let kind = LayerKind::Split {
-                frame: index.recipe_frames.len() as u32,
+                frame: made.frames.len() as u32,
                 offset: raw.len() as u32,
                 length: length.ok_or_else(too_large)?,
             };
             let original = original.filter(|_| replay.is_some() || !is_compressed(layer));
-            index.layers.push(LayerRecord { diff_id: layer.diff_id, size: recipe.size, kind, original, replay });
+            made.layers.push(LayerRecord { diff_id: layer.diff_id, size: recipe.size, kind, original, replay });
             raw.append(&mut one);
         }
         if !raw.is_empty() {
-            flush(&mut raw, index)?;
+            flush(&mut raw, &mut made)?;
         }
-        Ok(())
+        Ok(made)
     }
 
     /// Reads a recipe back: it must give the same segments again.

@@ -13,7 +13,7 @@ use crate::bundle::base::KnownBase;
 use crate::bundle::catalog::{Collector, Found, SplitLayer};
 use crate::bundle::cut;
 use crate::bundle::error::{BundleError, Doing};
-use crate::bundle::parallel::lock;
+use crate::bundle::parallel::{in_parallel, lock};
 use crate::image::{Descriptor, DiffId, Form, ImageSource, Layer};
 use crate::layer::compression::{self, Compression, DecodeLimits, MAGIC_BYTES};
 use crate::layer::replay;
@@ -38,19 +38,24 @@ pub(super) fn take_apart(
 ) -> Result<Vec<Taken>, BoxFault> {
     let taken: Mutex<Vec<Option<Taken>>> = Mutex::new(layers.iter().map(|_| None).collect());
     let place: HashMap<DiffId, usize> = layers.iter().enumerate().map(|(at, layer)| (layer.diff_id, at)).collect();
-    let mut visit = Vec::new();
-    for (at, layer) in layers.iter().enumerate() {
+    let visit = Mutex::new(Vec::new());
+    in_parallel(options.threads, layers.len(), &|at| {
+        let layer = &layers[at];
         let mut collector = Collector::default();
         if bases.iter().any(|known| known.layers.contains(&layer.diff_id)) {
             lock(&taken)[at] = Some(Taken::Base);
         } else if options.keep_originals && is_compressed(layer) {
-            visit.push((layer.clone(), Form::Original));
+            lock(&visit).push((at, Form::Original));
         } else if source.has_contents(layer) && source.split_layer(layer, &mut collector)? {
             lock(&taken)[at] = Some(Taken::Split(collector.finish(), None, None));
         } else {
-            visit.push((layer.clone(), Form::Tar));
+            lock(&visit).push((at, Form::Tar));
         }
-    }
+        Ok(())
+    })?;
+    let mut visit = visit.into_inner().unwrap_or_else(PoisonError::into_inner);
+    visit.sort_unstable_by_key(|(at, _)| *at);
+    let visit: Vec<_> = visit.into_iter().map(|(at, form)| (layers[at].clone(), form)).collect();
     source.visit_layers(&visit, options.threads, ctx, &|layer, bytes| {
         let task = ctx.begin("Reading layer", layer.diff_id.0.short(), layer.size);
         let original = layer.original.as_ref().filter(|_| options.keep_originals && is_compressed(layer));
