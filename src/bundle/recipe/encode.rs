@@ -1,7 +1,7 @@
 //! Takes a layer's segments and contents and makes its recipe.
 
 use super::header::{self, Before, Columns};
-use super::{BLOCK, op, padding};
+use super::{BLOCK, SegmentHasher, op, padding};
 use crate::bundle::codec::{put_bytes, put_vs, put_vu};
 
 /// A finished recipe that still names contents by the numbers it was given; they get their final ones at the end.
@@ -48,7 +48,7 @@ pub(crate) struct RecipeEncoder {
     pending: Vec<u8>,
     /// Where they begin in the tar.
     at: u64,
-    hasher: blake3::Hasher,
+    hasher: SegmentHasher,
 }
 
 impl RecipeEncoder {
@@ -71,7 +71,7 @@ impl RecipeEncoder {
     pub fn finish(mut self) -> Recipe {
         self.flush(0);
         let Self { ops, headers, counts, raw, contents, at, hasher, .. } = self;
-        Recipe { ops, headers, counts, raw, contents, size: at, segments: hasher.finalize() }
+        Recipe { ops, headers, counts, raw, contents, size: at, segments: hasher.finish() }
     }
 
     /// Codes what is pending before a content of `content` bytes (0: the end). True when its last header and the

@@ -7,7 +7,7 @@ use super::{Job, Numbers, Part};
 use crate::base::BoxFault;
 use crate::bundle::error::{BundleError, Doing};
 use crate::bundle::index::*;
-use crate::bundle::recipe::{Piece, Recipe, RecipeReader};
+use crate::bundle::recipe::{Piece, Recipe, RecipeReader, SegmentHasher};
 use crate::bundle::{frame, layout};
 use crate::image::Layer;
 
@@ -94,28 +94,17 @@ impl Job<'_> {
         let sizes = |content| (content < index.content_count()).then(|| index.content_size(content));
         let wrong = |what| BundleError::malformed(format!("recipe of layer {}", layer.diff_id), what);
         let mut reader = RecipeReader::new(bytes, recipe.size).map_err(wrong)?;
-        let mut hasher = blake3::Hasher::new();
+        let mut hasher = SegmentHasher::default();
         while let Some(piece) = reader.next(bytes, &sizes).map_err(wrong)? {
             match piece {
-                Piece::Bytes(bytes) => {
-                    hasher.update(bytes);
-                }
-                Piece::Zeros(count) => hash_zeros(&mut hasher, count),
+                Piece::Bytes(bytes) => hasher.update(bytes),
+                Piece::Zeros(count) => hasher.zeros(count),
                 Piece::Content { .. } => {}
             }
         }
-        if hasher.finalize() != recipe.segments {
+        if hasher.finish() != recipe.segments {
             return Err(wrong("it does not give the layer's metadata back").into());
         }
         Ok(())
-    }
-}
-
-fn hash_zeros(hasher: &mut blake3::Hasher, mut count: u64) {
-    let zeros = [0; 4096];
-    while count > 0 {
-        let n = count.min(zeros.len() as u64);
-        hasher.update(&zeros[..n as usize]);
-        count -= n;
     }
 }
