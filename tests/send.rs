@@ -244,6 +244,7 @@ fn transfers_cut_at_any_byte_go_on_and_cost_little_more_than_a_clean_one() {
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let clean = told(&out)["wire"].as_u64().unwrap();
     let mut random = 20_261_126_u64;
+    let (mut all, mut most) = (0, 0);
     for round in 0..rounds {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let cut = 1 + (random >> 20) % (clean - 1);
@@ -256,10 +257,13 @@ fn transfers_cut_at_any_byte_go_on_and_cost_little_more_than_a_clean_one() {
         assert!(out.status.success(), "cut at {cut}: {}", String::from_utf8_lossy(&out.stderr));
         let second = told(&out)["wire"].as_u64().unwrap();
         assert!((cut + second) * 10 <= clean * 11, "cut at {cut}: {second} bytes more, {clean} in a clean transfer");
+        (all, most) = (all + cut + second, most.max(cut + second));
         assert_eq!(near.images(), far.images());
         assert!(far.run(&["fsck"]).is_empty() || far.command(&["fsck"]).output().unwrap().status.success());
         fs::remove_dir_all(&far.root).unwrap();
     }
+    let share = |bytes: u64| bytes as f64 / clean as f64;
+    println!("{rounds} cuts: {:.3} of a clean transfer, {:.3} at most", share(all) / f64::from(rounds), share(most));
 }
 
 #[test]
