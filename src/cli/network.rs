@@ -359,6 +359,11 @@ pub fn prune_unasked(filter: &[String], global: &Global) -> Result<ExitCode, Box
 fn rm(args: &RmArgs, root: &Path) -> Result<ExitCode, BoxFault> {
     let mut code = ExitCode::SUCCESS;
     for name in &args.networks {
+        if fixed(name).is_some() {
+            let why = format!("{name} is a pre-defined network and cannot be removed");
+            code = failed(&RuntimeError::Conflict(why));
+            continue;
+        }
         let networks = networks(root);
         match networks.get(name).and_then(|network| networks.remove(name).map(|()| network)) {
             Ok(network) => {

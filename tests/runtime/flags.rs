@@ -131,7 +131,7 @@ fn lists_are_filtered_and_cut_as_docker_does_it() {
          for f in driver=null type=custom label=k=v name=1 dangling=true type=builtin; do
            echo $f: $(ferry network ls --format '{{.Name}}' -f $f)
          done
-         ferry network ls -f type=odd 2>/dev/null; echo code $?
+         ferry network ls -f type=odd 2>/dev/null; echo code $?; ferry network rm none 2>&1; ferry ps -a -f status=odd 2>&1
          ferry network prune -f --filter label!=k; ferry system prune -f --filter label=k=w; ferry network prune -f --filter until=1h
          ferry network ls -q -f type=custom | busybox wc -l; ferry system prune -f --volumes --filter until=1h 2>/dev/null; echo code $?
          ferry container prune -f --filter label!=b >/dev/null; ferry ps -a --format '{{.Names}}'
@@ -139,6 +139,7 @@ fn lists_are_filtered_and_cut_as_docker_does_it() {
     );
     let expected = "two \"true\"\none \"sh -c 'echo a b'\"\n\"sh -c 'echo a b'\"\none\ntwo\nquiet\nz.\n.\ncode 1\n\
         driver=null: none\ntype=custom: n1 n2\nlabel=k=v: n1\nname=1: n1\ndangling=true: n1 n2\ntype=builtin: bridge host none\n\
-        code 1\nDeleted Networks:\nn2\n\nTotal reclaimed space: 0B\nTotal reclaimed space: 0B\n1\ncode 1\none\nvv\n";
+        code 1\nferry: none is a pre-defined network and cannot be removed\nferry: invalid filter \"status=odd\"\n\
+        Deleted Networks:\nn2\n\nTotal reclaimed space: 0B\nTotal reclaimed space: 0B\n1\ncode 1\none\nvv\n";
     assert_eq!(out, expected);
 }

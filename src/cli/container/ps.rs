@@ -124,13 +124,18 @@ fn has_port(mut ports: impl Iterator<Item = String>, wanted: &str) -> bool {
     })
 }
 
+const STATES: [&str; 7] = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
+const HEALTH: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
+
 fn fits(filters: &[String], container: &Container, state: &State) -> Result<bool, RuntimeError> {
     let image = container.image.to_string();
     filter::fits(filters, |kind, value| {
         let fits = match kind {
+            "status" if !STATES.contains(&value) => return None,
             "status" => state.status.as_str() == value,
             "name" => container.name.contains(value.trim_start_matches(['/', '^']).trim_end_matches('$')),
             "before" | "since" => true,
+            "health" if !HEALTH.contains(&value) => return None,
             "health" => state.health.as_ref().map_or("none", |health| health.status.as_str()) == value,
             "network" => {
                 let mode = &container.host_config.network_mode;
