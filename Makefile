@@ -10,7 +10,7 @@ RUST := --release --locked --target $(TRIPLE)
 # musl-tools has the C compiler for the target; ssh2 builds its own OpenSSL, which wants perl.
 PACKAGES := binutils gcc libc6-dev make musl-tools perl pkg-config
 # What tests make their input with, and look at the kernel with.
-TEST_PACKAGES := busybox-static e2fsprogs iproute2 python3 tar uidmap util-linux
+TEST_PACKAGES := busybox-static e2fsprogs iproute2 pigz python3 tar uidmap util-linux
 TESTS ?=
 VM ?=
 

@@ -285,6 +285,38 @@ fn compressed_streams_end() {
 }
 
 #[test]
+fn corrections_of_a_replayed_layer_are_refused_or_make_something_of_bounded_size() {
+    let tar: Vec<u8> = (0..60_000_u32).flat_map(|n| (n * n / 977 % 2000).to_le_bytes()).collect();
+    let column = |bytes: &[u8]| [&[bytes.len() as u8], bytes].concat();
+    let head = column(b"\x1f\x8b\x08\0\0\0\0\0\0\xff");
+    let seed = |blocks: &[u8], gaps: &[u8], tokens: &[u8]| {
+        [&head[..], &column(blocks), &column(gaps), &column(tokens)].concat()
+    };
+    // Flushes, other kinds of block, a beginning anew, codes of their own, other tokens.
+    let tables = [
+        &[0, 7, 0x9a, 0x01][..],
+        &[0x1d, 0xc6, 0x49, 1, 0, 0, 0x10, 0x40, 0x2e, 0xa3, 0x7e, 0xb7, 0x66, 7, 0xfc, 9],
+        &[0; 12],
+    ];
+    let seeds = [
+        seed(&[], &[], &[]),
+        seed(&[0, 24, 0xe8, 7, 0, 9, 0], &[3, 200, 1], &[0, 5, 9]),
+        seed(&[0, 9, 0xff, 0x7f, 1, 2, 0, 72, 0xb0, 0xea, 1, 0, 35], &[100, 1, 50], &[0, 0x81, 1, 0x80, 2, 0]),
+        seed(&tables.concat(), &[], &[]),
+    ];
+    for how in [[3, 1], [3, 6], [4, 9], [5, 6]] {
+        let model = ferry::layer::replay::Model::from_bytes(how).unwrap();
+        fuzz(&format!("corrections {how:?}"), 8, &seeds, false, |bytes| {
+            let Ok(mut made) = ferry::layer::replay::Corrected::new(model, bytes.to_vec(), &tar[..]) else { return };
+            let most = 3 * tar.len() as u64 + 64 * bytes.len() as u64;
+            let mut out = Vec::new();
+            let _ = (&mut made).take(most + 1).read_to_end(&mut out);
+            assert!(out.len() as u64 <= most, "{} bytes", out.len());
+        });
+    }
+}
+
+#[test]
 fn archives_are_refused_or_hold_what_their_digests_say() {
     let dir = tempfile::tempdir().unwrap();
     let options = OpenOptions { spool: dir.path().into(), ..OpenOptions::default() };

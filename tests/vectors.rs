@@ -302,6 +302,17 @@ fn replay(p: &mut Parts, format: u8, how: [u8; 2], blob: &str) {
     p.kept = Some(kept);
 }
 
+/// The same, with corrections: header and columns, which lie behind the recipe.
+fn corrected(p: &mut Parts, format: u8, how: [u8; 2], blob: &str, columns: [&[u8]; 4]) {
+    replay(p, format, how, blob);
+    let mut recipe = p.recipe.encode();
+    let begin = recipe.len();
+    columns.iter().for_each(|column| bytes(&mut recipe, column));
+    let kept = p.kept.as_mut().unwrap();
+    [0, begin, recipe.len() - begin].iter().for_each(|n| vu(kept, *n as u64));
+    p.recipe_bytes = Some(recipe);
+}
+
 /// What the base of the thin samples has: another version of the file.
 const OLD: &[u8] = b"hello, old world; more of it\n";
 
@@ -511,6 +522,52 @@ fn bundles() -> Vec<Case> {
     add("replay-pgzip-format", "a method newer than the format", Some((Malformed, "section 2")), &|p| {
         replay(p, 2, [2, 5], PGZIP);
     });
+    add("replay-zlib", "a blob that zlib makes of the tar", None, &|p| {
+        corrected(p, 4, [3, 6], ZLIB, [&ZLIB_HEAD, &[], &[], &[]]);
+    });
+    // Flushed after 1000 bytes: a block that ends there, and an empty stored one.
+    let flush = [0, 8 | 16, 0xe8, 7, 0, 1 | 8, 0];
+    add("replay-zlib-flushed", "a blob that zlib makes of the tar when it is flushed", None, &|p| {
+        corrected(p, 4, [3, 6], ZLIB_FLUSHED, [&ZLIB_HEAD, &flush, &[], &[]]);
+    });
+    add("replay-zlib-other", "corrections that make another blob", Some((Integrity, "sha256:")), &|p| {
+        corrected(p, 4, [3, 6], ZLIB, [&ZLIB_HEAD, &flush, &[], &[]]);
+    });
+    add("replay-zlib-format", "a method newer than the format", Some((Malformed, "section 2")), &|p| {
+        corrected(p, 3, [3, 6], ZLIB, [&ZLIB_HEAD, &[], &[], &[]]);
+    });
+    add("replay-zlib-level", "a level that zlib has not", Some((Malformed, "section 2")), &|p| {
+        corrected(p, 4, [3, 0], ZLIB, [&ZLIB_HEAD, &[], &[], &[]]);
+    });
+    add("replay-zlib-outside", "corrections outside their frame", Some((Malformed, "index, layers")), &|p| {
+        corrected(p, 4, [3, 6], ZLIB, [&ZLIB_HEAD, &[], &[], &[]]);
+        *p.kept.as_mut().unwrap().last_mut().unwrap() += 1;
+    });
+    add("replay-zlib-large", "corrections of over 32 MiB", Some((Malformed, "section 2")), &|p| {
+        corrected(p, 4, [3, 6], ZLIB, [&ZLIB_HEAD, &[], &[], &[]]);
+        p.kept.as_mut().unwrap().pop();
+        vu(p.kept.as_mut().unwrap(), (32 << 20) + 1);
+    });
+    let malformed: [(&str, &str, [&[u8]; 4]); 14] = [
+        ("flags", "unknown flags of a block", [&ZLIB_HEAD, &[0, 128], &[], &[]]),
+        ("no-flags", "a block that differs in nothing", [&ZLIB_HEAD, &[0, 0], &[], &[]]),
+        ("flushed-where", "a flush without its place", [&ZLIB_HEAD, &[0, 16], &[], &[]]),
+        ("behind", "a block that goes on behind the tar", [&ZLIB_HEAD, &[0, 8, 0x81, 0x10], &[], &[]]),
+        ("early", "a last block before the end of the tar", [&ZLIB_HEAD, &[0, 8 | 32, 10], &[], &[]]),
+        ("inside", "a block that ends inside a match", [&ZLIB_HEAD, &[0, 8, 40], &[], &[]]),
+        ("anew", "a compressor that begins anew at once", [&ZLIB_HEAD, &[0, 64], &[], &[]]),
+        ("tables", "codes that make no code", [&ZLIB_HEAD, &[0, 3 | 4, 17, 0xff, 0xff, 1], &[], &[]]),
+        ("tables-long", "a description of codes that is too long", [&ZLIB_HEAD, &[0, 7, 0x90, 0x23, 0], &[], &[]]),
+        ("blocks-left", "more blocks than there are", [&ZLIB_HEAD, &[9, 8, 0], &[], &[]]),
+        ("tokens-left", "more tokens than there are", [&ZLIB_HEAD, &[], &[0xff, 0x7f], &[0]]),
+        ("match-far", "a match from before the tar", [&ZLIB_HEAD, &[], &[3], &[5, 9]]),
+        ("match-long", "a match of 259 bytes", [&ZLIB_HEAD, &[], &[3], &[0x81, 2, 0]]),
+        ("tokens-cut", "a token that differs and is not there", [&ZLIB_HEAD, &[], &[3], &[]]),
+    ];
+    let names = malformed.map(|(name, ..)| &*Box::leak(format!("replay-zlib-{name}").into_boxed_str()));
+    for (name, (_, comment, columns)) in names.into_iter().zip(malformed) {
+        add(name, comment, Some((Malformed, "corrections")), &|p| corrected(p, 4, [3, 6], ZLIB, columns));
+    }
     add("thin", "a file that is the difference to the base's", None, &thin);
     add("thin-lying", "a base whose bytes are others", Some((Integrity, "base content")), &|p| {
         thin(p);
@@ -553,6 +610,11 @@ fn bundles() -> Vec<Case> {
 /// The sample's tar, compressed by Go 1.19's `compress/gzip` at its default level, and by pgzip 1.2.5.
 const GO: &str = "1f8b08000000000000ffcac8d42ba92861a0293030303030333101d3060606e8b48181a1299c6d0856676e6868cca060405b674140697149621183015dec1a8420233527275f47a13cbf2827856ba01d330a46c1281805a3806e00100000ffffa724c01800080000";
 const PGZIP: &str = "1f8b080000096e8800ffcac8d42ba92861a0293030303030333101d3060606e8b48181a1299c6d0856676e6868cca06080308276a0b4b824b188c1802e760d4290919a9393afa3509e5f9493c285101e05a360148c825130cc01000000ffff0300a724c01800080000";
+
+/// By zlib 1.2.13 at level 6, in one go and with a sync flush after 1000 bytes.
+const ZLIB: &str = "1f8b08000000000000ffcbc8d42ba92861a029300002331313300d04e8b48181a1299c6d0856676e6868cca060405b6741406971496211d04a7ad8350841466a4e4ebe8e42797e514e0ad7403b66148c8251300a4601dd0000a724c01800080000";
+const ZLIB_FLUSHED: &str = "1f8b08000000000000ffcac8d42ba92861a029300002331313300d04e8b48181a1299c6d0856676e6868cca060405b6741406971496211d04a7ad8350841466a4e4ebe8e42797e514e0ad7403b6614d00c00000000ffff1b05a360148c02740000a724c01800080000";
+const ZLIB_HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
 /// The same of inventories.
 fn inventories() -> Vec<Case> {

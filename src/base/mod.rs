@@ -2,6 +2,7 @@
 
 pub mod cancel;
 pub mod caps;
+pub(crate) mod codec;
 pub mod digest;
 pub mod durable;
 pub mod error;

@@ -4,8 +4,8 @@ use std::io;
 
 use zstd::zstd_safe::{self, CCtx, CParameter, DCtx};
 
-use super::codec::Broken;
 use super::level::Level;
+use crate::base::codec::Broken;
 
 fn zstd_error(code: usize) -> io::Error {
     io::Error::other(format!("zstd: {}", zstd_safe::get_error_name(code)))

@@ -56,7 +56,44 @@ pub struct LayerRecord {
     /// layer the tar itself, or what `replay` makes of it.
     pub original: Option<(String, Digest, u64)>,
     /// How the original is made of the tar again.
-    pub replay: Option<replay::Recipe>,
+    pub replay: Option<Replay>,
+}
+
+/// How a blob is made of its tar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replay {
+    /// By compressing the tar.
+    Exact(replay::Recipe),
+    /// By compressing the tar, with corrections.
+    Corrected {
+        /// Whose choices are corrected.
+        model: replay::Model,
+        /// The recipe frame that has the corrections.
+        frame: u32,
+        /// In the decompressed frame, in bytes.
+        offset: u32,
+        /// In bytes.
+        length: u32,
+    },
+}
+
+impl Replay {
+    /// Method and parameter.
+    pub const fn to_bytes(self) -> [u8; 2] {
+        match self {
+            Self::Exact(recipe) => recipe.to_bytes(),
+            Self::Corrected { model, .. } => model.to_bytes(),
+        }
+    }
+}
+
+impl std::fmt::Display for Replay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exact(recipe) => recipe.fmt(f),
+            Self::Corrected { model, .. } => model.fmt(f),
+        }
+    }
 }
 
 /// How a layer is kept.

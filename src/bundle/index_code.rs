@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use super::codec::{Broken, Take, put_bytes, put_vs, put_vu};
 use super::error::BundleError;
 use super::index::*;
+use crate::base::codec::{Broken, Take, put_bytes, put_vs, put_vu};
 use crate::base::{Digest, caps};
 use crate::image::DiffId;
 use crate::layer::replay;
@@ -290,13 +290,18 @@ impl Index {
             if !diff_ids.insert(layer.diff_id) {
                 return Err(("layers", "two layers with one diff ID"));
             }
-            match layer.kind {
-                LayerKind::Split { frame, offset, length } => {
-                    let frame = self.recipe_frames.get(frame as usize).ok_or(("layers", "no such recipe frame"))?;
-                    if offset.checked_add(length).is_none_or(|end| end > frame.length) {
-                        return Err(("layers", "a recipe that ends outside its frame"));
-                    }
+            let in_frame = |frame: u32, offset: u32, length: u32| {
+                let frame = self.recipe_frames.get(frame as usize).ok_or(("layers", "no such recipe frame"))?;
+                if offset.checked_add(length).is_none_or(|end| end > frame.length) {
+                    return Err(("layers", "a recipe that ends outside its frame"));
                 }
+                Ok(())
+            };
+            if let Some(Replay::Corrected { frame, offset, length, .. }) = layer.replay {
+                in_frame(frame, offset, length)?;
+            }
+            match layer.kind {
+                LayerKind::Split { frame, offset, length } => in_frame(frame, offset, length)?,
                 LayerKind::Blob { content } => {
                     if content as usize >= contents {
                         return Err(("layers", "no such content"));
@@ -369,6 +374,9 @@ fn put_layer(b: &mut Vec<u8>, layer: &LayerRecord) {
             put_vu(b, *size);
             if let Some(replay) = layer.replay {
                 b.extend_from_slice(&replay.to_bytes());
+                if let Replay::Corrected { frame, offset, length, .. } = replay {
+                    [frame, offset, length].iter().for_each(|n| put_vu(b, (*n).into()));
+                }
             }
         }
     }
@@ -393,10 +401,23 @@ fn take_layer(t: &mut Take<'_>) -> Result<LayerRecord, Broken> {
         _ => return Err("an unknown way of keeping an original"),
     };
     let replay = match how {
-        2 => Some(replay::Recipe::from_bytes(t.array()?).ok_or("an unknown way of replaying a compressor")?),
+        2 => Some(take_replay(t)?),
         _ => None,
     };
     Ok(LayerRecord { diff_id, size, kind, original, replay })
+}
+
+fn take_replay(t: &mut Take<'_>) -> Result<Replay, Broken> {
+    let how = t.array()?;
+    if let Some(recipe) = replay::Recipe::from_bytes(how) {
+        return Ok(Replay::Exact(recipe));
+    }
+    let model = replay::Model::from_bytes(how).ok_or("an unknown way of replaying a compressor")?;
+    let (frame, offset, length) = (number(t.vu()?)?, number(t.vu()?)?, number(t.vu()?)?);
+    if length as usize > replay::CORRECTIONS {
+        return Err("corrections over 32 MiB");
+    }
+    Ok(Replay::Corrected { model, frame, offset, length })
 }
 
 fn put_image(b: &mut Vec<u8>, image: &ImageRecord) {
@@ -449,7 +470,7 @@ mod tests {
     /// The layer with an original that is not its tar.
     fn compressed(layer: &mut LayerRecord, size: u64, level: Option<u8>) {
         layer.original = Some(("x".into(), Digest::of(b"other"), size));
-        layer.replay = level.and_then(|level| replay::Recipe::from_bytes([1, level]));
+        layer.replay = level.and_then(|level| replay::Recipe::from_bytes([1, level])).map(Replay::Exact);
     }
 
     fn sample() -> Index {

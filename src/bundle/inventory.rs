@@ -3,11 +3,11 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::base::KnownBase;
-use super::codec::{Broken, Take, put_bytes, put_vu};
 use super::error::{BundleError, Doing};
 use super::frame;
 use super::index::{Base, BaseKind, ID_LENGTH, INDEX_BYTES, ShortId};
 use super::level::Level;
+use crate::base::codec::{Broken, Take, put_bytes, put_vu};
 use crate::base::{ContentId, Digest};
 use crate::image::DiffId;
 

@@ -2,21 +2,21 @@
 
 use std::io::Write;
 
-use super::codec::Take;
 use super::error::{BundleError, Doing};
 use super::frame;
 use super::index::{INDEX_BYTES, Index};
 use super::level::Level;
 use crate::base::ReadAt;
-use crate::layer::replay;
+use crate::base::codec::Take;
 
 /// The newest format this program reads.
-pub const FORMAT: u16 = 3;
-/// The first format whose readers know a replay.
-pub(crate) fn format_of(replay: replay::Recipe) -> u16 {
-    match replay.to_bytes()[0] {
+pub const FORMAT: u16 = 4;
+/// The first format whose readers know a replay, by its method and parameter.
+pub(crate) fn format_of([method, _]: [u8; 2]) -> u16 {
+    match method {
         1 => 2,
-        _ => 3,
+        2 => 3,
+        _ => 4,
     }
 }
 pub(crate) const HEADER: usize = 16;
@@ -120,7 +120,13 @@ pub(crate) fn read_index(stream: &dyn ReadAt) -> Result<(Index, [u8; 32]), Bundl
     }
     let raw = frame::decompress(&bytes, length as usize, &[]).map_err(|what| BundleError::malformed("index", what))?;
     let index = Index::parse(&raw)?;
-    let needed = index.layers.iter().filter_map(|layer| layer.replay).map(format_of).max().unwrap_or(1);
+    let needed = index
+        .layers
+        .iter()
+        .filter_map(|layer| layer.replay)
+        .map(|replay| format_of(replay.to_bytes()))
+        .max()
+        .unwrap_or(1);
     if oldest < needed {
         let what = if oldest == 1 {
             "a replay in a bundle of the first format"

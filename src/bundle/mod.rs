@@ -3,7 +3,6 @@
 pub mod base;
 pub mod carry;
 mod catalog;
-mod codec;
 mod cut;
 mod delta;
 pub mod error;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::base::shortened;
 use super::error::BundleError;
-use super::index::{ID_LENGTH, Index, LayerKind, LayerRecord, ShortId};
+use super::index::{ID_LENGTH, Index, LayerKind, LayerRecord, Replay, ShortId};
 use super::pieces::Pieces;
 use super::recipe::Piece;
 use super::source::BundleSource;
@@ -53,6 +53,8 @@ pub fn outline(
 pub struct Cost {
     /// The recipe.
     pub recipe: u64,
+    /// The corrections of its replay.
+    pub corrections: u64,
     /// Contents that no other layer has.
     pub own: u64,
     /// Contents that other layers have too.
@@ -82,9 +84,15 @@ pub fn costs(source: &BundleSource) -> Result<Vec<Cost>, BundleError> {
     }
     let cost = |(record, (contents, objects)): (&LayerRecord, &(BTreeSet<u32>, BTreeSet<u32>))| {
         let mut cost = Cost::default();
-        if let LayerKind::Split { frame, length, .. } = record.kind {
+        let in_frame = |frame: u32, length: u32| {
             let frame = &index.recipe_frames[frame as usize];
-            cost.recipe = share(frame.stored, u64::from(length), u64::from(frame.length));
+            share(frame.stored, u64::from(length), u64::from(frame.length))
+        };
+        if let LayerKind::Split { frame, length, .. } = record.kind {
+            cost.recipe = in_frame(frame, length);
+        }
+        if let Some(Replay::Corrected { frame, length, .. }) = record.replay {
+            cost.corrections = in_frame(frame, length);
         }
         for object in objects {
             *(if uses[*object as usize] == 1 { &mut cost.own } else { &mut cost.shared }) += of_object(*object);

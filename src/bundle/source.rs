@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use super::base::{BaseContents, shortened};
 use super::error::{BundleError, Doing};
-use super::index::{FRAME_BYTES, ID_LENGTH, LayerKind, LayerRecord, ShortId};
+use super::index::{FRAME_BYTES, ID_LENGTH, LayerKind, LayerRecord, Replay, ShortId};
 use super::parallel::{in_parallel, lock};
 use super::pieces::Pieces;
 use super::read::Bundle;
@@ -19,7 +19,7 @@ use crate::base::{BoxFault, Ctx};
 use crate::image::source::LayerVisitor;
 use crate::image::{Descriptor, DiffId, Form, Image, ImageConfig, ImageSource, Layer, Manifest, Reference};
 use crate::layer::compression::{self, DecodeLimits, MAGIC_BYTES};
-use crate::layer::replay::Rebuilt;
+use crate::layer::replay::{Corrected, Rebuilt};
 
 /// The images of a bundle.
 pub struct BundleSource {
@@ -279,7 +279,12 @@ impl BundleSource {
         if let Some(pieces) = Pieces::of(self, record)? {
             let tar = LayerReader::new(self, pieces);
             return Ok(match record.replay {
-                Some(how) if form == Form::Original => Box::new(Rebuilt::new(how, tar)),
+                Some(Replay::Exact(how)) if form == Form::Original => Box::new(Rebuilt::new(how, tar)),
+                Some(Replay::Corrected { model, frame, offset, length }) if form == Form::Original => {
+                    let corrections = self.recipe(frame)?[offset as usize..][..length as usize].to_vec();
+                    let doing = || format!("compress layer {}", layer.diff_id);
+                    Box::new(Corrected::new(model, corrections, tar).doing(doing)?)
+                }
                 _ => Box::new(tar),
             });
         }

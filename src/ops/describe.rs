@@ -57,8 +57,8 @@ pub fn describe(source: &BundleSource, carried: &Carried) -> Result<Value, BoxFa
             "Size": layer.size,
             "Kept": kept,
             "Original": original,
-            "Replay": layer.replay.map(|recipe| recipe.to_string()),
-            "Stored": {"Recipe": cost.recipe, "Own": cost.own, "Shared": cost.shared},
+            "Replay": layer.replay.map(|replay| replay.to_string()),
+            "Stored": {"Recipe": cost.recipe, "Corrections": cost.corrections, "Own": cost.own, "Shared": cost.shared},
             "InBase": cost.base,
         })
     });

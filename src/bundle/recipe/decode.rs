@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::header::{self, Before};
 use super::{BLOCK, op, padding};
-use crate::bundle::codec::{Broken, Take};
+use crate::base::codec::{Broken, Take};
 
 /// The next bytes of a tar.
 #[derive(Debug)]

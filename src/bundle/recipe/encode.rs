@@ -2,7 +2,7 @@
 
 use super::header::{self, Before, Columns};
 use super::{BLOCK, SegmentHasher, op, padding};
-use crate::bundle::codec::{put_bytes, put_vs, put_vu};
+use crate::base::codec::{put_bytes, put_vs, put_vu};
 
 /// A finished recipe that still names contents by the numbers it was given; they get their final ones at the end.
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
 //! A tar header as the difference to the one before.
 
 use super::BLOCK;
-use crate::bundle::codec::{Broken, Take, put_vs, put_vu};
+use crate::base::codec::{Broken, Take, put_vs, put_vu};
 
 /// A field of a header.
 type Field = std::ops::Range<usize>;

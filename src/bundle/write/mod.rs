@@ -107,10 +107,10 @@ impl<W: Write> ImageSink for BundleSink<W> {
         plan.cut(&against, if bases.is_empty() { self.options.level.frame_bytes() } else { plan::PREFIX as usize });
         drop((chunks, against));
         let replays = parts.iter().filter_map(|part| match part {
-            Part::Split { replay, .. } => *replay,
+            Part::Split { replay, .. } => replay.as_ref(),
             _ => None,
         });
-        let format = replays.map(layout::format_of).max().unwrap_or(1);
+        let format = replays.map(|replay| layout::format_of(replay.to_bytes())).max().unwrap_or(1);
         let mut stream = layout::StreamWriter::begin(&mut self.out, format)?;
         let mut index = Index { writer: writer_line(self.options.level), ..Index::default() };
         index.bases = bases.iter().map(|known| known.base.clone()).collect();
@@ -158,7 +158,7 @@ fn distinct_layers(images: &[Image]) -> Vec<Layer> {
 
 /// A layer once its contents have numbers.
 enum Part {
-    Split { recipe: Box<Recipe>, numbers: Vec<u32>, replay: Option<replay::Recipe> },
+    Split { recipe: Box<Recipe>, numbers: Vec<u32>, replay: Option<replay::Way> },
     Blob { content: u32, size: u64 },
     Base,
 }
@@ -188,7 +188,8 @@ impl Job<'_> {
         // The images' layers are capped far below 2^32.
         let number = number as u32;
         match taken {
-            Taken::Split(SplitLayer { recipe, found }, spool, replay) => {
+            Taken::Split(split, spool, replay) => {
+                let SplitLayer { recipe, found } = *split;
                 self.spools.push(spool);
                 Part::Split { recipe: Box::new(recipe), numbers: self.catalog.add(number, found), replay }
             }

@@ -10,6 +10,7 @@ use crate::bundle::index::*;
 use crate::bundle::recipe::{Piece, Recipe, RecipeReader, SegmentHasher};
 use crate::bundle::{frame, layout};
 use crate::image::Layer;
+use crate::layer::replay;
 
 /// Recipes that together are larger than this, in bytes, go into the next frame.
 const RECIPE_FRAME: usize = 32 << 20;
@@ -51,7 +52,7 @@ impl Job<'_> {
             self.ctx.check()?;
             let original = layer.original.as_ref().map(|o| (o.media_type.clone(), o.digest, o.size));
             let (recipe, local, replay) = match part {
-                Part::Split { recipe, numbers, replay } => (recipe, numbers, *replay),
+                Part::Split { recipe, numbers, replay } => (recipe, numbers, replay),
                 Part::Base => {
                     let (size, kind) = (layer.size.unwrap_or(0), LayerKind::Base);
                     let record = LayerRecord { diff_id: layer.diff_id, size, kind, original: None, replay: None };
@@ -79,9 +80,22 @@ impl Job<'_> {
                 offset: raw.len() as u32,
                 length: length.ok_or_else(too_large)?,
             };
+            raw.append(&mut one);
+            let replay = match replay {
+                None => None,
+                Some(replay::Way::Exact(recipe)) => Some(Replay::Exact(*recipe)),
+                Some(replay::Way::Corrected(model, corrections)) => {
+                    if raw.len() + corrections.len() > RECIPE_FRAME {
+                        flush(&mut raw, &mut made)?;
+                    }
+                    // Both are far below 2^32.
+                    let (offset, length) = (raw.len() as u32, corrections.len() as u32);
+                    raw.extend_from_slice(corrections);
+                    Some(Replay::Corrected { model: *model, frame: made.frames.len() as u32, offset, length })
+                }
+            };
             let original = original.filter(|_| replay.is_some() || !is_compressed(layer));
             made.layers.push(LayerRecord { diff_id: layer.diff_id, size: recipe.size, kind, original, replay });
-            raw.append(&mut one);
         }
         if !raw.is_empty() {
             flush(&mut raw, &mut made)?;

@@ -21,7 +21,7 @@ use crate::layer::replay;
 /// What the first pass leaves of a layer.
 pub(super) enum Taken {
     /// Where its contents are read again when the source cannot give them, and how its blob is made again.
-    Split(SplitLayer, Option<Arc<dyn ReadAt>>, Option<replay::Recipe>),
+    Split(Box<SplitLayer>, Option<Arc<dyn ReadAt>>, Option<replay::Way>),
     /// The blob, kept in the spool, and the size of its tar.
     Blob(Found, u64, Arc<dyn ReadAt>),
     /// A base has it.
@@ -47,7 +47,7 @@ pub(super) fn take_apart(
         } else if options.keep_originals && is_compressed(layer) {
             lock(&visit).push((at, Form::Original));
         } else if source.has_contents(layer) && source.split_layer(layer, &mut collector)? {
-            lock(&taken)[at] = Some(Taken::Split(collector.finish(), None, None));
+            lock(&taken)[at] = Some(Taken::Split(Box::new(collector.finish()), None, None));
         } else {
             lock(&visit).push((at, Form::Tar));
         }
@@ -97,7 +97,7 @@ fn take_tar(
     if digest != layer.diff_id.0 {
         return Err(not_what_it_is_called(&layer.diff_id.0, &digest).into());
     }
-    Ok(Taken::Split(collector.finish(), spool.map(kept).transpose()?, None))
+    Ok(Taken::Split(Box::new(collector.finish()), spool.map(kept).transpose()?, None))
 }
 
 /// Takes a blob; it must be what its descriptor says, and decompress to what the diff ID says. Where its bytes can be
@@ -128,8 +128,8 @@ fn take_blob(
     let tar_spool = if source.has_contents(layer) { None } else { Some(spool_file(options)?) };
     let tar = form.decoder(Box::new(whole()), &DecodeLimits::default()).doing(doing)?;
     let mut tar = Tee { inner: HashingReader::new(tar), copy: tar_spool.as_ref(), task: None };
-    let replay = match form {
-        Compression::Gzip => replay::detect(&mut io::BufReader::new(whole()), &mut tar, ctx).doing(doing)?,
+    let mut replay = match form {
+        Compression::Gzip => replay::find(&|| io::BufReader::new(whole()), size, &mut tar, ctx).doing(doing)?,
         _ => None,
     };
     if replay.is_none() {
@@ -140,9 +140,21 @@ fn take_blob(
     if digest != layer.diff_id.0 {
         return Err(not_what_it_is_called(&layer.diff_id.0, &digest).into());
     }
+    let tar_spool = match replay {
+        Some(_) => tar_spool.map(kept).transpose()?,
+        None => None,
+    };
+    if let Some(way) = &mut replay {
+        let again: Box<dyn Read + Send> = match &tar_spool {
+            Some(file) => Box::new(Section::new(file.clone(), 0, tar_size)),
+            None => form.decoder(Box::new(whole()), &DecodeLimits::default()).doing(doing)?,
+        };
+        if !way.is_proven(&mut io::BufReader::new(whole()), again, ctx).doing(doing)? {
+            replay = None;
+        }
+    }
     if replay.is_some() {
         let mut collector = Collector::default();
-        let tar_spool = tar_spool.map(kept).transpose()?;
         let whole = match &tar_spool {
             Some(file) => {
                 cut::split(&mut Section::new(file.clone(), 0, tar_size), &mut collector)?;
@@ -153,7 +165,7 @@ fn take_blob(
         if !whole {
             cut::split(&mut *source.open_layer(layer, Form::Tar)?, &mut collector)?;
         }
-        return Ok(Taken::Split(collector.finish(), tar_spool, replay));
+        return Ok(Taken::Split(Box::new(collector.finish()), tar_spool, replay));
     }
     let mut id = blake3::Hasher::new();
     io::copy(&mut whole(), &mut id).doing(doing)?;

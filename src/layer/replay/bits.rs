@@ -1,25 +1,25 @@
-//! Deflate blocks as Go's `compress/flate` writes them (RFC 1951): which of the three kinds, and how its tables are
-//! packed, is Go's choice.
+//! Deflate blocks (RFC 1951), and how Go's `compress/flate` writes them: which of the three kinds, and how its tables
+//! are packed, is its choice.
 
 use super::huffman::Codes;
 
 pub(super) const END: usize = 256;
-const LITERALS: usize = 286;
-const DISTANCES: usize = 30;
+pub(super) const LITERALS: usize = 286;
+pub(super) const DISTANCES: usize = 30;
 /// A stored block's limit, in bytes.
 const STORED: usize = 65_535;
 /// The order in which the lengths of the lengths' codes are written.
-const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
+pub(super) const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
 
 /// A literal byte, or a match: its length less 3 and its distance less 1.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Token {
     Literal(u8),
     Match(u8, u16),
 }
 
 /// The code of a length less 3: number, extra bits, their value.
-fn length_code(length: u8) -> (usize, u32, u32) {
+pub(super) fn length_code(length: u8) -> (usize, u32, u32) {
     match u32::from(length) {
         255 => (28, 0, 0),
         n @ 0..8 => (n as usize, 0, 0),
@@ -31,7 +31,7 @@ fn length_code(length: u8) -> (usize, u32, u32) {
 }
 
 /// The code of a distance less 1: number, extra bits, their value.
-fn distance_code(distance: u16) -> (usize, u32, u32) {
+pub(super) fn distance_code(distance: u16) -> (usize, u32, u32) {
     match u32::from(distance) {
         n @ 0..4 => (n as usize, 0, 0),
         n => {
@@ -43,7 +43,7 @@ fn distance_code(distance: u16) -> (usize, u32, u32) {
 
 /// The bits of both codes' numbers, in the form in which a dynamic block's header has them: each with the extra bits
 /// that follow it.
-type Packed = Vec<(usize, u32, u32)>;
+pub(super) type Packed = Vec<(usize, u32, u32)>;
 
 /// Runs of equal lengths, packed.
 fn pack(lengths: &[u8]) -> Packed {
@@ -137,16 +137,21 @@ impl Description {
     /// Of these codes.
     pub fn of(literals: &[(u16, u8)], distances: &[(u16, u8)]) -> Self {
         let packed = pack(&literals.iter().chain(distances).map(|(_, length)| *length).collect::<Vec<u8>>());
+        Self::with(literals.len(), distances.len(), packed, |uses| Codes::new(uses, 7))
+    }
+
+    /// Of as many codes as are said, in the packed form; `codes` makes the codes of the lengths of how often each occurs.
+    pub fn with(literals: usize, distances: usize, packed: Packed, codes: impl Fn(&[u32]) -> Codes) -> Self {
         let mut uses = [0_u32; 19];
         let mut extra = 0;
         for (symbol, bits, _) in &packed {
             uses[*symbol] += 1;
             extra += u64::from(*bits);
         }
-        let of_lengths = Codes::new(&uses, 7);
-        let lengths = ORDER.iter().rposition(|symbol| uses[*symbol] > 0).map_or(4, |last| (last + 1).max(4));
+        let of_lengths = codes(&uses);
+        let lengths = ORDER.iter().rposition(|symbol| of_lengths.0[*symbol].1 > 0).map_or(4, |last| (last + 1).max(4));
         let size = 3 + 5 + 5 + 4 + 3 * lengths as u64 + of_lengths.bits(&uses) + extra;
-        Self { literals: literals.len(), distances: distances.len(), lengths, packed, of_lengths, size }
+        Self { literals, distances, lengths, packed, of_lengths, size }
     }
 }
 
@@ -240,6 +245,11 @@ impl Bits {
     /// The beginning of a dynamic block that is not the last.
     pub fn put_description(&mut self, codes: &Description) {
         self.put(4, 3);
+        self.put_tables(codes);
+    }
+
+    /// The description of a dynamic block's codes.
+    pub fn put_tables(&mut self, codes: &Description) {
         self.put(codes.literals as u32 - 257, 5);
         self.put(codes.distances as u32 - 1, 5);
         self.put(codes.lengths as u32 - 4, 4);

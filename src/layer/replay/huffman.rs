@@ -56,6 +56,23 @@ impl Codes {
         Self(codes)
     }
 
+    /// The codes of RFC 1951, 3.2.2, for lengths that make a code.
+    pub fn of_lengths(lengths: &[u8]) -> Self {
+        let mut counts = [0_u16; 16];
+        lengths.iter().filter(|length| **length > 0).for_each(|length| counts[usize::from(*length)] += 1);
+        let mut next = [0_u16; 16];
+        for length in 1..16 {
+            next[length] = next[length - 1].wrapping_add(counts[length - 1]) << 1;
+        }
+        let mut code = |length: u8| {
+            let next = &mut next[usize::from(length)];
+            let code = *next;
+            *next = next.wrapping_add(u16::from(length > 0));
+            (reversed(code, length), length)
+        };
+        Self(lengths.iter().map(|length| code(*length)).collect())
+    }
+
     /// How many bits the symbols take in all.
     pub fn bits(&self, frequencies: &[u32]) -> u64 {
         self.0.iter().zip(frequencies).map(|((_, length), n)| u64::from(*length) * u64::from(*n)).sum()

@@ -1,6 +1,8 @@
 //! Compressed layers made again from their tars. A registry knows a layer by the digest of its compressed bytes; where
 //! those are what Go's `compress/gzip` makes of the tar, as in every layer that docker pushed, or what klauspost's `pgzip`
-//! makes of it, as in those of podman, buildah and skopeo, the tar and a recipe of two bytes replace them. That it is so is never assumed: [`detect`] compresses the tar and compares every byte.
+//! makes of it, as in those of podman, buildah and skopeo, the tar and a recipe of two bytes replace them; where zlib or
+//! one of its kin made them, corrections are needed too. That it is so is never assumed: the tar is compressed, and
+//! every byte compared.
 
 mod bits;
 mod deflate;
@@ -8,12 +10,14 @@ mod fast;
 mod huffman;
 mod klauspost;
 mod klauspost_bits;
+mod zlib;
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 
 use self::deflate::Deflater;
 use self::fast::Fast;
 use self::klauspost::Blocks;
+pub use self::zlib::{CORRECTIONS, Corrected, Model, analyse};
 use crate::base::Ctx;
 use crate::base::read::fill;
 
@@ -80,6 +84,55 @@ impl Recipe {
             (Method::Pgzip, _) => [0x1f, 0x8b, 8, 0, 0, 9, 0x6e, 0x88, 0, 0xff],
         }
     }
+}
+
+/// A way to make a blob of its tar.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Way {
+    /// By compressing the tar.
+    Exact(Recipe),
+    /// By compressing the tar, with corrections.
+    Corrected(Model, Vec<u8>),
+}
+
+impl Way {
+    /// Method and parameter.
+    pub const fn to_bytes(&self) -> [u8; 2] {
+        match self {
+            Self::Exact(recipe) => recipe.to_bytes(),
+            Self::Corrected(model, _) => model.to_bytes(),
+        }
+    }
+
+    /// Whether it makes `blob` of `tar`. An exact one was found by doing it; corrections are tried here.
+    pub fn is_proven(&self, blob: &mut dyn Read, tar: impl Read, ctx: &Ctx) -> io::Result<bool> {
+        let Self::Corrected(model, corrections) = self else { return Ok(true) };
+        let mut made = Corrected::new(*model, corrections.clone(), tar)?;
+        let (mut one, mut other) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+        loop {
+            ctx.check()?;
+            let n = match fill(&mut made, &mut one) {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(false),
+                result => result?,
+            };
+            let have = fill(blob, &mut other)?;
+            if one[..n] != other[..have] {
+                return Ok(false);
+            }
+            if n < one.len() {
+                return Ok(true);
+            }
+        }
+    }
+}
+
+/// A way to make a blob of `size` bytes of its tar: exactly, or with corrections, which the caller then proves
+/// ([`Way::is_proven`]). `tar` is read no further than it takes.
+pub fn find<B: BufRead>(blob: &dyn Fn() -> B, size: u64, tar: &mut dyn Read, ctx: &Ctx) -> io::Result<Option<Way>> {
+    if let Some(recipe) = detect(&mut blob(), tar, ctx)? {
+        return Ok(Some(Way::Exact(recipe)));
+    }
+    Ok(analyse(blob(), size, ctx)?.map(|(model, corrections)| Way::Corrected(model, corrections)))
 }
 
 /// The recipe that makes `blob` of `tar`, proven by doing it; `None` when it would be other bytes. Both are read once,

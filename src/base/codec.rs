@@ -1,4 +1,4 @@
-//! The numbers and texts of the format (docs/format/bundle.md, "Numbers").
+//! Numbers and texts as ferry's formats have them (docs/format/bundle.md, "Numbers").
 
 /// A rule of the coding that bytes break; the caller adds the place.
 pub(crate) type Broken = &'static str;
