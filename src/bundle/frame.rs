@@ -14,17 +14,26 @@ fn zstd_error(code: usize) -> io::Error {
 /// Compresses `raw` into one zstd frame whose window is as large as itself, so that its last byte can refer to its
 /// first, or to `prefix`, which must be given again to decompress it. The same input gives the same bytes.
 pub(crate) fn compress(level: Level, raw: &[u8], prefix: &[u8]) -> io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    compress_to(&mut out, level, raw, prefix)?;
+    Ok(out)
+}
+
+/// [`compress`] into a buffer, whose bytes it replaces. It grows to more than the frame takes: kept and used again, that
+/// is memory once.
+pub(crate) fn compress_to(out: &mut Vec<u8>, level: Level, raw: &[u8], prefix: &[u8]) -> io::Result<()> {
     // In a prefix a version may lie anywhere.
-    run(level, level.long_distance() || !prefix.is_empty(), raw, prefix)
+    run(out, level, level.long_distance() || !prefix.is_empty(), raw, prefix)
 }
 
 /// About how many bytes `raw` takes, by itself or behind `prefix`.
 pub(crate) fn estimate(raw: &[u8], prefix: &[u8]) -> io::Result<usize> {
     // Neighbours are a few chunks away at most: matches over a long distance are not looked for.
-    run(Level::FAST, false, raw, prefix).map(|stored| stored.len())
+    let mut out = Vec::new();
+    run(&mut out, Level::FAST, false, raw, prefix).map(|()| out.len())
 }
 
-fn run(level: Level, long_distance: bool, raw: &[u8], prefix: &[u8]) -> io::Result<Vec<u8>> {
+fn run(out: &mut Vec<u8>, level: Level, long_distance: bool, raw: &[u8], prefix: &[u8]) -> io::Result<()> {
     let mut context = CCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
     let span = (raw.len() + prefix.len()).max(1);
     let window = (usize::BITS - (span - 1).leading_zeros()).clamp(10, 27);
@@ -43,9 +52,10 @@ fn run(level: Level, long_distance: bool, raw: &[u8], prefix: &[u8]) -> io::Resu
         context.ref_prefix(prefix).map_err(zstd_error)?;
     }
     // Pages that are never written take no memory: the bound costs nothing.
-    let mut out = Vec::with_capacity(zstd_safe::compress_bound(raw.len()));
-    context.compress2(&mut out, raw).map_err(zstd_error)?;
-    Ok(out)
+    out.clear();
+    out.reserve_exact(zstd_safe::compress_bound(raw.len()));
+    context.compress2(out, raw).map_err(zstd_error)?;
+    Ok(())
 }
 
 /// Decompresses `stored`, which must be one zstd frame that gives `length` bytes.

@@ -37,11 +37,10 @@ pub(crate) fn in_parallel(
     })
 }
 
-/// Makes `count` things on `workers` threads and hands them to `put` on this one, in order. At most `ahead` things, and
-/// no fewer than one a worker, are begun and not put yet.
+/// Makes `count` things on `workers` threads and hands them to `put` on this one, in order. At most one a worker is begun
+/// and not put yet.
 pub(crate) fn in_order<T: Send>(
     workers: usize,
-    ahead: usize,
     count: usize,
     make: &(dyn Fn(usize) -> Result<T, BoxFault> + Sync),
     put: &mut dyn FnMut(usize, T) -> Result<(), BoxFault>,
@@ -52,7 +51,6 @@ pub(crate) fn in_order<T: Send>(
         stopped: bool,
         made: BTreeMap<usize, Result<T, BoxFault>>,
     }
-    let ahead = ahead.max(workers);
     let state = Mutex::new(State { next: 0, put: 0, stopped: false, made: BTreeMap::new() });
     let changed = Condvar::new();
     let wait = |guard| changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
@@ -60,7 +58,7 @@ pub(crate) fn in_order<T: Send>(
         loop {
             let at = {
                 let mut guard = lock(&state);
-                while !guard.stopped && guard.next < count && guard.next >= guard.put + ahead {
+                while !guard.stopped && guard.next < count && guard.next >= guard.put + workers {
                     guard = wait(guard);
                 }
                 if guard.stopped || guard.next >= count {

@@ -6,7 +6,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+
+use rustix::fs::{FallocateFlags, fallocate};
 
 use super::base::{BaseContents, shortened};
 use super::error::{BundleError, Doing};
@@ -48,8 +50,8 @@ struct Spool {
     file: OnceLock<File>,
     /// Where each frame begins in the file.
     begins: Vec<u64>,
-    /// One a frame: whether it is in the file.
-    filled: Vec<Mutex<bool>>,
+    /// One a frame: whether it is in the file. Locked for reading while that part of the file is read.
+    filled: Vec<RwLock<bool>>,
 }
 
 impl BundleSource {
@@ -64,7 +66,7 @@ impl BundleSource {
             at += bundle.frame_length(frame) as u64;
             begins.push(at);
         }
-        let filled = index.frames.iter().map(|_| Mutex::new(false)).collect();
+        let filled = index.frames.iter().map(|_| RwLock::new(false)).collect();
         let spool = Spool { dir: spool_dir, file: OnceLock::new(), begins, filled };
         // A frame at work is in memory as it is stored and as it is.
         let frames_at_once = (memory / (2 * FRAME_BYTES)).max(1) as usize;
@@ -251,7 +253,7 @@ impl BundleSource {
 
     /// Decompresses a frame into the spool unless it is there.
     fn fill(&self, frame: u32) -> Result<(), BundleError> {
-        let mut filled = lock(&self.spool.filled[frame as usize]);
+        let mut filled = self.spool.filled[frame as usize].write().unwrap_or_else(PoisonError::into_inner);
         if !*filled {
             let mut prefix = Vec::new();
             for part in &self.bundle.index().frames[frame as usize].prefix {
@@ -265,6 +267,20 @@ impl BundleSource {
             *filled = true;
         }
         Ok(())
+    }
+
+    /// Forgets what is in the spool,: whoever syncs its file system would wait for bytes to be
+    /// written out that nobody needs.
+    fn empty_spool(&self) {
+        let Some(file) = self.spool.file.get() else { return };
+        for (filled, range) in self.spool.filled.iter().zip(self.spool.begins.windows(2)) {
+            let mut filled = filled.write().unwrap_or_else(PoisonError::into_inner);
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            // What a file system without holes keeps may be read again.
+            if *filled && fallocate(file, flags, range[0], range[1] - range[0]).is_ok() {
+                *filled = false;
+            }
+        }
     }
 
     /// All bytes of a content.
@@ -368,11 +384,13 @@ impl ImageSource for BundleSource {
             Ok(())
         })?;
         task.complete();
-        in_parallel(threads, wanted.len(), &|at| {
+        let visited = in_parallel(threads, wanted.len(), &|at| {
             ctx.check()?;
             let (layer, form) = &wanted[at];
             visit(layer, &mut *self.open(layer, *form)?)
-        })
+        });
+        self.empty_spool();
+        visited
     }
 }
 
@@ -546,8 +564,14 @@ impl BundleSource {
     /// Reads a part of an object, whose frame is decompressed if it is not yet.
     fn read_object(&self, object: u32, from: u64, buf: &mut [u8]) -> Result<(), BundleError> {
         let (frame, offset, _) = self.bundle.place(object);
-        self.fill(frame)?;
         let at = self.spool.begins[frame as usize] + u64::from(offset) + from;
-        self.spool_file()?.read_exact_at(buf, at).doing(|| "read the spool file".into())
+        loop {
+            let filled = self.spool.filled[frame as usize].read().unwrap_or_else(PoisonError::into_inner);
+            if *filled {
+                return self.spool_file()?.read_exact_at(buf, at).doing(|| "read the spool file".into());
+            }
+            drop(filled);
+            self.fill(frame)?;
+        }
     }
 }

@@ -60,7 +60,7 @@ pub fn write(
         }
         Some(path) => {
             let mut file = AtomicFile::create(path, 0o600)?;
-            let mut out = BufWriter::with_capacity(1 << 20, &mut file);
+            let mut out = BufWriter::with_capacity(1 << 16, &mut file);
             give(&mut out)?;
             out.flush().at("write", path)?;
             drop(out);

@@ -4,7 +4,7 @@
 //! own, and those channels out of one that has the order: nobody waits for a place in a list, and memory is bounded.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::apply::Content;
 use super::error::LayerError;
@@ -34,7 +34,17 @@ pub(super) trait Cut {
 }
 
 /// Where batches are cut; shared by the threads that fill them.
-pub(super) struct Cutter<C>(Mutex<Option<(C, SyncSender<Batch>)>>);
+pub(super) struct Cutter<C> {
+    cut: Mutex<Option<(C, SyncSender<Batch>)>>,
+    spare: Spare,
+}
+
+/// Buffers that have been written and wait to be filled again: the kernel clears every page that it gives.
+type Spare = Arc<Mutex<Vec<Vec<u8>>>>;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A batch's pieces, in order; the last one is followed by the end of the channel.
 type Batch = Receiver<Result<Filled, BoxFault>>;
@@ -49,14 +59,16 @@ pub(super) struct Filled {
 /// Begins; whoever cuts fills, whoever takes gets it in the order of the cuts.
 pub(super) fn begin<C: Cut>(cut: C) -> (Cutter<C>, Taker) {
     let (batches, receiver) = sync_channel(BATCHES);
-    (Cutter(Mutex::new(Some((cut, batches)))), Taker { batches: Some(receiver), batch: None })
+    let spare = Spare::default();
+    let cutter = Cutter { cut: Mutex::new(Some((cut, batches))), spare: Arc::clone(&spare) };
+    (cutter, Taker { batches: Some(receiver), batch: None, spare })
 }
 
 impl<C: Cut> Cutter<C> {
     /// Cuts and fills batches until there are no more, one fails, or nobody takes them. The error is told to the taker.
-    pub fn work(&self, fill: &mut dyn FnMut(C::Items, &mut Pieces) -> Result<(), BoxFault>) {
+    pub fn work(&self, fill: &mut dyn FnMut(C::Items, &mut Pieces<'_>) -> Result<(), BoxFault>) {
         while let Some((items, out)) = self.cut() {
-            let mut pieces = Pieces { filled: Filled::default(), out };
+            let mut pieces = Pieces { filled: Filled::default(), out, spare: &self.spare };
             let filled = items.and_then(|items| fill(items, &mut pieces)).and_then(|()| pieces.send());
             if let Err(fault) = filled {
                 // Nobody is there to hear it when nobody takes any more.
@@ -67,7 +79,7 @@ impl<C: Cut> Cutter<C> {
 
     /// The taker is told of a batch before anybody can cut the one after it.
     fn cut(&self) -> Option<(Result<C::Items, BoxFault>, SyncSender<Result<Filled, BoxFault>>)> {
-        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = lock(&self.cut);
         let (cut, batches) = guard.as_mut()?;
         let items = cut.next().transpose();
         let (out, batch) = sync_channel(PIECES);
@@ -83,6 +95,7 @@ impl<C: Cut> Cutter<C> {
 pub(super) struct Taker {
     batches: Option<Receiver<Batch>>,
     batch: Option<Batch>,
+    spare: Spare,
 }
 
 impl Taker {
@@ -105,6 +118,14 @@ impl Taker {
         }
     }
 
+    /// The bytes of a piece are not needed any more.
+    pub fn give_back(&self, mut bytes: Vec<u8>) {
+        bytes.clear();
+        if bytes.capacity() >= PIECE {
+            lock(&self.spare).push(bytes);
+        }
+    }
+
     /// Nothing more is wanted.
     pub fn stop(&mut self) {
         (self.batches, self.batch) = (None, None);
@@ -112,13 +133,14 @@ impl Taker {
 }
 
 /// The piece of a batch that is being filled.
-pub(super) struct Pieces {
+pub(super) struct Pieces<'a> {
     /// What it has so far.
     pub filled: Filled,
     out: SyncSender<Result<Filled, BoxFault>>,
+    spare: &'a Mutex<Vec<Vec<u8>>>,
 }
 
-impl Pieces {
+impl Pieces<'_> {
     /// Appends bytes.
     pub fn raw(&mut self, mut bytes: &[u8]) -> Result<(), BoxFault> {
         while !bytes.is_empty() {
@@ -135,9 +157,8 @@ impl Pieces {
         if self.filled.bytes.len() >= PIECE {
             self.send()?;
         }
-        if self.filled.bytes.capacity() < PIECE {
-            let len = self.filled.bytes.len();
-            self.filled.bytes.reserve_exact(PIECE - len);
+        if self.filled.bytes.capacity() == 0 {
+            self.filled.bytes = lock(self.spare).pop().unwrap_or_else(|| Vec::with_capacity(PIECE));
         }
         Ok(PIECE - self.filled.bytes.len())
     }

@@ -81,7 +81,8 @@ impl Read for Assembler {
                 io::Error::new(kind, fault.to_string())
             })?;
             let Some(piece) = next else { return Ok(0) };
-            (self.piece, self.at) = (piece, 0);
+            self.taker.give_back(std::mem::replace(&mut self.piece, piece));
+            self.at = 0;
         }
         let n = buf.len().min(self.piece.len() - self.at);
         buf[..n].copy_from_slice(&self.piece[self.at..self.at + n]);
@@ -204,6 +205,7 @@ pub fn prove(layer: Unpacked) -> Result<(Digest, u64, Vec<Content>), BoxFault> {
     while let Some(piece) = tar.next_piece()? {
         hasher.update(&piece);
         size += piece.len() as u64;
+        tar.taker.give_back(piece);
     }
     Ok((hasher.finish(), size, std::mem::take(&mut tar.contents)))
 }
@@ -221,7 +223,7 @@ impl<'a> Files<'a> {
         Self { tree, parent: None, hasher: blake3::Hasher::new(), crc: crc64() }
     }
 
-    fn fill(&mut self, items: Vec<Item>, out: &mut Pieces) -> Result<(), BoxFault> {
+    fn fill(&mut self, items: Vec<Item>, out: &mut Pieces<'_>) -> Result<(), BoxFault> {
         for item in items {
             match item {
                 Item::Raw(bytes) => out.raw(&bytes)?,
@@ -251,7 +253,7 @@ impl<'a> Files<'a> {
     }
 
     /// Reads a file, which must have exactly the size and the content that are wanted.
-    fn read(&mut self, wanted: &Wanted, out: &mut Pieces) -> Result<(), BoxFault> {
+    fn read(&mut self, wanted: &Wanted, out: &mut Pieces<'_>) -> Result<(), BoxFault> {
         let Wanted { name, size, id, crc } = wanted;
         let file = self.open(name)?;
         self.hasher.reset();

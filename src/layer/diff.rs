@@ -114,7 +114,7 @@ impl Cut for Queue {
 }
 
 /// Makes the bytes of the tar that stand for what was found.
-fn fill(root: &Dir, batch: Vec<Found>, out: &mut Pieces, ctx: &Ctx) -> Result<(), BoxFault> {
+fn fill(root: &Dir, batch: Vec<Found>, out: &mut Pieces<'_>, ctx: &Ctx) -> Result<(), BoxFault> {
     let mut header = Vec::new();
     for Found { mut entry, file } in batch {
         let opened = file.map(|found| open(root, &found, &mut entry).map(|file| (file, found.path))).transpose()?;
@@ -165,6 +165,7 @@ fn open(root: &Dir, found: &FoundFile, entry: &mut Entry) -> Result<File, BoxFau
 fn put(root: &Dir, mut taker: Taker, out: &mut dyn Write) -> Result<(), BoxFault> {
     while let Some(filled) = taker.next()? {
         out.write_all(&filled.bytes).at("write the tar of", root.path())?;
+        taker.give_back(filled.bytes);
     }
     Ok(())
 }

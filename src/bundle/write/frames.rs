@@ -4,6 +4,7 @@ use std::io::Write;
 use std::ops::Range;
 use std::sync::Mutex;
 
+use super::recipes::Recipes;
 use super::{Job, Numbers};
 use crate::base::{BoxFault, ContentId};
 use crate::bundle::delta::Against;
@@ -13,6 +14,9 @@ use crate::bundle::parallel::{in_order, lock};
 use crate::bundle::plan::Plan;
 use crate::bundle::{frame, layout};
 use crate::image::Extent;
+
+/// Buffers to use again.
+type Spare = Mutex<Vec<Vec<u8>>>;
 
 impl Job<'_> {
     /// Reads the objects of one frame, each checked against its ID.
@@ -37,45 +41,58 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Compresses the frames in parallel and writes them in order; gives what the index says of each.
+    /// Compresses the frames in parallel and writes them in order; gives what the index says of each, and the recipes. Those
+    /// are a piece of work like a frame, and the first: their best compression takes long, and memory as well.
     pub(super) fn put_frames<W: Write>(
         &self,
         plan: &Plan,
         numbers: &Numbers,
+        recipes: &(dyn Fn() -> Result<Recipes, BoxFault> + Sync),
         stream: &mut layout::StreamWriter<W>,
-    ) -> Result<Vec<FrameRecord>, BoxFault> {
+    ) -> Result<(Vec<FrameRecord>, Recipes), BoxFault> {
+        enum Made {
+            Recipes(Recipes),
+            Frame(Vec<u8>),
+        }
         let level = self.options.level;
-        let cost = level.frame_cost(0);
-        let workers = (self.options.memory / cost).max(1).min(self.options.threads.max(1) as u64);
-        // What is left of the memory holds frames that are finished before their turn, however badly they compress.
-        let waiting = self.options.memory.saturating_sub(workers * cost) / level.frame_bytes() as u64;
+        let workers = (self.options.memory / level.frame_cost(0)).max(1).min(self.options.threads.max(1) as u64);
         let total = plan.objects.iter().map(|object| u64::from(object.size)).sum();
         let task = self.ctx.begin("Compressing", "contents", Some(total));
-        // The kernel clears every page that it gives: one buffer a worker is enough.
-        let spare: Mutex<Vec<Vec<u8>>> = Mutex::default();
-        let compress = |at: usize| -> Result<Vec<u8>, BoxFault> {
-            let mut raw = lock(&spare).pop().unwrap_or_else(|| Vec::with_capacity(level.frame_bytes()));
+        // The kernel clears every page that it gives, and the allocator gives none back at once: two buffers a worker.
+        let (spare_raw, spare_out): (Spare, Spare) = Default::default();
+        let make = |work: usize| -> Result<Made, BoxFault> {
+            let Some(at) = work.checked_sub(1) else { return Ok(Made::Recipes(recipes()?)) };
+            let mut raw = lock(&spare_raw).pop().unwrap_or_else(|| Vec::with_capacity(level.frame_bytes()));
+            let mut out = lock(&spare_out).pop().unwrap_or_default();
             self.read_frame(plan, &plan.frames[at], &mut raw)?;
             let prefix = self.read_prefix(&plan.prefixes[at])?;
-            let stored = frame::compress(level, &raw, &prefix).doing(|| format!("compress frame {at}"))?;
+            frame::compress_to(&mut out, level, &raw, &prefix).doing(|| format!("compress frame {at}"))?;
             task.advance(raw.len() as u64)?;
-            lock(&spare).push(raw);
-            Ok(stored)
+            lock(&spare_raw).push(raw);
+            Ok(Made::Frame(out))
         };
-        let mut records = Vec::new();
-        in_order(workers as usize, (workers + waiting) as usize, plan.frames.len(), &compress, &mut |at, stored| {
+        let (mut records, mut made) = (Vec::new(), Recipes::default());
+        in_order(workers as usize, plan.frames.len() + 1, &make, &mut |work, done| {
+            let stored = match done {
+                Made::Frame(stored) => stored,
+                Made::Recipes(recipes) => {
+                    made = recipes;
+                    return Ok(());
+                }
+            };
             let check = stream.put(&stored)?;
-            let objects = plan.frames[at].len() as u32;
+            let objects = plan.frames[work - 1].len() as u32;
             let part = |part: &Against| PrefixPart {
                 content: numbers.base[&part.version.id],
                 offset: part.from,
                 length: (part.to - part.from) as u32,
             };
-            let prefix = plan.prefixes[at].iter().map(part).collect();
+            let prefix = plan.prefixes[work - 1].iter().map(part).collect();
             records.push(FrameRecord { stored: stored.len() as u64, check, objects, prefix });
+            lock(&spare_out).push(stored);
             Ok(())
         })?;
         task.complete();
-        Ok(records)
+        Ok((records, made))
     }
 }

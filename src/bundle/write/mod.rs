@@ -120,15 +120,11 @@ impl<W: Write> ImageSink for BundleSink<W> {
             index.bases.clear();
         }
         index.objects = plan.objects.iter().map(|object| object.size).collect();
-        // The recipes follow the frames, and are made meanwhile: their best compression takes longer than a frame's.
-        let (frames, recipes) = std::thread::scope(|scope| {
-            let recipes = scope.spawn(|| job.make_recipes(&parts, &numbers, &index));
-            let frames = job.put_frames(&plan, &numbers, &mut stream);
-            (frames, recipes.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-        });
-        index.frames = frames?;
+        let recipes = || job.make_recipes(&parts, &numbers, &index);
+        let (frames, recipes) = job.put_frames(&plan, &numbers, &recipes, &mut stream)?;
+        index.frames = frames;
         let recipes_from = stream.position();
-        recipes?.put(&mut stream, &mut index)?;
+        recipes.put(&mut stream, &mut index)?;
         let recipe_bytes = stream.position() - recipes_from;
         put_images(images, &mut index);
         let index_from = stream.position();
