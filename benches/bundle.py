@@ -2,6 +2,8 @@
 """The bundle against borg, restic, casync and zstd, on the same archives.
 
     bundle.py [sizes] [blob] [corpus] [thin] [load]        ROUNDS=3 CORPUS=/var/tmp/corpus FERRY=target/static/ferry
+
+LEVELS="fast default" leaves out the level that takes minutes.
 """
 
 import os
@@ -55,7 +57,7 @@ def bench_sizes():
         sh(f"{FERRY} --root {fs}/store load -q -i {APP_ALL}; cat {APP_ALL} >/dev/null")
         with Machine(12) as machine:
             for _ in rounds():
-                for level in ("fast", "default", "max"):
+                for level in os.environ.get("LEVELS", "fast default max").split():
                     for what, command in (("from the store", f"{FERRY} --root {fs}/store save --level {level} -o {fs}/x.ferry {APPS}"),
                                           ("from the tar", f"{FERRY} convert --level {level} {APP_ALL} {fs}/x.ferry")):
                         if level == "max" and what == "from the tar":

@@ -49,6 +49,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// A batch's pieces, in order; the last one is followed by the end of the channel.
 type Batch = Receiver<Result<Filled, BoxFault>>;
 
+/// Where they go.
+type Out = SyncSender<Result<Filled, BoxFault>>;
+
 /// Bytes, and the contents that end in them.
 #[derive(Default)]
 pub(super) struct Filled {
@@ -66,7 +69,7 @@ pub(super) fn begin<C: Cut>(cut: C) -> (Cutter<C>, Taker) {
 
 impl<C: Cut> Cutter<C> {
     /// Cuts and fills batches until there are no more, one fails, or nobody takes them. The error is told to the taker.
-    pub fn work(&self, fill: &mut dyn FnMut(C::Items, &mut Pieces<'_>) -> Result<(), BoxFault>) {
+    pub fn work(&self, mut fill: impl FnMut(C::Items, &mut Pieces<'_>) -> Result<(), BoxFault>) {
         while let Some((items, out)) = self.cut() {
             let mut pieces = Pieces { filled: Filled::default(), out, spare: &self.spare };
             let filled = items.and_then(|items| fill(items, &mut pieces)).and_then(|()| pieces.send());
@@ -78,7 +81,7 @@ impl<C: Cut> Cutter<C> {
     }
 
     /// The taker is told of a batch before anybody can cut the one after it.
-    fn cut(&self) -> Option<(Result<C::Items, BoxFault>, SyncSender<Result<Filled, BoxFault>>)> {
+    fn cut(&self) -> Option<(Result<C::Items, BoxFault>, Out)> {
         let mut guard = lock(&self.cut);
         let (cut, batches) = guard.as_mut()?;
         let items = cut.next().transpose();
@@ -136,7 +139,7 @@ impl Taker {
 pub(super) struct Pieces<'a> {
     /// What it has so far.
     pub filled: Filled,
-    out: SyncSender<Result<Filled, BoxFault>>,
+    out: Out,
     spare: &'a Mutex<Vec<Vec<u8>>>,
 }
 

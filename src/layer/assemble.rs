@@ -50,7 +50,7 @@ impl Assembler {
             std::thread::spawn(move || {
                 let (tree, cutter) = &*shared;
                 let mut files = Files::new(tree);
-                cutter.work(&mut |items, pieces| files.fill(items, pieces));
+                cutter.work(|items, pieces| files.fill(items, pieces));
             })
         };
         let readers = (0..ahead::threads()).map(|_| read()).collect();

@@ -60,7 +60,7 @@ pub fn write(root: &Dir, out: &mut dyn Write, options: &DiffOptions, ctx: &Ctx) 
         };
         let walker = scope.spawn(walk);
         for _ in 0..ahead::threads() {
-            scope.spawn(|| cutter.work(&mut |batch, pieces| fill(root, batch, pieces, ctx)));
+            scope.spawn(|| cutter.work(|batch, pieces| fill(root, batch, pieces, ctx)));
         }
         // When this ends early nobody takes what is read, nor then what is found.
         let written = put(root, taker, out);
