@@ -269,8 +269,8 @@ impl BundleSource {
         Ok(())
     }
 
-    /// Forgets what is in the spool,: whoever syncs its file system would wait for bytes to be
-    /// written out that nobody needs.
+    /// Forgets what is in the spool: whoever syncs its file system would wait for bytes to be written out that nobody
+    /// needs.
     fn empty_spool(&self) {
         let Some(file) = self.spool.file.get() else { return };
         for (filled, range) in self.spool.filled.iter().zip(self.spool.begins.windows(2)) {
