@@ -695,7 +695,8 @@ fn from_here(path: &str) -> Result<String, RuntimeError> {
             _ => {}
         }
     }
-    Ok(format!("{}{}", whole.display(), &path[source.len()..]))
+    let whole = whole.to_str().ok_or_else(|| usage(format!("{}: the path is not UTF-8", whole.display())))?;
+    Ok(format!("{whole}{}", &path[source.len()..]))
 }
 
 fn mount(text: &str) -> Result<MountRequest, RuntimeError> {

@@ -3,6 +3,7 @@
 //! came in pieces, and what is found depends on that: the pieces have to be the original's.
 
 use super::bits::{BlockWriter, Token};
+use super::effort::Effort;
 
 const WINDOW: usize = 1 << 15;
 const MIN_MATCH: usize = 4;
@@ -12,28 +13,6 @@ const HASH_BITS: u32 = 17;
 const TOKENS: usize = 1 << 14;
 /// Positions count from where the window once began; beyond this they are counted anew.
 const MAX_OFFSET: usize = 1 << 24;
-
-/// What a level means: when to search less, when to stop looking one byte further, when to be content, how long to
-/// search.
-struct Effort {
-    good: usize,
-    lazy: usize,
-    nice: usize,
-    chain: usize,
-}
-
-/// Go's levels; what is none of them is its default.
-fn effort(level: u8) -> Effort {
-    let (good, lazy, nice, chain) = match level {
-        4 => (4, 4, 16, 16),
-        5 => (8, 16, 32, 32),
-        7 => (8, 32, 128, 256),
-        8 => (32, 128, 258, 1024),
-        9 => (32, 258, 258, 4096),
-        _ => (8, 16, 128, 128),
-    };
-    Effort { good, lazy, nice, chain }
-}
 
 /// A compressor with Go's choices.
 pub struct Deflater {
@@ -61,7 +40,7 @@ impl Deflater {
     /// A compressor of `level`.
     pub fn new(level: u8) -> Self {
         Self {
-            effort: effort(level),
+            effort: Effort::of_go(level),
             out: BlockWriter::new(),
             window: vec![0; 2 * WINDOW],
             end: 0,

@@ -6,6 +6,7 @@
 
 mod bits;
 mod deflate;
+mod effort;
 mod fast;
 mod huffman;
 mod klauspost;
@@ -269,11 +270,16 @@ impl<R: Read> Read for Rebuilt<R> {
         if buf.is_empty() || !self.advance()? {
             return Ok(0);
         }
-        let n = buf.len().min(self.ready.len() - self.used);
-        buf[..n].copy_from_slice(&self.ready[self.used..][..n]);
-        self.used += n;
-        Ok(n)
+        Ok(give(&self.ready, &mut self.used, buf))
     }
+}
+
+/// Gives of what is ready what is not used yet, as far as it fits.
+fn give(ready: &[u8], used: &mut usize, buf: &mut [u8]) -> usize {
+    let n = buf.len().min(ready.len() - *used);
+    buf[..n].copy_from_slice(&ready[*used..][..n]);
+    *used += n;
+    n
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! may be another, and then it goes on from that.
 
 use crate::layer::replay::bits::Token;
+use crate::layer::replay::effort::Effort;
 
 const WINDOW: usize = 1 << 15;
 const MIN_MATCH: usize = 3;
@@ -13,31 +14,6 @@ const MAX_DISTANCE: usize = WINDOW - (MAX_MATCH + MIN_MATCH + 1);
 const TOO_FAR: usize = 4096;
 /// So much must follow the next token, where anything does.
 pub const AHEAD: usize = 1024;
-
-/// What a level means: when to search less, when to stop looking one byte further (at levels up to 3: the longest match
-/// all of whose places are noted), when to be content, how long to search.
-struct Effort {
-    good: usize,
-    lazy: usize,
-    nice: usize,
-    chain: usize,
-}
-
-/// zlib's levels.
-fn effort(level: u8) -> Effort {
-    let (good, lazy, nice, chain) = match level {
-        1 => (4, 4, 8, 4),
-        2 => (4, 5, 16, 8),
-        3 => (4, 6, 32, 32),
-        4 => (4, 4, 16, 16),
-        5 => (8, 16, 32, 32),
-        6 => (8, 16, 128, 128),
-        7 => (8, 32, 128, 256),
-        8 => (32, 128, 258, 1024),
-        _ => (32, 258, 258, 4096),
-    };
-    Effort { good, lazy, nice, chain }
-}
 
 #[derive(Clone, Copy)]
 struct Found {
@@ -71,7 +47,7 @@ impl Predictor {
     /// Of a level, with hashes of so many bits.
     pub fn new(level: u8, hash_bits: u32) -> Self {
         Self {
-            effort: effort(level),
+            effort: Effort::of_zlib(level),
             is_fast: level <= 3,
             shift: hash_bits.div_ceil(3),
             window: Vec::new(),

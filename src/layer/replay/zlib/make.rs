@@ -9,6 +9,7 @@ use super::{BLOCK_TOKENS, Filling, Model, chains};
 use crate::base::codec::Broken;
 use crate::base::read::fill;
 use crate::layer::replay::bits::{Bits, END, Token, distance_code, length_code};
+use crate::layer::replay::give;
 use crate::layer::replay::huffman::Codes;
 
 /// What is read of the tar at once, in bytes.
@@ -257,9 +258,6 @@ impl<R: Read> Read for Corrected<R> {
         if buf.is_empty() || !self.advance()? {
             return Ok(0);
         }
-        let n = buf.len().min(self.ready.len() - self.used);
-        buf[..n].copy_from_slice(&self.ready[self.used..][..n]);
-        self.used += n;
-        Ok(n)
+        Ok(give(&self.ready, &mut self.used, buf))
     }
 }
