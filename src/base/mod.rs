@@ -16,3 +16,8 @@ pub use digest::{ContentId, Digest};
 pub use error::{AtPath, BoxFault, Class, Fault, PathError};
 pub use progress::Ctx;
 pub use read_at::ReadAt;
+
+/// Locks, whoever panicked with it.
+pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -159,7 +159,7 @@ fn versions(source: &BundleSource, threads: usize, ctx: &Ctx) -> Result<Versions
         let mut collector = Collector::default();
         cut::split(&mut (tar as &mut dyn Read), &mut collector)?;
         if let Some(at) = place.get(&layer.diff_id) {
-            super::parallel::lock(&found)[*at] = collector.finish().found;
+            crate::base::lock(&found)[*at] = collector.finish().found;
         }
         Ok(())
     })?;

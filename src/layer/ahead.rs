@@ -4,11 +4,11 @@
 //! own, and those channels out of one that has the order: nobody waits for a place in a list, and memory is bounded.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::apply::Content;
 use super::error::LayerError;
-use crate::base::{BoxFault, Interrupted};
+use crate::base::{BoxFault, Interrupted, lock};
 
 /// How much is handed from thread to thread at once, in bytes. A batch should have no more, unless it is one file.
 pub(super) const PIECE: usize = 256 << 10;
@@ -41,10 +41,6 @@ pub(super) struct Cutter<C> {
 
 /// Buffers that have been written and wait to be filled again: the kernel clears every page that it gives.
 type Spare = Arc<Mutex<Vec<Vec<u8>>>>;
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// A batch's pieces, in order; the last one is followed by the end of the channel.
 type Batch = Receiver<Result<Filled, BoxFault>>;

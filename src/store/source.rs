@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::error::StoreError;
 use super::locks::Using;
 use super::packed::Packed;
 use super::{Store, StoredImage, layerdb, manifests, originals};
 use crate::base::read_at::FileAt;
-use crate::base::{AtPath, BoxFault, ContentId, Ctx};
+use crate::base::{AtPath, BoxFault, ContentId, Ctx, lock};
 use crate::image::{
     ChainId, Descriptor, DiffId, Extent, Form, Image, ImageSource, Layer, Manifest, SplitContent, SplitSink,
 };
@@ -155,7 +155,7 @@ impl StoreSource<'_> {
     }
 
     fn tree(&self, layer: &Packed) -> Result<Arc<Dir>, StoreError> {
-        let mut trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut trees = lock(&self.trees);
         if let Some(tree) = trees.get(&layer.diff_id) {
             return Ok(Arc::clone(tree));
         }

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::Job;
-use crate::base::{BoxFault, ContentId};
+use crate::base::{BoxFault, ContentId, lock};
 use crate::bundle::base::{BaseContents, KnownBase, Version};
 use crate::bundle::delta::{Against, Alignment, FINE};
 use crate::bundle::error::{BundleError, Doing};
 use crate::bundle::frame;
-use crate::bundle::parallel::{in_parallel, lock};
+use crate::bundle::parallel::in_parallel;
 use crate::bundle::plan::{self, Chunk, Grain, Object, Plan};
 
 /// Versions below this size, in bytes, are compared as a whole.

@@ -6,11 +6,11 @@ use std::sync::Mutex;
 
 use super::recipes::Recipes;
 use super::{Job, Numbers};
-use crate::base::{BoxFault, ContentId};
+use crate::base::{BoxFault, ContentId, lock};
 use crate::bundle::delta::Against;
 use crate::bundle::error::{BundleError, Doing};
 use crate::bundle::index::*;
-use crate::bundle::parallel::{in_order, lock};
+use crate::bundle::parallel::in_order;
 use crate::bundle::plan::Plan;
 use crate::bundle::{frame, layout};
 use crate::image::Extent;

@@ -17,10 +17,10 @@ use super::error::{BundleError, Doing};
 use super::index::*;
 use super::layout;
 use super::level::Level;
-use super::parallel::{in_parallel, lock};
+use super::parallel::in_parallel;
 use super::plan::{self, Chunk, Grain, Plan};
 use super::recipe::Recipe;
-use crate::base::{BoxFault, Ctx, Digest, ReadAt};
+use crate::base::{BoxFault, Ctx, Digest, ReadAt, lock};
 use crate::image::{DiffId, Extent, Image, ImageSink, ImageSource, Layer};
 use crate::layer::replay;
 
