@@ -37,8 +37,11 @@ impl Stick {
         Self { image, point }
     }
 
+    /// The options go to this mount and not to the file system: a namespace made meanwhile by another test may still have
+    /// the mount before, and as long as it does the kernel refuses to mount the file system read-only.
     fn mount(&self, options: &str) {
-        run(Command::new("mount").args(["-o", &format!("loop,{options}")]).arg(&self.image).arg(&self.point));
+        run(Command::new("mount").args(["-o", "loop"]).arg(&self.image).arg(&self.point));
+        run(Command::new("mount").args(["-o", &format!("remount,bind,{options}")]).arg(&self.point));
     }
 
     fn unmount(&self) {
