@@ -13,7 +13,7 @@ use super::plain::{check_limit, walk_error};
 use super::tar::{Kind, StreamWalk, Walk};
 use crate::base::caps::{self, OverLimit};
 use crate::base::read_at::{ReadAt, Section};
-use crate::base::{BoxFault, Ctx};
+use crate::base::{BoxFault, Ctx, Spare};
 use crate::layer::compression::{self, Compression, DecodeLimits};
 
 /// Decoded bytes travel between the threads in pieces of this size.
@@ -108,18 +108,20 @@ impl PackedTar {
     /// Calls `with` with the decoded archive, which another thread decodes.
     fn with_decoded<T>(&self, with: impl FnOnce(&mut (dyn Read + Send)) -> T) -> Result<T, ArchiveError> {
         let decoder = self.decoder()?;
+        let spare = Spare::default();
         Ok(std::thread::scope(|scope| {
             let (sender, receiver) = sync_channel(AHEAD);
-            scope.spawn(move || decode_ahead(decoder, &sender));
-            with(&mut Pieces { receiver, piece: Vec::new(), at: 0, ended: false })
+            let spare = &spare;
+            scope.spawn(move || decode_ahead(decoder, &sender, spare));
+            with(&mut Pieces { receiver, spare, piece: Vec::new(), at: 0, ended: false })
         }))
     }
 }
 
 /// Sends the decoded bytes in pieces until they end, fail, or nobody wants them.
-fn decode_ahead(mut decoder: Box<dyn Read + Send + '_>, sender: &SyncSender<io::Result<Vec<u8>>>) {
+fn decode_ahead(mut decoder: Box<dyn Read + Send + '_>, sender: &SyncSender<io::Result<Vec<u8>>>, spare: &Spare) {
     loop {
-        let mut piece = Vec::with_capacity(PIECE);
+        let mut piece = spare.take(PIECE);
         let read = decoder.by_ref().take(PIECE as u64).read_to_end(&mut piece);
         let last = read.is_err() || piece.is_empty();
         if !piece.is_empty() && sender.send(Ok(piece)).is_err() {
@@ -136,21 +138,25 @@ fn decode_ahead(mut decoder: Box<dyn Read + Send + '_>, sender: &SyncSender<io::
 }
 
 /// The receiving end of [`decode_ahead`].
-struct Pieces {
+struct Pieces<'a> {
     receiver: Receiver<io::Result<Vec<u8>>>,
+    spare: &'a Spare,
     piece: Vec<u8>,
     at: usize,
     ended: bool,
 }
 
-impl Read for Pieces {
+impl Read for Pieces<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         while self.at == self.piece.len() {
             if self.ended {
                 return Ok(0);
             }
             match self.receiver.recv() {
-                Ok(piece) => (self.piece, self.at) = (piece?, 0),
+                Ok(piece) => {
+                    self.spare.give_back(std::mem::replace(&mut self.piece, piece?));
+                    self.at = 0;
+                }
                 Err(_) => self.ended = true,
             }
         }

@@ -9,6 +9,7 @@ pub mod error;
 pub mod progress;
 pub mod read;
 pub mod read_at;
+pub mod spare;
 pub mod verify;
 
 pub use cancel::{Cancel, Interrupted};
@@ -16,6 +17,7 @@ pub use digest::{ContentId, Digest};
 pub use error::{AtPath, BoxFault, Class, Fault, PathError};
 pub use progress::Ctx;
 pub use read_at::ReadAt;
+pub use spare::Spare;
 
 /// Locks, whoever panicked with it.
 pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {

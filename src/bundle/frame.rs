@@ -60,6 +60,13 @@ fn run(out: &mut Vec<u8>, level: Level, long_distance: bool, raw: &[u8], prefix:
 
 /// Decompresses `stored`, which must be one zstd frame that gives `length` bytes.
 pub(crate) fn decompress(stored: &[u8], length: usize, prefix: &[u8]) -> Result<Vec<u8>, Broken> {
+    let mut raw = Vec::new();
+    decompress_to(&mut raw, stored, length, prefix)?;
+    Ok(raw)
+}
+
+/// The same into `raw`, in place of what it has.
+pub(crate) fn decompress_to(raw: &mut Vec<u8>, stored: &[u8], length: usize, prefix: &[u8]) -> Result<(), Broken> {
     match zstd_safe::find_frame_compressed_size(stored) {
         Ok(size) if size == stored.len() => {}
         _ => return Err("it is not one zstd frame"),
@@ -68,12 +75,13 @@ pub(crate) fn decompress(stored: &[u8], length: usize, prefix: &[u8]) -> Result<
     if !prefix.is_empty() {
         context.ref_prefix(prefix).map_err(|_| "its prefix cannot be used")?;
     }
-    let mut raw = Vec::with_capacity(length);
-    context.decompress(&mut raw, stored).map_err(|_| "it does not decompress to the length it should have")?;
+    raw.clear();
+    raw.reserve_exact(length);
+    context.decompress(raw, stored).map_err(|_| "it does not decompress to the length it should have")?;
     if raw.len() != length {
         return Err("it does not decompress to the length it should have");
     }
-    Ok(raw)
+    Ok(())
 }
 
 #[cfg(test)]

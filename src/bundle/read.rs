@@ -81,12 +81,19 @@ impl Bundle {
         self.index.objects[first..][..record.objects as usize].iter().map(|size| *size as usize).sum()
     }
 
-    /// A content frame, decompressed; `prefix` is what its record asks for.
-    pub(crate) fn frame(&self, frame: u32, prefix: &[u8]) -> Result<Vec<u8>, BundleError> {
+    /// Puts a content frame, decompressed, in place of what `raw` has; `prefix` is what its record asks for, and `stored`
+    /// is room for the frame as it is stored.
+    pub(crate) fn frame_to(
+        &self,
+        raw: &mut Vec<u8>,
+        stored: &mut Vec<u8>,
+        frame: u32,
+        prefix: &[u8],
+    ) -> Result<(), BundleError> {
         let place = || format!("{}, frame {frame}", self.origin);
         let record = &self.index.frames[frame as usize];
-        let stored = self.stored(self.frames_at[frame as usize], record.stored, &record.check, &place)?;
-        frame::decompress(&stored, self.frame_length(frame), prefix)
+        self.stored(stored, self.frames_at[frame as usize], record.stored, &record.check, &place)?;
+        frame::decompress_to(raw, stored, self.frame_length(frame), prefix)
             .map_err(|what| BundleError::malformed(place(), what))
     }
 
@@ -94,28 +101,30 @@ impl Bundle {
     pub(crate) fn recipe_frame(&self, frame: u32) -> Result<Vec<u8>, BundleError> {
         let place = || format!("{}, recipe frame {frame}", self.origin);
         let record = &self.index.recipe_frames[frame as usize];
-        let stored = self.stored(self.recipes_at[frame as usize], record.stored, &record.check, &place)?;
+        let mut stored = Vec::new();
+        self.stored(&mut stored, self.recipes_at[frame as usize], record.stored, &record.check, &place)?;
         frame::decompress(&stored, record.length as usize, &[]).map_err(|what| BundleError::malformed(place(), what))
     }
 
     /// Reads and checks the stored bytes of a frame.
     fn stored(
         &self,
+        bytes: &mut Vec<u8>,
         at: u64,
         length: u64,
         check: &[u8; 32],
         place: &dyn Fn() -> String,
-    ) -> Result<Vec<u8>, BundleError> {
+    ) -> Result<(), BundleError> {
         // Frames lie inside the stream; one that would not compress is hardly longer than what it holds.
         if length > FRAME_BYTES + (1 << 20) {
             return Err(BundleError::malformed(place(), "it is longer than any frame"));
         }
-        let mut bytes = vec![0; length as usize];
-        self.stream.read_exact_at(&mut bytes, at).doing(|| format!("read {}", place()))?;
-        if blake3::hash(&bytes).as_bytes() != check {
+        bytes.resize(length as usize, 0);
+        self.stream.read_exact_at(bytes, at).doing(|| format!("read {}", place()))?;
+        if blake3::hash(bytes).as_bytes() != check {
             return Err(BundleError::Damaged { place: place() });
         }
-        Ok(bytes)
+        Ok(())
     }
 }
 

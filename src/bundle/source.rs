@@ -17,7 +17,7 @@ use super::parallel::in_parallel;
 use super::pieces::Pieces;
 use super::read::Bundle;
 use super::recipe::Piece;
-use crate::base::{BoxFault, Ctx, lock};
+use crate::base::{BoxFault, Ctx, Spare, lock};
 use crate::image::source::LayerVisitor;
 use crate::image::{Descriptor, DiffId, Form, Image, ImageConfig, ImageSource, Layer, Manifest, Reference};
 use crate::layer::compression::{self, DecodeLimits, MAGIC_BYTES};
@@ -52,6 +52,13 @@ struct Spool {
     begins: Vec<u64>,
     /// One a frame: whether it is in the file. Locked for reading while that part of the file is read.
     filled: Vec<RwLock<bool>>,
+}
+
+/// What frames are decompressed in, used again for the next ones.
+#[derive(Default)]
+struct Buffers {
+    raw: Spare,
+    stored: Spare,
 }
 
 impl BundleSource {
@@ -252,7 +259,7 @@ impl BundleSource {
     }
 
     /// Decompresses a frame into the spool unless it is there.
-    fn fill(&self, frame: u32) -> Result<(), BundleError> {
+    fn fill(&self, frame: u32, buffers: &Buffers) -> Result<(), BundleError> {
         let mut filled = self.spool.filled[frame as usize].write().unwrap_or_else(PoisonError::into_inner);
         if !*filled {
             let mut prefix = Vec::new();
@@ -261,10 +268,13 @@ impl BundleSource {
                 prefix.resize(from + part.length as usize, 0);
                 self.read_base(part.content, part.offset, &mut prefix[from..])?;
             }
-            let raw = self.bundle.frame(frame, &prefix)?;
+            let (mut raw, mut stored) = (buffers.raw.take(0), buffers.stored.take(0));
+            self.bundle.frame_to(&mut raw, &mut stored, frame, &prefix)?;
             let file = self.spool_file()?;
             file.write_all_at(&raw, self.spool.begins[frame as usize]).doing(|| "write the spool file".into())?;
             *filled = true;
+            buffers.raw.give_back(raw);
+            buffers.stored.give_back(stored);
         }
         Ok(())
     }
@@ -378,11 +388,13 @@ impl ImageSource for BundleSource {
         let frames: Vec<u32> = frames.into_iter().collect();
         let total = frames.iter().map(|frame| self.bundle.frame_length(*frame) as u64).sum();
         let task = ctx.begin("Decompressing", "contents", Some(total));
+        let buffers = Buffers::default();
         in_parallel(threads.min(self.frames_at_once), frames.len(), &|at| {
-            self.fill(frames[at])?;
+            self.fill(frames[at], &buffers)?;
             task.advance(self.bundle.frame_length(frames[at]) as u64)?;
             Ok(())
         })?;
+        drop(buffers);
         task.complete();
         let visited = in_parallel(threads, wanted.len(), &|at| {
             ctx.check()?;
@@ -571,7 +583,7 @@ impl BundleSource {
                 return self.spool_file()?.read_exact_at(buf, at).doing(|| "read the spool file".into());
             }
             drop(filled);
-            self.fill(frame)?;
+            self.fill(frame, &Buffers::default())?;
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use super::apply::Content;
 use super::error::LayerError;
-use crate::base::{BoxFault, Interrupted, lock};
+use crate::base::{BoxFault, Interrupted, Spare, lock};
 
 /// How much is handed from thread to thread at once, in bytes. A batch should have no more, unless it is one file.
 pub(super) const PIECE: usize = 256 << 10;
@@ -36,11 +36,8 @@ pub(super) trait Cut {
 /// Where batches are cut; shared by the threads that fill them.
 pub(super) struct Cutter<C> {
     cut: Mutex<Option<(C, SyncSender<Batch>)>>,
-    spare: Spare,
+    spare: Arc<Spare>,
 }
-
-/// Buffers that have been written and wait to be filled again: the kernel clears every page that it gives.
-type Spare = Arc<Mutex<Vec<Vec<u8>>>>;
 
 /// A batch's pieces, in order; the last one is followed by the end of the channel.
 type Batch = Receiver<Result<Filled, BoxFault>>;
@@ -58,7 +55,7 @@ pub(super) struct Filled {
 /// Begins; whoever cuts fills, whoever takes gets it in the order of the cuts.
 pub(super) fn begin<C: Cut>(cut: C) -> (Cutter<C>, Taker) {
     let (batches, receiver) = sync_channel(BATCHES);
-    let spare = Spare::default();
+    let spare = Arc::new(Spare::default());
     let cutter = Cutter { cut: Mutex::new(Some((cut, batches))), spare: Arc::clone(&spare) };
     (cutter, Taker { batches: Some(receiver), batch: None, spare })
 }
@@ -94,7 +91,7 @@ impl<C: Cut> Cutter<C> {
 pub(super) struct Taker {
     batches: Option<Receiver<Batch>>,
     batch: Option<Batch>,
-    spare: Spare,
+    spare: Arc<Spare>,
 }
 
 impl Taker {
@@ -118,11 +115,8 @@ impl Taker {
     }
 
     /// The bytes of a piece are not needed any more.
-    pub fn give_back(&self, mut bytes: Vec<u8>) {
-        bytes.clear();
-        if bytes.capacity() >= PIECE {
-            lock(&self.spare).push(bytes);
-        }
+    pub fn give_back(&self, bytes: Vec<u8>) {
+        self.spare.give_back(bytes);
     }
 
     /// Nothing more is wanted.
@@ -136,7 +130,7 @@ pub(super) struct Pieces<'a> {
     /// What it has so far.
     pub filled: Filled,
     out: Out,
-    spare: &'a Mutex<Vec<Vec<u8>>>,
+    spare: &'a Spare,
 }
 
 impl Pieces<'_> {
@@ -157,7 +151,7 @@ impl Pieces<'_> {
             self.send()?;
         }
         if self.filled.bytes.capacity() == 0 {
-            self.filled.bytes = lock(self.spare).pop().unwrap_or_else(|| Vec::with_capacity(PIECE));
+            self.filled.bytes = self.spare.take(PIECE);
         }
         Ok(PIECE - self.filled.bytes.len())
     }

@@ -2,11 +2,10 @@
 
 use std::io::Write;
 use std::ops::Range;
-use std::sync::Mutex;
 
 use super::recipes::Recipes;
 use super::{Job, Numbers};
-use crate::base::{BoxFault, ContentId, lock};
+use crate::base::{BoxFault, ContentId, Spare};
 use crate::bundle::delta::Against;
 use crate::bundle::error::{BundleError, Doing};
 use crate::bundle::index::*;
@@ -14,9 +13,6 @@ use crate::bundle::parallel::in_order;
 use crate::bundle::plan::Plan;
 use crate::bundle::{frame, layout};
 use crate::image::Extent;
-
-/// Buffers to use again.
-type Spare = Mutex<Vec<Vec<u8>>>;
 
 impl Job<'_> {
     /// Reads the objects of one frame, each checked against its ID.
@@ -58,17 +54,17 @@ impl Job<'_> {
         let workers = (self.options.memory / level.frame_cost(0)).max(1).min(self.options.threads.max(1) as u64);
         let total = plan.objects.iter().map(|object| u64::from(object.size)).sum();
         let task = self.ctx.begin("Compressing", "contents", Some(total));
-        // The kernel clears every page that it gives, and the allocator gives none back at once: two buffers a worker.
+        // Two buffers a worker, whatever the number of frames.
         let (spare_raw, spare_out): (Spare, Spare) = Default::default();
         let make = |work: usize| -> Result<Made, BoxFault> {
             let Some(at) = work.checked_sub(1) else { return Ok(Made::Recipes(recipes()?)) };
-            let mut raw = lock(&spare_raw).pop().unwrap_or_else(|| Vec::with_capacity(level.frame_bytes()));
-            let mut out = lock(&spare_out).pop().unwrap_or_default();
+            let mut raw = spare_raw.take(level.frame_bytes());
+            let mut out = spare_out.take(0);
             self.read_frame(plan, &plan.frames[at], &mut raw)?;
             let prefix = self.read_prefix(&plan.prefixes[at])?;
             frame::compress_to(&mut out, level, &raw, &prefix).doing(|| format!("compress frame {at}"))?;
             task.advance(raw.len() as u64)?;
-            lock(&spare_raw).push(raw);
+            spare_raw.give_back(raw);
             Ok(Made::Frame(out))
         };
         let (mut records, mut made) = (Vec::new(), Recipes::default());
@@ -89,7 +85,7 @@ impl Job<'_> {
             };
             let prefix = plan.prefixes[work - 1].iter().map(part).collect();
             records.push(FrameRecord { stored: stored.len() as u64, check, objects, prefix });
-            lock(&spare_out).push(stored);
+            spare_out.give_back(stored);
             Ok(())
         })?;
         task.complete();
