@@ -1,16 +1,17 @@
 //! Layers: what is unpacked is put together again bit for bit, whatever the tar holds.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use ferry::base::{BoxFault, Class, Ctx, Digest};
 use ferry::layer::assemble::{Assembler, Unpacked, prove};
 use ferry::layer::diff::{self, DiffOptions, Tree};
 use ferry::layer::{Applied, ApplyOptions, Target, apply};
-use ferry::sys::dir::Dir;
+use ferry::sys::dir::{Dir, Kind};
 
 /// Unpacks a tar in a directory of its own.
 struct Case {
@@ -303,10 +304,86 @@ fn a_file_that_was_changed_on_disk_is_noticed() {
 }
 
 fn diff_of(dir: &Path, tree: Tree, latest: Option<i64>) -> Vec<u8> {
+    diff_of_layers(&[dir.to_owned()], DiffOptions { tree, userxattr: false, latest })
+}
+
+fn diff_of_layers(dirs: &[PathBuf], options: DiffOptions) -> Vec<u8> {
     let mut tar = Vec::new();
-    let root = Dir::open(dir).unwrap();
-    diff::write(&root, &mut tar, &DiffOptions { tree, latest }, &Ctx::silent()).unwrap();
+    let layers: Vec<Dir> = dirs.iter().map(|dir| Dir::open(dir).unwrap()).collect();
+    diff::write(&layers, &mut tar, &options, &Ctx::silent()).unwrap();
     tar
+}
+
+/// Puts some things into a layer, of few names so that layers meet; which ones follows from `random`.
+fn fill_at_random(layer: &Dir, random: &mut impl FnMut(u32) -> u32) {
+    for _ in 0..30 {
+        let depth = 1 + random(3);
+        let path: PathBuf = (0..depth).map(|_| ["a", "b", "c", "d"][random(4) as usize]).collect();
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            // Where a file is in the way nothing is made.
+            if layer.mkdir_all(parent, 0o755).is_err() {
+                continue;
+            }
+        }
+        let _ = match random(7) {
+            0 => layer.mknod(&path, Kind::CharDevice, 0o600, 0),
+            1 => layer.mknod(&path, Kind::Fifo, 0o640, 0),
+            2 => layer.symlink("a/b", &path),
+            3 => layer.hard_link(["a", "b", "c", "d"][random(4) as usize], &path),
+            4 => layer.mkdir(&path, 0o700 + random(8)),
+            5 => {
+                let made = layer.mkdir(&path, 0o750);
+                made.and_then(|()| layer.set_xattr(&path, "trusted.overlay.opaque".as_ref(), b"y"))
+            }
+            _ => layer.create_file(&path, 0o600 + random(8)).map(|mut file| {
+                file.write_all(&vec![b'x'; random(3) as usize * 700]).unwrap();
+            }),
+        };
+    }
+}
+
+/// A mounted overlay.
+struct Overlay(PathBuf);
+
+impl Overlay {
+    fn new(layers: &[PathBuf], at: PathBuf) -> Self {
+        fs::create_dir(&at).unwrap();
+        let names: Vec<&str> = layers.iter().map(|layer| layer.to_str().unwrap()).collect();
+        let options = format!("ro,redirect_dir=off,metacopy=off,index=off,lowerdir={}", names.join(":"));
+        let mount = Command::new("mount").args(["-t", "overlay", "-o", &options, "overlay"]).arg(&at).output().unwrap();
+        assert!(mount.status.success(), "{}", String::from_utf8_lossy(&mount.stderr));
+        Self(at)
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+}
+
+#[test]
+fn what_layers_show_together_is_what_an_overlay_of_them_shows() {
+    let options = DiffOptions { tree: Tree::Merged, userxattr: false, latest: None };
+    let mut state = 1_u64;
+    let mut random = |below: u32| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as u32 % below
+    };
+    let mut sizes = BTreeSet::new();
+    for round in 0..30 {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let layers: Vec<PathBuf> = (0..4).map(|n| dir.path().join(format!("l{n}"))).collect();
+        for layer in &layers {
+            fs::create_dir(layer).unwrap();
+            fill_at_random(&Dir::open(layer).unwrap(), &mut random);
+        }
+        let tar = diff_of_layers(&layers, options);
+        let mount = Overlay::new(&layers, dir.path().join("merged"));
+        assert!(tar == diff_of_layers(std::slice::from_ref(&mount.0), options), "round {round}");
+        sizes.insert(tar.len());
+    }
+    assert!(sizes.len() > 5, "{sizes:?}");
 }
 
 #[test]
@@ -324,7 +401,7 @@ fn what_a_container_changed_becomes_a_layer_that_unpacks_to_the_same() {
     // CAP_NET_BIND_SERVICE, permitted and effective, as the kernel keeps it.
     let capability = [&[1, 0, 0, 2, 0, 4, 0, 0][..], &[0; 12]].concat();
     root.set_xattr("a", "security.capability".as_ref(), &capability).unwrap();
-    let upper = Tree::Upper { userxattr: false };
+    let upper = Tree::Upper;
     let tar = diff_of(&case.diff(""), upper, None);
     assert_eq!(tar, diff_of(&case.diff(""), upper, None));
     comes_back("diff", &tar);
@@ -360,13 +437,14 @@ fn marks_of_the_other_style_are_not_taken_for_changes() {
     let root = Dir::open(dir.path()).unwrap();
     root.set_xattr("d", "user.overlay.opaque".as_ref(), b"y").unwrap();
     root.set_xattr("w", "user.overlay.whiteout".as_ref(), b"y").unwrap();
-    let names = |tree| {
-        let tar = diff_of(dir.path(), tree, Some(0));
+    let names = |tree, userxattr| {
+        let tar = diff_of_layers(&[dir.path().to_owned()], DiffOptions { tree, userxattr, latest: Some(0) });
         tar.chunks(512)
             .map(|b| String::from_utf8_lossy(&b[..100]).trim_end_matches('\0').to_owned())
             .collect::<Vec<_>>()
     };
-    assert_eq!(names(Tree::Upper { userxattr: true }), ["d/", "d/.wh..wh..opq", ".wh.w", "", ""]);
-    assert_eq!(names(Tree::Upper { userxattr: false }), ["d/", "w", "", ""]);
-    assert_eq!(names(Tree::Whole), ["d/", "w", "", ""]);
+    assert_eq!(names(Tree::Upper, true), ["d/", "d/.wh..wh..opq", ".wh.w", "", ""]);
+    assert_eq!(names(Tree::Upper, false), ["d/", "w", "", ""]);
+    assert_eq!(names(Tree::Merged, true), ["d/", "", ""]);
+    assert_eq!(names(Tree::Merged, false), ["d/", "w", "", ""]);
 }

@@ -1,5 +1,5 @@
-//! The layer tar of a directory: what a container changed (the upper directory of its overlay mount), or all of a
-//! tree. The same tree gives the same bytes: entries are sorted, and nothing of the host is in them but what the files
+//! The layer tar of what a container changed (the upper directory of its overlay mount), or the tar of all that an
+//! overlay shows. The same tree gives the same bytes: entries are sorted, and nothing of the host is in them but what the files
 //! have. What is written and what is left out is docker's choice: of the extended attributes `security.capability`
 //! alone, no sockets.
 
@@ -18,26 +18,26 @@ use rustix::io::Errno;
 use super::ahead::{self, Cut, FILES, PIECE, Pieces, Taker};
 use super::error::LayerError;
 use super::tar::{Entry, Kind, Time, write};
+use super::union::{Marks, Place, Shown, Union, attribute};
 use crate::base::{AtPath, BoxFault, Ctx, PathError};
 use crate::sys::dir::{self, Dir, Metadata};
 
-/// What the directory is.
+/// What is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tree {
-    /// The upper directory of an overlay mount: its marks become whiteouts. `userxattr` as the mount had it.
-    Upper {
-        /// The marks are `user.overlay.*`.
-        userxattr: bool,
-    },
-    /// A tree as it is.
-    Whole,
+    /// The upper directory of an overlay mount, the only layer that is given: its marks become whiteouts.
+    Upper,
+    /// What the layers show together: the marks hide.
+    Merged,
 }
 
 /// How it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiffOptions {
-    /// What the directory is.
+    /// What is written.
     pub tree: Tree,
+    /// The marks are `user.overlay.*`, as the mount had it.
+    pub userxattr: bool,
     /// Later times become this one, in seconds since 1970 (`SOURCE_DATE_EPOCH`).
     pub latest: Option<i64>,
 }
@@ -48,15 +48,17 @@ const CAPABILITY: &str = "security.capability";
 /// How many entries are found ahead of those that are read; each may hold a directory open.
 const AHEAD: usize = 128;
 
-/// Writes the tar of `root` to `out`. A file that gets shorter meanwhile is [`LayerError::Changed`]. One thread looks for
+/// Writes the tar of `layers`, the top one of them first and at least one, to `out`. A file that gets shorter meanwhile is [`LayerError::Changed`]. One thread looks for
 /// entries, others open and read files ahead of the one that is written: with small files each is as much work as that.
-pub fn write(root: &Dir, out: &mut dyn Write, options: &DiffOptions, ctx: &Ctx) -> Result<(), BoxFault> {
+pub fn write(layers: &[Dir], out: &mut dyn Write, options: &DiffOptions, ctx: &Ctx) -> Result<(), BoxFault> {
+    let Some(root) = layers.first() else { return Ok(()) };
     let (sender, found) = sync_channel(AHEAD);
     let (cutter, taker) = ahead::begin(Queue { found, next: None });
     let (written, walked) = std::thread::scope(|scope| {
         let walk = move || {
-            let mut walker = Walker { root, found: sender, options, ctx, links: HashMap::new(), sockets: 0 };
-            walker.tree().map(|()| walker.sockets)
+            let marks = Marks { userxattr: options.userxattr };
+            let mut walker = Walker { root, marks, found: sender, options, ctx, links: HashMap::new(), sockets: 0 };
+            walker.tree(&Union::new(layers, marks)).map(|()| walker.sockets)
         };
         let walker = scope.spawn(walk);
         for _ in 0..ahead::threads() {
@@ -85,9 +87,15 @@ struct Found {
 struct FoundFile {
     parent: Arc<Dir>,
     name: OsString,
-    path: PathBuf,
     /// In bytes, as it was when it was found.
     size: u64,
+}
+
+impl FoundFile {
+    /// The host's path, for messages.
+    fn full(&self) -> PathBuf {
+        self.parent.full(self.name.as_ref())
+    }
 }
 
 /// What was found and not cut yet.
@@ -117,12 +125,12 @@ impl Cut for Queue {
 fn fill(root: &Dir, batch: Vec<Found>, out: &mut Pieces<'_>, ctx: &Ctx) -> Result<(), BoxFault> {
     let mut header = Vec::new();
     for Found { mut entry, file } in batch {
-        let opened = file.map(|found| open(root, &found, &mut entry).map(|file| (file, found.path))).transpose()?;
+        let opened = file.map(|found| open(&found, &mut entry).map(|file| (file, found))).transpose()?;
         header.clear();
         write::header(&mut header, &entry).at("write the tar of", root.path())?;
         out.raw(&header)?;
-        let Some((file, path)) = opened else { continue };
-        let full = || root.full(&path);
+        let Some((file, found)) = opened else { continue };
+        let full = || found.full();
         let mut left = usize::try_from(entry.stored).unwrap_or(usize::MAX);
         while left > 0 {
             ctx.check()?;
@@ -139,15 +147,15 @@ fn fill(root: &Dir, batch: Vec<Found>, out: &mut Pieces<'_>, ctx: &Ctx) -> Resul
             left -= n;
         }
         header.clear();
-        write::pad(&mut header, entry.stored).at("write the tar of", full())?;
+        write::pad(&mut header, entry.stored).at("write the tar of", root.path())?;
         out.raw(&header)?;
     }
     Ok(())
 }
 
 /// Opens a file, and completes what its entry says.
-fn open(root: &Dir, found: &FoundFile, entry: &mut Entry) -> Result<File, BoxFault> {
-    let full = || root.full(&found.path);
+fn open(found: &FoundFile, entry: &mut Entry) -> Result<File, BoxFault> {
+    let full = || found.full();
     let file = found.parent.open_file(&found.name)?;
     entry.stored = file.metadata().at("read", full())?.len();
     if let Some(mut value) = attribute(&file, CAPABILITY).at("read attributes of", full())? {
@@ -172,6 +180,7 @@ fn put(root: &Dir, mut taker: Taker, out: &mut dyn Write) -> Result<(), BoxFault
 
 struct Walker<'a> {
     root: &'a Dir,
+    marks: Marks,
     found: SyncSender<Found>,
     options: &'a DiffOptions,
     ctx: &'a Ctx,
@@ -183,85 +192,81 @@ struct Walker<'a> {
 /// A directory that is being gone through.
 struct Level {
     path: PathBuf,
-    rest: std::vec::IntoIter<dir::DirEntry>,
+    layers: Vec<usize>,
+    rest: std::vec::IntoIter<Shown>,
+}
+
+impl Level {
+    fn of(place: &Place) -> Result<Self, PathError> {
+        Ok(Self { path: place.path.clone(), layers: place.layers(), rest: place.entries()?.into_iter() })
+    }
 }
 
 impl Walker<'_> {
-    fn tree(&mut self) -> Result<(), BoxFault> {
-        if self.is_opaque(self.root)? {
+    fn tree(&mut self, union: &Union<'_>) -> Result<(), BoxFault> {
+        let root = union.root()?;
+        if self.options.tree == Tree::Upper && self.marks.is_opaque(root.first())? {
             self.marker(b".wh..wh..opq".to_vec(), 0o755)?;
         }
-        let mut stack = vec![Level { path: PathBuf::new(), rest: self.root.entries()?.into_iter() }];
-        let mut open: Option<(PathBuf, Arc<Dir>)> = None;
+        let mut stack = vec![Level::of(&root)?];
+        let mut open = Some(root);
         while let Some(level) = stack.last_mut() {
             self.ctx.check()?;
-            let Some(entry) = level.rest.next() else {
+            let Some(shown) = level.rest.next() else {
                 stack.pop();
                 continue;
             };
-            // One descriptor however deep the tree is, and those of files that wait to be read.
-            if open.as_ref().is_none_or(|(path, _)| *path != level.path) {
-                open = Some((level.path.clone(), Arc::new(self.root.open_dir_no_links(&level.path)?)));
-            }
-            let Some((_, parent)) = &open else { continue };
-            let path = level.path.join(&entry.name);
-            let metadata = parent.stat(&entry.name)?;
-            if let Some(inside) = self.entry(parent, Path::new(&entry.name), &path, &metadata)? {
-                let rest = inside.entries()?.into_iter();
-                open = Some((path.clone(), Arc::new(inside)));
-                stack.push(Level { path, rest });
+            // Those of one directory are open however deep the tree is, and those of files that wait to be read.
+            let place = match open.take().filter(|place| place.path == level.path) {
+                Some(place) => place,
+                None => union.open(&level.path, &level.layers)?,
+            };
+            if self.entry(&place, &shown)? {
+                let inside = union.enter(&place, &shown)?;
+                if self.options.tree == Tree::Upper && self.marks.is_opaque(inside.first())? {
+                    let mode = inside.first().stat("")?.st_mode;
+                    self.marker([inside.path.as_os_str().as_bytes(), b"/.wh..wh..opq"].concat(), mode & 0o777)?;
+                }
+                stack.push(Level::of(&inside)?);
+                open = Some(inside);
+            } else {
+                open = Some(place);
             }
         }
         Ok(())
     }
 
-    /// Finds one entry; gives a directory, to go on in.
-    fn entry(
-        &mut self,
-        parent: &Arc<Dir>,
-        name: &Path,
-        path: &Path,
-        metadata: &Metadata,
-    ) -> Result<Option<Dir>, BoxFault> {
+    /// Finds one entry; says whether it is a directory, to go on in.
+    fn entry(&mut self, place: &Place, shown: &Shown) -> Result<bool, BoxFault> {
+        let (parent, name, path) = (place.parent(shown), Path::new(&shown.name), &place.path.join(&shown.name));
+        let metadata = &parent.stat(name)?;
         let raw = path.as_os_str().as_bytes();
         if name.as_os_str().as_bytes().starts_with(b".wh.") {
             let shown = String::from_utf8_lossy(raw).into_owned();
             self.ctx.warn(format!("{shown:?} is left out: in a layer its name would hide another file"));
-            return Ok(None);
+            return Ok(false);
         }
         let mut entry = self.describe(raw, metadata);
-        let upper = matches!(self.options.tree, Tree::Upper { .. });
         match dir::Kind::in_metadata(metadata) {
             Some(dir::Kind::Directory) => {
-                let inside = parent.open_dir_no_links(name)?;
                 entry.kind = Kind::Directory;
                 entry.path.push(b'/');
-                let mode = entry.mode;
                 self.give(entry, None)?;
-                if upper && self.is_opaque(&inside)? {
-                    self.marker([raw, b"/.wh..wh..opq"].concat(), mode & 0o777)?;
-                }
-                return Ok(Some(inside));
+                return Ok(true);
             }
             Some(dir::Kind::Regular) => {
-                if upper && metadata.st_size == 0 && self.mark(&parent.open_file(name)?, "whiteout", path)?.is_some() {
-                    self.whiteout(raw)?;
-                    return Ok(None);
+                if metadata.st_size == 0 && self.is_marked_whiteout(parent, name)? {
+                    return self.whiteout(raw).map(|()| false);
                 }
                 let linked = self.linked(metadata, &mut entry);
                 let file = (!linked).then(|| FoundFile {
                     parent: Arc::clone(parent),
-                    name: name.into(),
-                    path: path.to_owned(),
+                    name: shown.name.clone(),
                     size: metadata.st_size as u64,
                 });
-                self.give(entry, file)?;
-                return Ok(None);
+                return self.give(entry, file).map(|()| false);
             }
-            Some(dir::Kind::CharDevice) if upper && metadata.st_rdev == 0 => {
-                self.whiteout(raw)?;
-                return Ok(None);
-            }
+            Some(dir::Kind::CharDevice) if metadata.st_rdev == 0 => return self.whiteout(raw).map(|()| false),
             Some(dir::Kind::Symlink) => {
                 entry.kind = Kind::Symlink;
                 entry.link = parent.read_link(name)?.into_os_string().as_bytes().to_vec();
@@ -274,12 +279,11 @@ impl Walker<'_> {
             }
             Some(dir::Kind::Socket) | None => {
                 self.sockets += 1;
-                return Ok(None);
+                return Ok(false);
             }
         }
         self.linked(metadata, &mut entry);
-        self.give(entry, None)?;
-        Ok(None)
+        self.give(entry, None).map(|()| false)
     }
 
     fn describe(&self, path: &[u8], metadata: &Metadata) -> Entry {
@@ -344,29 +348,17 @@ impl Walker<'_> {
         self.give(entry, None)
     }
 
+    /// What hides a file of the layers below is an entry of its own in a layer, and none in what layers show.
     fn whiteout(&mut self, path: &[u8]) -> Result<(), BoxFault> {
+        if self.options.tree == Tree::Merged {
+            return Ok(());
+        }
         let name = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
         self.marker([&path[..name], b".wh.", &path[name..]].concat(), 0o600)
     }
 
-    /// One of overlayfs's own attributes.
-    fn mark(&self, file: impl std::os::fd::AsFd, mark: &str, path: &Path) -> Result<Option<Vec<u8>>, PathError> {
-        let Tree::Upper { userxattr } = self.options.tree else { return Ok(None) };
-        let name = format!("{}.overlay.{mark}", if userxattr { "user" } else { "trusted" });
-        attribute(file, &name).at("read attributes of", self.root.full(path))
-    }
-
-    fn is_opaque(&self, dir: &Dir) -> Result<bool, PathError> {
-        Ok(self.mark(dir, "opaque", Path::new(""))?.as_deref() == Some(b"y"))
-    }
-}
-
-/// An attribute of an open file; `None` where it has none of that name. Those asked for here are short.
-fn attribute(file: impl std::os::fd::AsFd, name: &str) -> std::io::Result<Option<Vec<u8>>> {
-    let mut value = [0_u8; 64];
-    match rustix::fs::fgetxattr(file, name, &mut value[..]) {
-        Ok(n) => Ok(Some(value[..n].to_vec())),
-        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(None),
-        Err(error) => Err(error.into()),
+    fn is_marked_whiteout(&self, parent: &Dir, name: &Path) -> Result<bool, PathError> {
+        let file = parent.open_file(name)?;
+        Ok(self.marks.value(&file, "whiteout").at("read attributes of", parent.full(name))?.is_some())
     }
 }

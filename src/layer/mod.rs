@@ -10,6 +10,7 @@ pub mod replay;
 pub mod split;
 pub mod tar;
 pub mod tar_split;
+mod union;
 mod pgzip;
 
 pub use apply::{Applied, ApplyOptions, Content, Target, apply};

@@ -75,8 +75,8 @@ pub fn commit(store: &Store, dir: &ContainerDir, request: CommitRequest, ctx: &C
         _ => None,
     };
     let transaction = store.begin(ctx)?;
-    let upper = Dir::open(&layer.upper)?;
-    let options = DiffOptions { tree: Tree::Upper { userxattr: store.options().userxattr }, latest: request.latest };
+    let upper = [Dir::open(&layer.upper)?];
+    let options = DiffOptions { tree: Tree::Upper, userxattr: store.options().userxattr, latest: request.latest };
     let (mut reader, writer) = std::io::pipe().map_err(|error| LayerFailed(error.to_string()))?;
     let record = std::thread::scope(|scope| {
         let written = scope.spawn(|| -> Result<(), BoxFault> {

@@ -9,6 +9,7 @@ use super::container::ContainerDir;
 use super::error::{RuntimeError, While};
 use crate::base::AtPath;
 use crate::store::Store;
+use crate::sys::dir::Dir;
 
 /// Opens the store at `root`.
 pub fn store(root: &Path) -> Result<Store, RuntimeError> {
@@ -44,19 +45,11 @@ pub fn mount(store_root: &Path, dir: &ContainerDir) -> Result<PathBuf, RuntimeEr
     Ok(target)
 }
 
-/// Mounts what a container's root file system holds, read-only and apart from the container's own mount, in this
-/// process's mount namespace, which must not be the host's. Gives its path.
-pub fn mount_view(store_root: &Path, dir: &ContainerDir) -> Result<PathBuf, RuntimeError> {
-    let layer = store(store_root)?.rw_layer(dir.id()).map_err(|error| RuntimeError::Other(error.into()))?;
-    let target = dir.file("rootfs");
-    fs::create_dir_all(&target).at("create", &target)?;
-    let target = std::path::absolute(&target).at("resolve", &target)?;
-    let options = format!("{},lowerdir={}/diff:{}", flags(), layer.id.as_str(), layer.lower_option);
-    rustix::process::chdir(&layer.base).at("enter", &layer.base)?;
-    let data = crate::sys::process::c_string(&options).trying("mount the container's root file system")?;
-    let mounted = mount_call("overlay", &target, "overlay", MountFlags::RDONLY, Some(data.as_c_str()));
-    mounted.at("mount the root file system at", &target)?;
-    Ok(target)
+/// The layers of a container's root file system, its own first.
+pub fn layers(store: &Store, dir: &ContainerDir) -> Result<Vec<Dir>, RuntimeError> {
+    let layer = store.rw_layer(dir.id()).map_err(|error| RuntimeError::Other(error.into()))?;
+    let lower = layer.lower_option.split(':').filter(|name| !name.is_empty()).map(|name| layer.base.join(name));
+    Ok(std::iter::once(layer.upper.clone()).chain(lower).map(Dir::open).collect::<Result<_, _>>()?)
 }
 
 /// Mounts what the layers below a container's own hold together, read-only, in this process's mount namespace, which

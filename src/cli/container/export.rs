@@ -10,10 +10,7 @@ use super::super::{Global, output};
 use super::containers;
 use crate::base::{AtPath, BoxFault};
 use crate::layer::diff::{self, DiffOptions, Tree};
-use crate::runtime::init::rootfs;
 use crate::runtime::{RuntimeError, events, overlay};
-use crate::sys::dir::Dir;
-use crate::sys::process::unshare;
 
 /// Write a container's file system as a tar
 #[derive(Debug, Args)]
@@ -33,15 +30,9 @@ pub fn run(args: ExportArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         return Err(RuntimeError::usage("cowardly refusing to save to a terminal: use -o or redirect").into());
     }
     let root = std::path::absolute(&global.root).at("resolve", &global.root)?;
-    // Mounting changes the working directory.
-    let output = args.output.map(|path| std::path::absolute(&path).at("resolve", &path)).transpose()?;
     events::record(&root, &dir.container()?, "export", &[]);
-    // This process is alone with the mount, and takes it along when it ends.
-    unshare(libc::CLONE_NEWNS).at("separate mounts for", &root)?;
-    rootfs::leave_propagation()?;
-    let view = overlay::mount_view(&root, &dir)?;
-    let view = Dir::open(&view)?;
-    output::write(output.as_deref(), 0o600, |out| {
-        diff::write(&view, out, &DiffOptions { tree: Tree::Whole, latest: None }, &global.ctx)
-    })
+    let store = overlay::store(&root)?;
+    let layers = overlay::layers(&store, &dir)?;
+    let options = DiffOptions { tree: Tree::Merged, userxattr: store.options().userxattr, latest: None };
+    output::write(args.output.as_deref(), 0o600, |out| diff::write(&layers, out, &options, &global.ctx))
 }
