@@ -3,11 +3,9 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::num::NonZeroU64;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-
-use rustix::fs::Advice;
 
 use super::error::{AtPath, PathError};
 
@@ -42,9 +40,6 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
-/// After how many bytes the kernel is asked to begin writing them out.
-const WRITE_OUT: u64 = 16 << 20;
-
 /// A file that gets its name only when it is complete. Dropped before that, it is removed.
 #[derive(Debug)]
 pub struct AtomicFile {
@@ -52,9 +47,6 @@ pub struct AtomicFile {
     temporary: PathBuf,
     path: PathBuf,
     committed: bool,
-    /// Bytes written one after the other, and those of them that are on their way to the medium.
-    written: u64,
-    going_out: u64,
 }
 
 impl AtomicFile {
@@ -74,7 +66,7 @@ impl AtomicFile {
             .mode(mode)
             .open(&temporary)
             .at("create", &temporary)?;
-        Ok(Self { file, temporary, path: path.to_owned(), committed: false, written: 0, going_out: 0 })
+        Ok(Self { file, temporary, path: path.to_owned(), committed: false })
     }
 
     /// The file itself, for writers that seek or write from several threads.
@@ -91,18 +83,15 @@ impl AtomicFile {
     }
 }
 
+impl AsFd for AtomicFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
 impl Write for AtomicFile {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let n = self.file.write(buf)?;
-        self.written += n as u64;
-        let ready = self.written - self.going_out;
-        if ready >= WRITE_OUT {
-            // Or all of it would wait for the end, and the medium have nothing to do until then. Pages that are still to
-            // be written begin to be; they stay in memory (mm/fadvise.c). Where that is not to be had nothing is lost.
-            let _ = rustix::fs::fadvise(&self.file, self.going_out, NonZeroU64::new(ready), Advice::DontNeed);
-            self.going_out = self.written;
-        }
-        Ok(n)
+        self.file.write(buf)
     }
 
     fn flush(&mut self) -> io::Result<()> {
