@@ -100,8 +100,7 @@ pub fn run(mut args: SendArgs, global: &Global) -> Result<ExitCode, BoxFault> {
             level: Level::DEFAULT,
             threads: threads(),
             memory: BundleOptions::MEMORY,
-            // docker has no place for them.
-            keep_originals: !args.no_originals && args.to != Target::Docker,
+            keep_originals: !args.no_originals,
             spool_dir: spool.clone(),
         },
         level: args.level,

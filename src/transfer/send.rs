@@ -229,9 +229,14 @@ impl<'s> Sender<'s> {
         SPEEDS.iter().find(|(_, speed)| made(*speed) >= rate).map_or(Level::FAST, |(level, _)| *level)
     }
 
+    /// Whether compressed layers go along: docker has no place for them.
+    fn originals(&self, common: &Common) -> bool {
+        self.options.bundle.keep_originals && common.to != Target::Docker.to_string()
+    }
+
     /// Names everything that decides the stream's bytes.
     fn plan(&self, common: &Common, level: Level) -> Digest {
-        let mut text = format!("ferry {} {level} {}\n", env!("CARGO_PKG_VERSION"), self.options.bundle.keep_originals);
+        let mut text = format!("ferry {} {level} {}\n", env!("CARGO_PKG_VERSION"), self.originals(common));
         for image in self.images {
             text.push_str(&format!("{} {:?}\n", image.config.id(), image.names));
         }
@@ -267,7 +272,8 @@ impl<'s> Sender<'s> {
         };
         match bases() {
             Ok(bases) => {
-                let options = BundleOptions { level, ..self.options.bundle.clone() };
+                let options =
+                    BundleOptions { level, keep_originals: self.originals(common), ..self.options.bundle.clone() };
                 let mut sink = BundleSink::new(writer, options).against(bases);
                 match sink.take(self.ground.source, self.images, ctx) {
                     Ok(_) => sink.into_inner().complete(),
