@@ -384,7 +384,7 @@ pub fn resources(host: &HostConfig) -> Result<Value, RuntimeError> {
     let mut memory = json!({});
     if host.memory > 0 {
         memory["limit"] = json!(host.memory);
-        // As docker: swap as large again, unless said otherwise.
+        // What has no limit of its own, as `update` makes it, has docker's: swap as large again.
         memory["swap"] = json!(if host.memory_swap == 0 { host.memory.saturating_mul(2) } else { host.memory_swap });
     }
     if host.memory_reservation > 0 {

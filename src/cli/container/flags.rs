@@ -593,7 +593,11 @@ impl ContainerFlags {
             cpuset_mems: self.cpuset_mems.clone().unwrap_or_default(),
             devices,
             memory_reservation: self.memory_reservation.unwrap_or(0),
-            memory_swap: self.memory_swap.unwrap_or(0),
+            // As docker: swap as large again, unless said otherwise.
+            memory_swap: match self.memory_swap.unwrap_or(0) {
+                0 => self.memory.unwrap_or(0).max(0).saturating_mul(2),
+                given => given,
+            },
             memory_swappiness: self.memory_swappiness,
             oom_kill_disable: self.oom_kill_disable.then_some(true),
             pids_limit: self.pids_limit,
