@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
+use super::moment;
 use crate::runtime::RuntimeError;
 
 /// A filter that is none.
@@ -37,6 +40,40 @@ pub fn truth(text: &str) -> Option<bool> {
         "true" | "1" => Some(true),
         "false" | "0" => Some(false),
         _ => None,
+    }
+}
+
+/// What may be pruned.
+pub enum PruneFilter {
+    /// Made before then.
+    Until(Timestamp),
+    /// With, or without, such a label.
+    Label {
+        /// `KEY` or `KEY=VALUE`.
+        label: String,
+        /// With.
+        wanted: bool,
+    },
+}
+
+impl PruneFilter {
+    /// `until=TIME`, `label=KEY[=VALUE]`, `label!=KEY[=VALUE]`.
+    pub fn parse(text: &str) -> Result<Self, RuntimeError> {
+        let label = |label: &str, wanted| Self::Label { label: label.to_owned(), wanted };
+        match text.split_once('=') {
+            Some(("label!", rest)) => Ok(label(rest, false)),
+            Some(("label", rest)) => Ok(label(rest, true)),
+            Some(("until", time)) => moment::parse(time).map(Self::Until).map_err(RuntimeError::Usage),
+            _ => Err(bad(text)),
+        }
+    }
+
+    /// Whether it fits what was made then and has these labels.
+    pub fn fits(&self, created: &str, labels: &BTreeMap<String, String>) -> bool {
+        match self {
+            Self::Until(until) => created.parse::<Timestamp>().is_ok_and(|made| made < *until),
+            Self::Label { label, wanted } => has_label(labels, label) == *wanted,
+        }
     }
 }
 

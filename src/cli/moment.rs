@@ -4,7 +4,7 @@
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, civil};
 
-use super::container::flags::duration;
+use super::container::flags::values::duration;
 
 /// Parses one.
 pub fn parse(text: &str) -> Result<Timestamp, String> {

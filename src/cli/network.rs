@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::container::prune::Filter;
 use super::container::{containers, failed};
+use super::filter::PruneFilter;
 use super::inspect::show;
 use super::render::human;
 use super::render::list::{Column, Layout};
@@ -334,7 +334,8 @@ fn document(network: &Network, networks: &Networks, containers: &Containers) -> 
 }
 
 fn prune(args: &PruneArgs, root: &Path) -> Result<ExitCode, BoxFault> {
-    let filters: Vec<Filter> = args.filter.iter().map(|text| Filter::parse(text)).collect::<Result<_, _>>()?;
+    let filters: Vec<PruneFilter> =
+        args.filter.iter().map(|text| PruneFilter::parse(text)).collect::<Result<_, _>>()?;
     if !args.force && !super::prune::sure("all custom networks not used by at least one container")? {
         return Ok(ExitCode::SUCCESS);
     }

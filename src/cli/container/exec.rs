@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::super::Global;
-use super::{attach, containers, failed, flags};
+use super::flags::values;
+use super::{attach, containers, failed};
 use crate::base::BoxFault;
 use crate::runtime::exec::{self, Request};
 use crate::runtime::monitor::protocol::Attach;
@@ -56,10 +57,10 @@ pub fn run(args: ExecArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let keys = client::parse_detach_keys(&args.detach_keys)?;
     let mut env = Vec::new();
     for file in &args.env_file {
-        env.extend(flags::env_lines(&flags::read(file)?)?);
+        env.extend(values::env_lines(&values::read(file)?)?);
     }
     for text in &args.env {
-        env.push(flags::env_pair(text)?.unwrap_or_else(|| text.clone()));
+        env.push(values::env_pair(text)?.unwrap_or_else(|| text.clone()));
     }
     let request = Request {
         command: args.command,

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::super::Global;
-use super::{each, flags};
+use super::each;
+use super::flags::values;
 use crate::base::BoxFault;
 use crate::runtime::RuntimeError;
 use crate::runtime::lifecycle::{self, Update};
@@ -35,13 +36,13 @@ pub struct UpdateArgs {
     #[arg(long, value_name = "LIST")]
     cpuset_mems: Option<String>,
     /// Memory limit
-    #[arg(short, long, value_name = "BYTES", value_parser = flags::bytes)]
+    #[arg(short, long, value_name = "BYTES", value_parser = values::bytes)]
     memory: Option<i64>,
     /// Memory that is kept when it gets tight
-    #[arg(long, value_name = "BYTES", value_parser = flags::bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
     memory_reservation: Option<i64>,
     /// Limit of memory and swap together
-    #[arg(long, value_name = "BYTES", value_parser = flags::bytes, allow_hyphen_values = true)]
+    #[arg(long, value_name = "BYTES", value_parser = values::bytes, allow_hyphen_values = true)]
     memory_swap: Option<i64>,
     /// Limit of processes and threads; -1 for none
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
@@ -60,7 +61,7 @@ pub fn run(args: UpdateArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         memory: args.memory,
         memory_swap: args.memory_swap,
         memory_reservation: args.memory_reservation,
-        nano_cpus: args.cpus.as_deref().map(flags::nano_cpus).transpose()?,
+        nano_cpus: args.cpus.as_deref().map(values::nano_cpus).transpose()?,
         cpu_shares: args.cpu_shares,
         cpu_period: args.cpu_period,
         cpu_quota: args.cpu_quota,
@@ -68,7 +69,7 @@ pub fn run(args: UpdateArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         cpuset_mems: args.cpuset_mems,
         pids_limit: args.pids_limit,
         blkio_weight: args.blkio_weight,
-        restart_policy: args.restart.as_deref().map(flags::restart_policy).transpose()?,
+        restart_policy: args.restart.as_deref().map(values::restart_policy).transpose()?,
     };
     if update == Update::default() {
         return Err(RuntimeError::usage("you must provide one or more flags when using this command").into());

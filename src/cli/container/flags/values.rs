@@ -1,0 +1,289 @@
+//! What is typed after a flag, read as docker reads it.
+
+use std::path::{Component, PathBuf};
+
+use crate::runtime::RuntimeError;
+use crate::runtime::container::config::{DeviceMapping, MountRequest, PortBinding, RestartPolicy, Ulimit};
+use crate::runtime::monitor::log::parse_size;
+
+pub(super) fn usage(text: impl Into<String>) -> RuntimeError {
+    RuntimeError::usage(text)
+}
+
+/// Sizes as docker takes them.
+pub fn bytes(text: &str) -> Result<i64, String> {
+    if text == "-1" {
+        return Ok(-1);
+    }
+    let whole = parse_size(text).and_then(|n| i64::try_from(n).ok());
+    whole.ok_or_else(|| format!("invalid size {text:?}: give a number and b, k, m or g"))
+}
+
+/// `--userns`: docker's modes. Podman's are refused with what takes their place.
+pub fn user_namespace(text: &str) -> Result<String, String> {
+    match text {
+        "" | "host" => Ok(text.to_owned()),
+        "keep-id" | "auto" | "nomap" => Err(format!(
+            "{text:?} is podman's: a user's containers share one user namespace, in which 0 is the user (run with --user 0, the \
+             default, to write as yourself)"
+        )),
+        _ => Err(format!("invalid USER mode {text:?}: host is the only one")),
+    }
+}
+
+/// Go's durations, in nanoseconds: `1m30s`, `500ms`.
+pub fn duration(text: &str) -> Result<i64, String> {
+    let bad = || format!("invalid duration {text:?}: give it as 1m30s");
+    let mut total = 0f64;
+    let mut rest = text;
+    if rest.is_empty() {
+        return Err(bad());
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (number, tail) = rest.split_at(digits);
+        let letters = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(letters);
+        let factor = match unit {
+            "ns" => 1.0,
+            "us" | "µs" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            "m" => 60e9,
+            "h" => 3600e9,
+            _ => return Err(bad()),
+        };
+        total += number.parse::<f64>().map_err(|_| bad())? * factor;
+        rest = tail;
+    }
+    Ok(total as i64)
+}
+
+/// Lines of `NAME=VALUE`; comments and empty lines do not count. A bare name is taken from the environment.
+pub fn env_lines(text: &str) -> Result<Vec<String>, RuntimeError> {
+    let mut pairs = Vec::new();
+    for line in text.lines() {
+        let line = line.trim_start().trim_end_matches('\r');
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        pairs.extend(env_pair(line)?);
+    }
+    Ok(pairs)
+}
+
+/// `NAME=VALUE`, or a bare name whose value is this process's; nothing when it is not set here.
+pub fn env_pair(text: &str) -> Result<Option<String>, RuntimeError> {
+    match text.split_once('=') {
+        Some(("", _)) => Err(usage(format!("invalid environment variable: {text}"))),
+        Some(_) => Ok(Some(text.to_owned())),
+        None if text.is_empty() || text.contains(char::is_whitespace) => {
+            Err(usage(format!("variable '{text}' contains whitespaces")))
+        }
+        None => Ok(std::env::var(text).ok().map(|value| format!("{text}={value}"))),
+    }
+}
+
+/// A file of lines, which is no larger than such files are.
+pub fn read(path: &PathBuf) -> Result<String, RuntimeError> {
+    use crate::base::AtPath;
+    let mut file = std::fs::File::open(path).at("open", path)?;
+    let bytes = crate::base::caps::read_all(&mut file, 1 << 20, "the file").at("read", path)?;
+    String::from_utf8(bytes).map_err(|_| usage(format!("{} is not UTF-8", path.display())))
+}
+
+/// `--restart`.
+pub fn restart_policy(text: &str) -> Result<RestartPolicy, RuntimeError> {
+    let (name, count) = text.split_once(':').map_or((text, None), |(name, count)| (name, Some(count)));
+    let bad = || usage(format!("invalid restart policy {text:?}"));
+    let maximum_retry_count = count.map_or(Ok(0), str::parse).map_err(|_| bad())?;
+    match name {
+        "no" | "always" | "unless-stopped" if count.is_none() => {}
+        "on-failure" => {}
+        _ => return Err(bad()),
+    }
+    Ok(RestartPolicy { name: name.to_owned(), maximum_retry_count })
+}
+
+/// `--cpus` in billionths.
+pub fn nano_cpus(text: &str) -> Result<i64, RuntimeError> {
+    let number = text.parse::<f64>().ok().filter(|n| *n > 0.0 && *n < 1e6);
+    number.map(|n| (n * 1e9).round() as i64).ok_or_else(|| usage(format!("invalid number of CPUs {text:?}")))
+}
+
+pub fn port_range(text: &str) -> Result<std::ops::RangeInclusive<u16>, RuntimeError> {
+    let bad = || usage(format!("invalid port {text:?}"));
+    let (from, to) = text.split_once('-').unwrap_or((text, text));
+    let (from, to) = (from.parse::<u16>().map_err(|_| bad())?, to.parse::<u16>().map_err(|_| bad())?);
+    if from == 0 || to < from { Err(bad()) } else { Ok(from..=to) }
+}
+
+/// `[[IP:]HOST:]CONTAINER[/PROTOCOL]`, each part of the ports a range perhaps.
+pub fn published(text: &str) -> Result<Vec<(String, PortBinding)>, RuntimeError> {
+    let bad = |why: &str| usage(format!("invalid published port {text:?}: {why}"));
+    let (address, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    if !matches!(protocol, "tcp" | "udp") {
+        return Err(bad("the protocol is tcp or udp"));
+    }
+    let (rest, inside) = address.rsplit_once(':').map_or((None, address), |(rest, inside)| (Some(rest), inside));
+    let (host_ip, host) = match rest {
+        None => ("", ""),
+        Some(rest) => rest.rsplit_once(':').unwrap_or(("", rest)),
+    };
+    let host_ip = host_ip.trim_start_matches('[').trim_end_matches(']');
+    if !host_ip.is_empty() && host_ip.parse::<std::net::IpAddr>().is_err() {
+        return Err(bad("the host's address is not an IP address"));
+    }
+    let inside = port_range(inside)?;
+    let binding = |port: String| PortBinding { host_ip: host_ip.to_owned(), host_port: port };
+    if host.is_empty() {
+        return Ok(inside.map(|port| (format!("{port}/{protocol}"), binding(String::new()))).collect());
+    }
+    let outside = port_range(host)?;
+    if outside.clone().count() != inside.clone().count() {
+        if inside.clone().count() == 1 {
+            // One port of the container on any of a range.
+            return Ok(vec![(format!("{}/{protocol}", inside.start()), binding(host.to_owned()))]);
+        }
+        return Err(bad("the two ranges differ in length"));
+    }
+    Ok(inside.zip(outside).map(|(i, o)| (format!("{i}/{protocol}"), binding(o.to_string()))).collect())
+}
+
+pub fn device(text: &str) -> Result<DeviceMapping, RuntimeError> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let is_mode = |mode: &str| !mode.is_empty() && mode.chars().all(|c| "rwm".contains(c));
+    let (host, inside, mode) = match parts[..] {
+        [host] => (host, host, "rwm"),
+        [host, mode] if is_mode(mode) => (host, host, mode),
+        [host, inside] => (host, inside, "rwm"),
+        [host, inside, mode] if is_mode(mode) => (host, inside, mode),
+        _ => return Err(usage(format!("invalid device specification {text:?}"))),
+    };
+    if !host.starts_with('/') || !inside.starts_with('/') {
+        return Err(usage(format!("invalid device specification {text:?}: paths must be absolute")));
+    }
+    Ok(DeviceMapping {
+        path_on_host: host.to_owned(),
+        path_in_container: inside.to_owned(),
+        cgroup_permissions: mode.to_owned(),
+    })
+}
+
+pub fn ulimit(text: &str) -> Result<Ulimit, RuntimeError> {
+    let bad = || usage(format!("invalid ulimit {text:?}: give NAME=SOFT[:HARD]"));
+    let (name, limits) = text.split_once('=').ok_or_else(bad)?;
+    let number = |text: &str| match text {
+        "unlimited" | "-1" => Ok(-1),
+        text => text.parse::<i64>().ok().filter(|n| *n >= 0).ok_or_else(bad),
+    };
+    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+    let (soft, hard) = (number(soft)?, number(hard)?);
+    if hard >= 0 && (soft < 0 || soft > hard) {
+        return Err(usage(format!("ulimit soft limit must be less than or equal to hard limit: {text}")));
+    }
+    Ok(Ulimit { name: name.to_owned(), hard, soft })
+}
+
+/// A path of the host's that begins with a dot is one from the working directory.
+pub fn from_here(path: &str) -> Result<String, RuntimeError> {
+    let source = path.split(':').next().unwrap_or_default();
+    if !source.starts_with('.') {
+        return Ok(path.to_owned());
+    }
+    use crate::base::AtPath;
+    let here = std::env::current_dir().at("find", ".")?;
+    // Without its dots, as Go's filepath.Abs.
+    let mut whole = PathBuf::from("/");
+    for part in here.join(source).components() {
+        match part {
+            Component::Normal(part) => whole.push(part),
+            Component::ParentDir => drop(whole.pop()),
+            _ => {}
+        }
+    }
+    let whole = whole.to_str().ok_or_else(|| usage(format!("{}: the path is not UTF-8", whole.display())))?;
+    Ok(format!("{whole}{}", &path[source.len()..]))
+}
+
+pub fn mount(text: &str) -> Result<MountRequest, RuntimeError> {
+    let bad = |why: String| usage(format!("invalid argument {text:?} for --mount: {why}"));
+    let mut mount = MountRequest { kind: "volume".to_owned(), ..MountRequest::default() };
+    for field in text.split(',') {
+        let (key, value) = field.split_once('=').map_or((field, None), |(key, value)| (key, Some(value)));
+        let on = || match value {
+            None | Some("true" | "1") => Ok(true),
+            Some("false" | "0") => Ok(false),
+            Some(other) => Err(bad(format!("invalid value for {key}: {other}"))),
+        };
+        let needed = || value.map(str::to_owned).ok_or_else(|| bad(format!("{key} needs a value")));
+        match key.to_ascii_lowercase().as_str() {
+            "type" => mount.kind = needed()?.to_ascii_lowercase(),
+            "source" | "src" => mount.source = needed()?,
+            "target" | "dst" | "destination" => mount.target = needed()?,
+            "readonly" | "ro" => mount.read_only = on()?,
+            "bind-propagation" => mount.propagation = needed()?,
+            "volume-nocopy" => mount.no_copy = on()?,
+            "tmpfs-size" => {
+                let size = parse_size(&needed()?).ok_or_else(|| bad("tmpfs-size is not a size".into()))?;
+                mount.tmpfs_size = size;
+            }
+            "tmpfs-mode" => {
+                mount.tmpfs_mode =
+                    u32::from_str_radix(&needed()?, 8).map_err(|_| bad("tmpfs-mode is not octal".into()))?;
+            }
+            "consistency" => {}
+            _ => return Err(bad(format!("unexpected key '{key}'"))),
+        }
+    }
+    if mount.target.is_empty() {
+        return Err(bad("target is required".into()));
+    }
+    if mount.kind == "bind" && mount.source.is_empty() {
+        return Err(bad("a bind mount needs a source".into()));
+    }
+    if mount.kind == "bind" && !mount.source.contains(':') {
+        mount.source = from_here(&mount.source)?;
+    }
+    Ok(mount)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_published_as_docker_reads_them() {
+        let binding = |ip: &str, port: &str| PortBinding { host_ip: ip.into(), host_port: port.into() };
+        let one = |text: &str| published(text).ok().map(|mut all| (all.len(), all.remove(0)));
+        let cases = [
+            ("80", Some((1, ("80/tcp".to_owned(), binding("", ""))))),
+            ("8080:80", Some((1, ("80/tcp".to_owned(), binding("", "8080"))))),
+            ("127.0.0.1:8080:80/udp", Some((1, ("80/udp".to_owned(), binding("127.0.0.1", "8080"))))),
+            ("127.0.0.1::80", Some((1, ("80/tcp".to_owned(), binding("127.0.0.1", ""))))),
+            ("[::1]:8080:80", Some((1, ("80/tcp".to_owned(), binding("::1", "8080"))))),
+            ("8000-8002:80-82", Some((3, ("80/tcp".to_owned(), binding("", "8000"))))),
+            ("8000-8002:80", Some((1, ("80/tcp".to_owned(), binding("", "8000-8002"))))),
+            ("8000-8002:80-81", None),
+            ("x:80", None),
+            ("80/sctp", None),
+            ("0", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(one(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_are_read_as_go_reads_them() {
+        for (text, expected) in [
+            ("1s", Some(1_000_000_000)),
+            ("1m30s", Some(90_000_000_000)),
+            ("1.5ms", Some(1_500_000)),
+            ("5", None),
+            ("", None),
+        ] {
+            assert_eq!(duration(text).ok(), expected, "{text}");
+        }
+    }
+}
