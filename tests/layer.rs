@@ -1,6 +1,6 @@
 //! Layers: what is unpacked is put together again bit for bit, whatever the tar holds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -362,6 +362,25 @@ impl Drop for Overlay {
     }
 }
 
+/// What is below a directory: kind and mode, and a file's length or a link's target.
+fn shape(root: &Path) -> BTreeMap<PathBuf, (u32, u64, Option<PathBuf>)> {
+    let (mut found, mut open) = (BTreeMap::new(), vec![root.to_owned()]);
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            // In a directory of one layer the kernel lists whiteouts, which are not there then.
+            let Ok(metadata) = path.symlink_metadata() else { continue };
+            let length = if metadata.is_file() { metadata.len() } else { 0 };
+            let name = path.strip_prefix(root).unwrap().to_owned();
+            found.insert(name, (metadata.mode(), length, fs::read_link(&path).ok()));
+            if metadata.is_dir() {
+                open.push(path);
+            }
+        }
+    }
+    found
+}
+
 #[test]
 fn what_layers_show_together_is_what_an_overlay_of_them_shows() {
     let options = DiffOptions { tree: Tree::Merged, userxattr: false, latest: None };
@@ -380,7 +399,7 @@ fn what_layers_show_together_is_what_an_overlay_of_them_shows() {
         }
         let tar = diff_of_layers(&layers, options);
         let mount = Overlay::new(&layers, dir.path().join("merged"));
-        assert!(tar == diff_of_layers(std::slice::from_ref(&mount.0), options), "round {round}");
+        assert_eq!(shape(&Case::new(&tar, 1).diff("")), shape(&mount.0), "round {round}");
         sizes.insert(tar.len());
     }
     assert!(sizes.len() > 5, "{sizes:?}");
