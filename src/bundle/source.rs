@@ -54,6 +54,9 @@ struct Spool {
     filled: Vec<RwLock<bool>>,
 }
 
+/// How much is written to the spool at once, in bytes.
+const SPOOL_PIECE: usize = 256 << 10;
+
 /// What frames are decompressed in, used again for the next ones.
 #[derive(Default)]
 struct Buffers {
@@ -270,8 +273,12 @@ impl BundleSource {
             }
             let (mut raw, mut stored) = (buffers.raw.take(0), buffers.stored.take(0));
             self.bundle.frame_to(&mut raw, &mut stored, frame, &prefix)?;
-            let file = self.spool_file()?;
-            file.write_all_at(&raw, self.spool.begins[frame as usize]).doing(|| "write the spool file".into())?;
+            let (file, mut at) = (self.spool_file()?, self.spool.begins[frame as usize]);
+            // In one go the kernel would take folios of a frame's size for it, which costs it several times as much.
+            for piece in raw.chunks(SPOOL_PIECE) {
+                file.write_all_at(piece, at).doing(|| "write the spool file".into())?;
+                at += piece.len() as u64;
+            }
             *filled = true;
             buffers.raw.give_back(raw);
             buffers.stored.give_back(stored);
