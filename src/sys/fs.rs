@@ -37,7 +37,7 @@ pub fn sync_filesystem(file: impl AsFd) -> io::Result<()> {
 /// Has the kernel begin to write `length` bytes of a file at `offset` out, and does not wait for it: otherwise the medium
 /// has nothing to do until somebody waits for all of it. Nothing is durable by that. A kernel or file system that cannot
 /// is no error.
-pub fn begin_write_out(file: impl AsFd, offset: u64, length: u64) {
+fn begin_write_out(file: impl AsFd, offset: u64, length: u64) {
     let fd = file.as_fd().as_raw_fd();
     // SAFETY: no memory is passed.
     unsafe { libc::sync_file_range(fd, offset as i64, length as i64, libc::SYNC_FILE_RANGE_WRITE) };
