@@ -3,11 +3,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::error::{AtPath, PathError};
+use super::syncer::Syncer;
 
 /// Replaces the file at `path` by one of `bytes` with permission bits `mode`. Durable when it returns.
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), PathError> {
@@ -40,13 +40,15 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
-/// A file that gets its name only when it is complete. Dropped before that, it is removed.
+/// A file that gets its name only when it is complete. Dropped before that, it is removed. A large one that is written
+/// from start to end is synced while it grows.
 #[derive(Debug)]
 pub struct AtomicFile {
     file: File,
     temporary: PathBuf,
     path: PathBuf,
     committed: bool,
+    syncer: Syncer,
 }
 
 impl AtomicFile {
@@ -66,7 +68,7 @@ impl AtomicFile {
             .mode(mode)
             .open(&temporary)
             .at("create", &temporary)?;
-        Ok(Self { file, temporary, path: path.to_owned(), committed: false })
+        Ok(Self { file, temporary, path: path.to_owned(), committed: false, syncer: Syncer::default() })
     }
 
     /// The file itself, for writers that seek or write from several threads.
@@ -76,6 +78,7 @@ impl AtomicFile {
 
     /// Gives the file its name. Durable when it returns.
     pub fn commit(mut self) -> Result<(), PathError> {
+        self.syncer.end().at("write", &self.path)?;
         self.file.sync_all().at("write", &self.path)?;
         fs::rename(&self.temporary, &self.path).at("rename to", &self.path)?;
         self.committed = true;
@@ -83,15 +86,11 @@ impl AtomicFile {
     }
 }
 
-impl AsFd for AtomicFile {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
-    }
-}
-
 impl Write for AtomicFile {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.file.write(buf)
+        let n = self.file.write(buf)?;
+        self.syncer.wrote(&self.file, n as u64)?;
+        Ok(n)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -102,6 +101,8 @@ impl Write for AtomicFile {
 impl Drop for AtomicFile {
     fn drop(&mut self) {
         if !self.committed {
+            // What is on its way to the medium need not get there: nobody is to wait for it.
+            let _ = self.file.set_len(0);
             // Nothing to report to: a leftover has a name that says what it is.
             let _ = fs::remove_file(&self.temporary);
         }

@@ -10,6 +10,7 @@ pub mod progress;
 pub mod read;
 pub mod read_at;
 pub mod spare;
+pub(crate) mod syncer;
 pub mod verify;
 
 pub use cancel::{Cancel, Interrupted};
@@ -18,6 +19,7 @@ pub use error::{AtPath, BoxFault, Class, Fault, PathError};
 pub use progress::Ctx;
 pub use read_at::ReadAt;
 pub use spare::Spare;
+pub(crate) use syncer::Syncer;
 
 /// Locks, whoever panicked with it.
 pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {

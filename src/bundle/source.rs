@@ -1,14 +1,10 @@
-//! A bundle as a source of images. Frames are decompressed once, in the order of the stream, into a nameless file;
-//! layers are then put together from it in parallel.
+//! A bundle as a source of images. Frames are decompressed once, in the order of the stream, into the spool; layers are
+//! then put together from it in parallel.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
-
-use rustix::fs::{FallocateFlags, fallocate};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::base::{BaseContents, shortened};
 use super::error::{BundleError, Doing};
@@ -16,7 +12,9 @@ use super::index::{FRAME_BYTES, ID_LENGTH, LayerKind, LayerRecord, Replay, Short
 use super::parallel::in_parallel;
 use super::pieces::Pieces;
 use super::read::Bundle;
+use super::reader::{ContentReader, LayerReader};
 use super::recipe::Piece;
+use super::spool::Spool;
 use crate::base::{BoxFault, Ctx, Spare, lock};
 use crate::image::source::LayerVisitor;
 use crate::image::{Descriptor, DiffId, Form, Image, ImageConfig, ImageSource, Layer, Manifest, Reference};
@@ -44,19 +42,6 @@ pub struct BundleSource {
     by_id: OnceLock<HashMap<ShortId, u32>>,
 }
 
-/// The objects of the frames that were decompressed, at the offsets they have one after another.
-struct Spool {
-    dir: PathBuf,
-    file: OnceLock<File>,
-    /// Where each frame begins in the file.
-    begins: Vec<u64>,
-    /// One a frame: whether it is in the file. Locked for reading while that part of the file is read.
-    filled: Vec<RwLock<bool>>,
-}
-
-/// How much is written to the spool at once, in bytes.
-const SPOOL_PIECE: usize = 256 << 10;
-
 /// What frames are decompressed in, used again for the next ones.
 #[derive(Default)]
 struct Buffers {
@@ -70,14 +55,8 @@ impl BundleSource {
         let index = bundle.index();
         let numbers = index.layers.iter().enumerate().map(|(n, layer)| (layer.diff_id, n as u32)).collect();
         let images = (0..index.images.len()).map(|at| image(&bundle, at)).collect::<Result<_, _>>()?;
-        let mut begins = vec![0];
-        let mut at = 0;
-        for frame in 0..index.frames.len() as u32 {
-            at += bundle.frame_length(frame) as u64;
-            begins.push(at);
-        }
-        let filled = index.frames.iter().map(|_| RwLock::new(false)).collect();
-        let spool = Spool { dir: spool_dir, file: OnceLock::new(), begins, filled };
+        let lengths = (0..index.frames.len() as u32).map(|frame| bundle.frame_length(frame) as u64);
+        let spool = Spool::new(spool_dir, lengths);
         // A frame at work is in memory as it is stored and as it is.
         let frames_at_once = (memory / (2 * FRAME_BYTES)).max(1) as usize;
         Ok(Self {
@@ -156,7 +135,7 @@ impl BundleSource {
     }
 
     /// Whether a content is read from the bundle itself.
-    fn is_own(&self, content: u32) -> bool {
+    pub(super) fn is_own(&self, content: u32) -> bool {
         (content as usize) < self.bundle.index().contents.ids.len() && !self.is_near(content)
     }
 
@@ -178,7 +157,7 @@ impl BundleSource {
     }
 
     /// Reads a part of a base content, which is checked as a whole when it is used first.
-    fn read_base(&self, content: u32, offset: u64, buf: &mut [u8]) -> Result<(), BundleError> {
+    pub(super) fn read_base(&self, content: u32, offset: u64, buf: &mut [u8]) -> Result<(), BundleError> {
         let index = self.bundle.index();
         let id = index.content_id(content);
         let own = (content as usize) < index.contents.ids.len();
@@ -251,20 +230,9 @@ impl BundleSource {
         Ok(recipe)
     }
 
-    fn spool_file(&self) -> Result<&File, BundleError> {
-        if self.spool.file.get().is_none() {
-            let dir = &self.spool.dir;
-            let file = tempfile::tempfile_in(dir).doing(|| format!("make a spool file in {}", dir.display()))?;
-            // Whoever comes second drops its file.
-            let _ = self.spool.file.set(file);
-        }
-        self.spool.file.get().ok_or_else(|| BundleError::Absent { what: "spool file".into() })
-    }
-
     /// Decompresses a frame into the spool unless it is there.
     fn fill(&self, frame: u32, buffers: &Buffers) -> Result<(), BundleError> {
-        let mut filled = self.spool.filled[frame as usize].write().unwrap_or_else(PoisonError::into_inner);
-        if !*filled {
+        let decompress = || {
             let mut prefix = Vec::new();
             for part in &self.bundle.index().frames[frame as usize].prefix {
                 let from = prefix.len();
@@ -273,31 +241,11 @@ impl BundleSource {
             }
             let (mut raw, mut stored) = (buffers.raw.take(0), buffers.stored.take(0));
             self.bundle.frame_to(&mut raw, &mut stored, frame, &prefix)?;
-            let (file, mut at) = (self.spool_file()?, self.spool.begins[frame as usize]);
-            // In one go the kernel would take folios of a frame's size for it, which costs it several times as much.
-            for piece in raw.chunks(SPOOL_PIECE) {
-                file.write_all_at(piece, at).doing(|| "write the spool file".into())?;
-                at += piece.len() as u64;
-            }
-            *filled = true;
-            buffers.raw.give_back(raw);
             buffers.stored.give_back(stored);
-        }
+            Ok(raw)
+        };
+        buffers.raw.give_back(self.spool.fill(frame, decompress)?);
         Ok(())
-    }
-
-    /// Forgets what is in the spool: whoever syncs its file system would wait for bytes to be written out that nobody
-    /// needs.
-    fn empty_spool(&self) {
-        let Some(file) = self.spool.file.get() else { return };
-        for (filled, range) in self.spool.filled.iter().zip(self.spool.begins.windows(2)) {
-            let mut filled = filled.write().unwrap_or_else(PoisonError::into_inner);
-            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            // What a file system without holes keeps may be read again.
-            if *filled && fallocate(file, flags, range[0], range[1] - range[0]).is_ok() {
-                *filled = false;
-            }
-        }
     }
 
     /// All bytes of a content.
@@ -408,134 +356,8 @@ impl ImageSource for BundleSource {
             let (layer, form) = &wanted[at];
             visit(layer, &mut *self.open(layer, *form)?)
         });
-        self.empty_spool();
+        self.spool.empty();
         visited
-    }
-}
-
-/// A layer's tar, put together as it is read.
-struct LayerReader<'a> {
-    pieces: Pieces<'a>,
-    /// Raw bytes to give, from `used` on.
-    ready: Vec<u8>,
-    used: usize,
-    /// Zeros to give after them.
-    zeros: u64,
-    /// The content to give after those.
-    content: ContentReader<'a>,
-}
-
-impl<'a> LayerReader<'a> {
-    fn new(source: &'a BundleSource, pieces: Pieces<'a>) -> Self {
-        Self { pieces, ready: Vec::new(), used: 0, zeros: 0, content: ContentReader::new(source) }
-    }
-
-    /// Gets the next piece ready; false at the end.
-    fn advance(&mut self) -> Result<bool, BundleError> {
-        self.ready.clear();
-        self.used = 0;
-        // Headers and padding are small: several go into one read.
-        while self.ready.len() < 4096 {
-            match self.pieces.next()? {
-                None => return Ok(!self.ready.is_empty()),
-                Some(Piece::Bytes(bytes)) => self.ready.extend_from_slice(bytes),
-                Some(Piece::Zeros(count)) if count <= 512 => self.ready.resize(self.ready.len() + count as usize, 0),
-                Some(Piece::Zeros(count)) => {
-                    self.zeros = count;
-                    break;
-                }
-                Some(Piece::Content { number }) => {
-                    self.content.give(number);
-                    break;
-                }
-            }
-        }
-        Ok(true)
-    }
-}
-
-impl Read for LayerReader<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let mut got = 0;
-        while got < buf.len() {
-            let room = &mut buf[got..];
-            if self.used < self.ready.len() {
-                let n = room.len().min(self.ready.len() - self.used);
-                room[..n].copy_from_slice(&self.ready[self.used..][..n]);
-                self.used += n;
-                got += n;
-            } else if self.zeros > 0 {
-                let n = (room.len() as u64).min(self.zeros) as usize;
-                room[..n].fill(0);
-                self.zeros -= n as u64;
-                got += n;
-            } else if !self.content.is_done() {
-                got += self.content.read(room)?;
-            } else if !self.advance().map_err(BundleError::into_io)? {
-                break;
-            }
-        }
-        Ok(got)
-    }
-}
-
-/// One content, object by object.
-struct ContentReader<'a> {
-    source: &'a BundleSource,
-    /// Objects that are left, in reverse.
-    objects: Vec<u32>,
-    /// Or a base content, and its size.
-    base: Option<(u32, u64)>,
-    /// How much of the next object, or of the base content, is given, in bytes.
-    given: u64,
-}
-
-impl<'a> ContentReader<'a> {
-    fn new(source: &'a BundleSource) -> Self {
-        Self { source, objects: Vec::new(), base: None, given: 0 }
-    }
-
-    /// This content is next.
-    fn give(&mut self, content: u32) {
-        let index = self.source.bundle.index();
-        self.given = 0;
-        if self.source.is_own(content) {
-            self.objects.extend(index.contents.objects_of(content).iter().rev());
-        } else {
-            self.base = Some((content, index.content_size(content))).filter(|(_, size)| *size > 0);
-        }
-    }
-
-    fn is_done(&self) -> bool {
-        self.objects.is_empty() && self.base.is_none()
-    }
-
-    fn read_some(&mut self, buf: &mut [u8]) -> Result<usize, BundleError> {
-        if let Some((content, size)) = self.base {
-            let n = (size - self.given).min(buf.len() as u64) as usize;
-            self.source.read_base(content, self.given, &mut buf[..n])?;
-            self.given += n as u64;
-            if self.given == size {
-                self.base = None;
-            }
-            return Ok(n);
-        }
-        let Some(object) = self.objects.last().copied() else { return Ok(0) };
-        let size = u64::from(self.source.bundle.place(object).2);
-        let n = (size - self.given).min(buf.len() as u64) as usize;
-        self.source.read_object(object, self.given, &mut buf[..n])?;
-        self.given += n as u64;
-        if self.given == size {
-            self.objects.pop();
-            self.given = 0;
-        }
-        Ok(n)
-    }
-}
-
-impl Read for ContentReader<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.read_some(buf).map_err(BundleError::into_io)
     }
 }
 
@@ -581,16 +403,11 @@ impl BundleSource {
     }
 
     /// Reads a part of an object, whose frame is decompressed if it is not yet.
-    fn read_object(&self, object: u32, from: u64, buf: &mut [u8]) -> Result<(), BundleError> {
+    pub(super) fn read_object(&self, object: u32, from: u64, buf: &mut [u8]) -> Result<(), BundleError> {
         let (frame, offset, _) = self.bundle.place(object);
-        let at = self.spool.begins[frame as usize] + u64::from(offset) + from;
-        loop {
-            let filled = self.spool.filled[frame as usize].read().unwrap_or_else(PoisonError::into_inner);
-            if *filled {
-                return self.spool_file()?.read_exact_at(buf, at).doing(|| "read the spool file".into());
-            }
-            drop(filled);
+        while !self.spool.read(frame, u64::from(offset) + from, buf)? {
             self.fill(frame, &Buffers::default())?;
         }
+        Ok(())
     }
 }

@@ -9,7 +9,6 @@ use std::process::ExitCode;
 
 use crate::base::durable::AtomicFile;
 use crate::base::{AtPath, BoxFault, Class, Fault};
-use crate::sys::fs::WriteOut;
 
 /// What a shell reports for a process that SIGPIPE ended.
 const BROKEN_PIPE: i32 = 141;
@@ -61,7 +60,7 @@ pub fn write(
         }
         Some(path) => {
             let mut file = AtomicFile::create(path, 0o600)?;
-            let mut out = BufWriter::with_capacity(1 << 16, WriteOut::new(&mut file));
+            let mut out = BufWriter::with_capacity(1 << 16, &mut file);
             give(&mut out)?;
             out.flush().at("write", path)?;
             drop(out);

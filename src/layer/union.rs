@@ -97,9 +97,8 @@ impl Place {
         let mut found: BTreeMap<OsString, (Vec<usize>, bool)> = BTreeMap::new();
         for (part, (_, dir)) in self.parts.iter().enumerate() {
             for entry in dir.entries()? {
-                let last = part + 1 == self.parts.len();
                 let directory = match entry.kind {
-                    _ if last && part == 0 => false,
+                    _ if self.parts.len() == 1 => false,
                     None => Kind::in_metadata(&dir.stat(&entry.name)?) == Some(Kind::Directory),
                     kind => kind == Some(Kind::Directory),
                 };

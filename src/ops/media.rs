@@ -16,7 +16,6 @@ use crate::bundle::BundleOptions;
 use crate::bundle::carry::{self, Carriage, Target};
 use crate::bundle::volume::{self, CopyOptions, Names, Root, VolumeError, VolumeSet, VolumeSize, read_back};
 use crate::image::{DiffId, Image, ImageSource};
-use crate::sys::fs::WriteOut;
 use crate::transfer::media::{self, DirectReader, Medium, MediumError};
 
 /// Who changes media, and hears when one may be taken out.
@@ -235,12 +234,12 @@ pub fn save(
 }
 
 /// Hashes what passes.
-struct Hashing<'a> {
-    file: WriteOut<'a, AtomicFile>,
+struct Hashing {
+    file: AtomicFile,
     hasher: blake3::Hasher,
 }
 
-impl Write for Hashing<'_> {
+impl Write for Hashing {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         let n = self.file.write(buf)?;
         self.hasher.update(&buf[..n]);
@@ -262,11 +261,10 @@ pub fn save_archive(
     ctx: &Ctx,
 ) -> Result<WriteReport, BoxFault> {
     let destination = Destination::at(folder_of(path))?;
-    let mut file = AtomicFile::create(path, 0o600)?;
-    let mut out = Hashing { file: WriteOut::new(&mut file), hasher: blake3::Hasher::new() };
+    let mut out = Hashing { file: AtomicFile::create(path, 0o600)?, hasher: blake3::Hasher::new() };
     let report = archive::save(source, images, Output::Stream(&mut out), packing, options, ctx)?;
     let hash = out.hasher.finalize();
-    file.commit()?;
+    out.file.commit()?;
     destination.settle_file(path, &hash, ctx)?;
     let bytes = fs::metadata(path).at("look at", path)?.len();
     attendant.settled(folder_of(path), &[path.to_owned()], bytes);

@@ -11,7 +11,6 @@ use crate::base::{AtPath, BoxFault, Class, Ctx, Fault};
 use crate::image::{Image, ImageId, ImageSink, ImageSource, Platform, Reference};
 use crate::layer::compression::{Compression, EncodeOptions};
 use crate::store::{Store, StoredImage};
-use crate::sys::fs::WriteOut;
 
 /// A list of images that cannot be saved.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -147,7 +146,7 @@ pub fn save(
                 return write(source, images, &mut file, packing, options, ctx);
             }
             let mut file = AtomicFile::create(path, 0o600)?;
-            let report = write(source, images, &mut WriteOut::new(&mut file), packing, options, ctx)?;
+            let report = write(source, images, &mut file, packing, options, ctx)?;
             file.commit()?;
             Ok(report)
         }

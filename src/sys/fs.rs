@@ -1,8 +1,8 @@
 //! Room, holes, durability: what a file system is asked as a whole.
 
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::fs::{FallocateFlags, SeekFrom};
@@ -32,49 +32,6 @@ pub fn room(path: &Path) -> io::Result<Room> {
 /// Makes everything on the file system of `file` durable.
 pub fn sync_filesystem(file: impl AsFd) -> io::Result<()> {
     Ok(rustix::fs::syncfs(file)?)
-}
-
-/// Has the kernel begin to write `length` bytes of a file at `offset` out, and does not wait for it: otherwise the medium
-/// has nothing to do until somebody waits for all of it. Nothing is durable by that. A kernel or file system that cannot
-/// is no error.
-fn begin_write_out(file: impl AsFd, offset: u64, length: u64) {
-    let fd = file.as_fd().as_raw_fd();
-    // SAFETY: no memory is passed.
-    unsafe { libc::sync_file_range(fd, offset as i64, length as i64, libc::SYNC_FILE_RANGE_WRITE) };
-}
-
-/// After how many bytes [`WriteOut`] has them written out.
-const WRITE_OUT: u64 = 16 << 20;
-
-/// Passes bytes on to a file, which is written out while it grows.
-pub struct WriteOut<'a, W> {
-    file: &'a mut W,
-    written: u64,
-    going_out: u64,
-}
-
-impl<'a, W: Write + AsFd> WriteOut<'a, W> {
-    /// `file` is written from its start on.
-    pub fn new(file: &'a mut W) -> Self {
-        Self { file, written: 0, going_out: 0 }
-    }
-}
-
-impl<W: Write + AsFd> Write for WriteOut<'_, W> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let n = self.file.write(buf)?;
-        self.written += n as u64;
-        let ready = self.written - self.going_out;
-        if ready >= WRITE_OUT {
-            begin_write_out(&*self.file, self.going_out, ready);
-            self.going_out = self.written;
-        }
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
 }
 
 /// Reserves `size` bytes for a file; a file system that cannot reserve is no error.

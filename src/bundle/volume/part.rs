@@ -4,17 +4,18 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::error::VolumeError;
 use super::slice::trailer;
-use crate::base::{AtPath, PathError};
+use crate::base::{AtPath, PathError, Syncer, lock};
 
 /// A file under its `.part` name. With `resume` what is there already is compared instead of written, and kept when
 /// the work fails; otherwise it is removed then.
 #[derive(Debug)]
 pub struct Part {
     file: File,
+    syncer: Mutex<Syncer>,
     path: PathBuf,
     part: PathBuf,
     /// Bytes of an earlier run that can be compared with.
@@ -77,7 +78,8 @@ impl Part {
             file.write_all_at(lead, 0).at("write", &part)?;
         }
         let there = file.metadata().at("read", &part)?.len().saturating_sub(start);
-        Ok(Self { file, path: path.to_owned(), part, there, finished, resume, done: false, lead, start })
+        let syncer = Mutex::default();
+        Ok(Self { file, syncer, path: path.to_owned(), part, there, finished, resume, done: false, lead, start })
     }
 
     /// The name it will have.
@@ -98,6 +100,7 @@ impl Part {
             return Err(VolumeError::Differs { path: self.path.clone() });
         }
         self.file.write_all_at(bytes, self.start + offset).at("write", &self.part)?;
+        lock(&self.syncer).wrote(&self.file, bytes.len() as u64).at("write", &self.part)?;
         Ok(true)
     }
 
@@ -118,6 +121,7 @@ impl Part {
         }
         self.file.set_len(self.start + len).at("truncate", &self.part)?;
         self.file.write_all_at(&trailer, self.start + len).at("write", &self.part)?;
+        lock(&self.syncer).end().at("write", &self.part)?;
         Ok(self.file.sync_all().at("write", &self.part)?)
     }
 
@@ -134,6 +138,8 @@ impl Part {
 impl Drop for Part {
     fn drop(&mut self) {
         if !self.done && !self.resume && !self.finished {
+            // What is on its way to the medium need not get there: nobody is to wait for it.
+            let _: io::Result<()> = self.file.set_len(0);
             // Nothing to report to: a leftover has a name that says what it is.
             let _: io::Result<()> = fs::remove_file(&self.part);
         }

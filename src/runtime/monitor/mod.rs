@@ -6,6 +6,8 @@ pub mod health;
 pub mod hub;
 pub mod log;
 pub mod protocol;
+mod requests;
+mod starting;
 
 use std::fs::File;
 use std::io;
@@ -14,17 +16,16 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use self::health::Checks;
-use self::hub::{Hub, Request, Streams};
+use self::hub::{Hub, Request};
 use self::log::Logger;
-use self::protocol::{Connect, Exit, Failure, Kill, Kind, frame, frame_of};
+use self::protocol::{Exit, Failure, Kind, frame_of};
 use super::container::{Container, ContainerDir, Containers, State, Status};
 use super::error::{RuntimeError, While};
-use super::init::Stdio;
-use super::start::{self, Start};
-use super::{events, network, remove, signals, terminal, volumes};
+use super::start;
+use super::{events, network, remove, signals, volumes};
 use crate::base::AtPath;
 use crate::sys::process::{self as sys, CloneOptions, Fork, SignalFd};
 
@@ -227,120 +228,6 @@ impl Monitor {
         };
     }
 
-    fn start(&mut self) -> Result<(), RuntimeError> {
-        let mut streams = Streams::default();
-        let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).trying("make a pipe");
-        let mut socket = None;
-        let stdio = if self.container.config.tty {
-            let (ours, theirs) = UnixStream::pair().trying("make a socket")?;
-            socket = Some(ours);
-            Stdio::Terminal(theirs.into())
-        } else {
-            let (stdin, to) = if self.container.config.open_stdin {
-                let (read, write) = pipe()?;
-                (read, Some(write))
-            } else {
-                (File::open("/dev/null").at("open", "/dev/null")?.into(), None)
-            };
-            let ((out, stdout), (err, stderr)) = (pipe()?, pipe()?);
-            streams.stdin = to.map(File::from);
-            streams.stdout = Some(out.into());
-            streams.stderr = Some(err.into());
-            // The user's program may open /proc/self/fd/1 again, as nginx's image does.
-            if let Ok(user) = self.container.config.user.split(':').next().unwrap_or_default().parse::<u32>() {
-                for fd in [&stdin, &stdout, &stderr] {
-                    let _ = rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(user)), None);
-                }
-            }
-            Stdio::Plain([stdin, stdout, stderr])
-        };
-        let (report, tell) = pipe()?;
-        let (wait, go) = pipe()?;
-        let starter = match sys::fork().trying("start the container")? {
-            Fork::Parent(pid) => pid,
-            Fork::Child => {
-                drop((report, streams, socket, go));
-                let start = Start { store_root: &self.store_root, dir: &self.dir, container: &self.container, stdio };
-                let mut told = |pid: Pid| {
-                    rustix::io::write(&tell, format!("{}\n", pid.as_raw_nonzero()).as_bytes())
-                        .trying("tell the monitor")?;
-                    // Nothing comes when the monitor has failed to connect the network: it tells that itself.
-                    match rustix::io::read(&wait, &mut [0]).trying("wait for the network")? {
-                        0 => sys::exit(0),
-                        _ => Ok(()),
-                    }
-                };
-                if let Err(error) = start::run(start, &mut told) {
-                    super::init::tell_error(tell, &error);
-                }
-                sys::exit(0);
-            }
-        };
-        drop((tell, wait));
-        let result = self.finish_start(report, go, &mut streams, socket);
-        let _ = sys::wait(starter, true);
-        result
-    }
-
-    fn finish_start(
-        &mut self,
-        report: OwnedFd,
-        go: OwnedFd,
-        streams: &mut Streams,
-        socket: Option<UnixStream>,
-    ) -> Result<(), RuntimeError> {
-        let mut report = io::BufReader::new(File::from(report));
-        let mut text = String::new();
-        io::BufRead::read_line(&mut report, &mut text).trying("hear from the starter")?;
-        let pid = text.strip_suffix('\n').and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
-        let mut failed = None;
-        if let Some(pid) = pid {
-            text.clear();
-            match network::connect(&self.store_root, &self.dir, &self.container, pid) {
-                Ok(state) => {
-                    self.state.network = state;
-                    let _ = rustix::io::write(&go, b"g");
-                }
-                Err(error) => failed = Some(error),
-            }
-        }
-        drop(go);
-        io::Read::read_to_string(&mut report, &mut text).trying("hear from the starter")?;
-        if let (Some(error), Some(pid)) = (failed, pid) {
-            kill_and_collect(pid);
-            return Err(RuntimeError::Start { code: 125, message: error.to_string() });
-        }
-        if let Some((code, message)) = text.split_once(' ') {
-            if let Some(pid) = pid {
-                kill_and_collect(pid);
-            }
-            let code = code.parse().unwrap_or(125);
-            return Err(RuntimeError::Start { code, message: message.to_owned() });
-        }
-        let lost = || RuntimeError::Malformed("the starter ended without a word".into());
-        let pid = pid.ok_or_else(lost)?;
-        let pidfd = pidfd_open(pid, PidfdFlags::empty()).trying("watch the container's program")?;
-        if let Some(socket) = socket {
-            streams.terminal = terminal::receive(&socket).trying("receive the terminal")?.map(File::from);
-        }
-        let host_pid = host_pid(&pidfd).unwrap_or(pid.as_raw_nonzero().get());
-        self.hub.connect(std::mem::take(streams)).trying("connect the container's output")?;
-        self.state.status = Status::Running;
-        self.state.pid = host_pid;
-        self.state.pid_start = super::start_time(host_pid).unwrap_or(0);
-        self.state.started_at = super::now();
-        self.state.error.clear();
-        self.state.oom_killed = false;
-        let checks = Checks::of(&self.container);
-        self.state.health = checks.as_ref().map(|_| Checks::initial());
-        self.write_state();
-        volumes::note(&self.store_root, &self.container, true);
-        events::record(&self.store_root, &self.container, "start", &[]);
-        self.hub.announce(&frame(Kind::Started, &[]));
-        self.running = Some(Running { pid, pidfd, since: Instant::now(), checks });
-        Ok(())
-    }
-
     /// Serves until the program has ended.
     fn watch(&mut self) -> i32 {
         loop {
@@ -429,74 +316,6 @@ impl Monitor {
 
     fn signal(&self, signal: i32) -> io::Result<()> {
         self.running.as_ref().map_or(Ok(()), |running| sys::signal(&running.pidfd, signal))
-    }
-
-    fn answer(&mut self, request: &Request) {
-        let result = match request.kind {
-            Kind::Kill => self.kill(&request.payload),
-            Kind::Pause => self.freeze(true),
-            Kind::Unpause => self.freeze(false),
-            Kind::Reload => self.reload(),
-            Kind::Connect => self.connect(&request.payload),
-            Kind::Disconnect => self.disconnect(&request.payload),
-            _ => return,
-        };
-        let answer = match result {
-            Ok(()) => frame(Kind::Done, &[]),
-            Err(error) => frame_of(Kind::Failed, &Failure { code: 1, message: error.to_string() }),
-        };
-        self.hub.send(request.client, &answer);
-    }
-
-    fn kill(&mut self, payload: &[u8]) -> Result<(), RuntimeError> {
-        let kill: Kill = serde_json::from_slice(payload).map_err(|e| RuntimeError::Malformed(e.to_string()))?;
-        if kill.end {
-            self.state.stopped_by_user = true;
-            self.restarting = false;
-        }
-        self.signal(kill.signal).trying(format!("send signal {}", kill.signal))?;
-        events::record(&self.store_root, &self.container, "kill", &[("signal", &kill.signal.to_string())]);
-        // A frozen program would die only once it is thawed (cgroups v1 at least).
-        if self.state.status == Status::Paused && kill.signal == libc::SIGKILL {
-            self.freeze(false)?;
-        }
-        Ok(())
-    }
-
-    fn freeze(&mut self, frozen: bool) -> Result<(), RuntimeError> {
-        let name = &self.container.name;
-        if frozen {
-            self.state.require(Status::can_pause, "pause", name)?;
-        } else {
-            self.state.require(Status::can_unpause, "unpause", name)?;
-        }
-        start::cgroup(&self.container).freeze(frozen)?;
-        self.state.status = if frozen { Status::Paused } else { Status::Running };
-        if let Some(checks) = self.running.as_mut().and_then(|running| running.checks.as_mut()) {
-            checks.stop();
-        }
-        self.write_state();
-        events::record(&self.store_root, &self.container, if frozen { "pause" } else { "unpause" }, &[]);
-        Ok(())
-    }
-
-    fn connect(&mut self, payload: &[u8]) -> Result<(), RuntimeError> {
-        let wanted: Connect = serde_json::from_slice(payload).map_err(|e| RuntimeError::Malformed(e.to_string()))?;
-        let result = network::connect_to(&self.store_root, &self.dir, &self.container, &mut self.state, &wanted);
-        self.write_state();
-        result
-    }
-
-    fn disconnect(&mut self, payload: &[u8]) -> Result<(), RuntimeError> {
-        let name = String::from_utf8_lossy(payload);
-        let result = network::disconnect_from(&self.store_root, &self.dir, &self.container, &mut self.state, &name);
-        self.write_state();
-        result
-    }
-
-    fn reload(&mut self) -> Result<(), RuntimeError> {
-        self.container = self.dir.container()?;
-        Ok(())
     }
 
     /// Notes the program's end. Gives whether it is to be started again.
@@ -589,14 +408,6 @@ impl Monitor {
         self.hub.announce(&frame_of(Kind::Exit, &Exit { code }));
         self.hub.flush(Duration::from_secs(5));
     }
-}
-
-/// Ends a program that could not be started completely.
-fn kill_and_collect(pid: Pid) {
-    if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) {
-        let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
-    }
-    let _ = sys::wait(pid, true);
 }
 
 /// A process's PID as the host's `/proc` counts it.

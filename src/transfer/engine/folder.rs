@@ -11,7 +11,6 @@ use crate::archive::{self, Input, OpenOptions};
 use crate::base::durable::AtomicFile;
 use crate::base::{AtPath, BoxFault, Ctx};
 use crate::image::{DiffId, Form, Image, ImageSource, Layer};
-use crate::sys::fs::WriteOut;
 
 pub(super) struct Folder {
     path: PathBuf,
@@ -84,7 +83,7 @@ impl Engine for Folder {
 
     fn load(&self, images: &[Image], write: &mut WriteArchive<'_>) -> Result<(), BoxFault> {
         let mut file = AtomicFile::create(&self.path.join(archive_name(images)), 0o644)?;
-        write(&mut WriteOut::new(&mut file))?;
+        write(&mut file)?;
         file.commit()?;
         Ok(())
     }

@@ -1,6 +1,10 @@
 //! The index: what a bundle holds and where (docs/format/bundle.md, "The index"). Parsing checks every number against
 //! the table it points into, so that what comes after can follow them blindly.
 
+mod check;
+mod code;
+mod record;
+
 use crate::base::{ContentId, Digest, caps};
 use crate::image::DiffId;
 use crate::layer::replay;

@@ -1,13 +1,10 @@
 //! The index as bytes, both ways. What is written is what is read: `parse(encode(x)) == x`, and `encode(parse(b)) == b`.
 
-use std::collections::HashSet;
-
-use super::error::BundleError;
-use super::index::*;
+use super::record::*;
+use super::*;
+use crate::base::caps;
 use crate::base::codec::{Broken, Take, put_bytes, put_vs, put_vu};
-use crate::base::{Digest, caps};
-use crate::image::DiffId;
-use crate::layer::replay;
+use crate::bundle::error::BundleError;
 
 const SECTIONS: [(u8, &str); 9] = [
     (1, "documents"),
@@ -23,7 +20,7 @@ const SECTIONS: [(u8, &str); 9] = [
 /// Tags from here on may be skipped by a reader that does not know them.
 const ANCILLARY: u8 = 128;
 /// Tables are numbered in 32 bits with room to spare for sums.
-const TABLE: usize = 1 << 30;
+pub(super) const TABLE: usize = 1 << 30;
 
 impl Index {
     /// The bytes of the index, before compression.
@@ -247,225 +244,14 @@ impl Index {
         self.contents = contents;
         Ok(())
     }
-
-    /// What can only be checked when all tables are there.
-    fn check(&self) -> Result<(), (&'static str, &'static str)> {
-        let mut ids = HashSet::with_capacity(self.contents.ids.len() + self.base_contents.ids.len());
-        if !self.contents.ids.iter().chain(&self.base_contents.ids).all(|id| ids.insert(*id)) {
-            return Err(("contents", "two contents with one ID"));
-        }
-        let contents = self.contents.ids.len() + self.base_contents.ids.len();
-        if contents >= TABLE {
-            return Err(("contents", "too many contents"));
-        }
-        let mut objects = self.objects.iter();
-        for frame in &self.frames {
-            if frame.objects == 0 || objects.len() < frame.objects as usize {
-                return Err(("frames", "they do not hold as many objects as there are"));
-            }
-            let length: u64 = objects.by_ref().take(frame.objects as usize).map(|size| u64::from(*size)).sum();
-            if length > FRAME_BYTES {
-                return Err(("frames", "a frame over 64 MiB"));
-            }
-            let mut prefix = 0u64;
-            for part in &frame.prefix {
-                let base = (part.content as usize).checked_sub(self.contents.ids.len());
-                let size = base.and_then(|base| self.base_contents.sizes.get(base));
-                let end = part.offset.checked_add(part.length.into());
-                match (size, end) {
-                    (Some(size), Some(end)) if end <= *size => {}
-                    _ => return Err(("frames", "a prefix that is not inside a base content")),
-                }
-                prefix += u64::from(part.length);
-            }
-            if prefix > FRAME_BYTES {
-                return Err(("frames", "a prefix over 64 MiB"));
-            }
-        }
-        if objects.next().is_some() {
-            return Err(("frames", "they do not hold as many objects as there are"));
-        }
-        let mut diff_ids = HashSet::new();
-        for layer in &self.layers {
-            if !diff_ids.insert(layer.diff_id) {
-                return Err(("layers", "two layers with one diff ID"));
-            }
-            let in_frame = |frame: u32, offset: u32, length: u32| {
-                let frame = self.recipe_frames.get(frame as usize).ok_or(("layers", "no such recipe frame"))?;
-                if offset.checked_add(length).is_none_or(|end| end > frame.length) {
-                    return Err(("layers", "a recipe that ends outside its frame"));
-                }
-                Ok(())
-            };
-            if let Some(Replay::Corrected { frame, offset, length, .. }) = layer.replay {
-                in_frame(frame, offset, length)?;
-            }
-            match layer.kind {
-                LayerKind::Split { frame, offset, length } => in_frame(frame, offset, length)?,
-                LayerKind::Blob { content } => {
-                    if content as usize >= contents {
-                        return Err(("layers", "no such content"));
-                    }
-                    if layer.original.as_ref().is_some_and(|(_, _, size)| *size != self.content_size(content)) {
-                        return Err(("layers", "a blob of another size than its original"));
-                    }
-                }
-                LayerKind::Base if !self.is_thin() => return Err(("layers", "a layer of a base without a base")),
-                LayerKind::Base => {}
-            }
-            let kept = |(_, digest, size): &(String, Digest, u64)| match layer.kind {
-                LayerKind::Split { .. } if layer.replay.is_some() => true,
-                // The tar is the original.
-                LayerKind::Split { .. } => *digest == layer.diff_id.0 && *size == layer.size,
-                LayerKind::Blob { .. } => layer.replay.is_none(),
-                LayerKind::Base => false,
-            };
-            if !layer.original.as_ref().is_none_or(kept) {
-                return Err(("layers", "an original that is not kept"));
-            }
-        }
-        for image in &self.images {
-            let documents = [Some(image.config), image.manifest.as_ref().map(|m| m.0)];
-            if documents.into_iter().flatten().any(|number| number as usize >= self.documents.len()) {
-                return Err(("images", "no such document"));
-            }
-            if image.layers.iter().any(|number| *number as usize >= self.layers.len()) {
-                return Err(("images", "no such layer"));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn take_id(t: &mut Take<'_>, length: usize) -> Result<ShortId, Broken> {
-    let mut id = [0; 32];
-    id[..length].copy_from_slice(t.raw(length)?);
-    Ok(ShortId(id))
-}
-
-fn frame_length(length: u64) -> Result<u32, Broken> {
-    if length > FRAME_BYTES { Err("a frame over 64 MiB") } else { Ok(length as u32) }
-}
-
-fn number(value: u64) -> Result<u32, Broken> {
-    u32::try_from(value).map_err(|_| "a number out of its table")
-}
-
-fn put_layer(b: &mut Vec<u8>, layer: &LayerRecord) {
-    b.extend_from_slice(layer.diff_id.0.as_bytes());
-    put_vu(b, layer.size);
-    match layer.kind {
-        LayerKind::Split { frame, offset, length } => {
-            b.push(0);
-            [frame, offset, length].iter().for_each(|n| put_vu(b, (*n).into()));
-        }
-        LayerKind::Blob { content } => {
-            b.push(1);
-            put_vu(b, content.into());
-        }
-        LayerKind::Base => b.push(2),
-    }
-    match &layer.original {
-        None => b.push(0),
-        Some((media_type, digest, size)) => {
-            b.push(if layer.replay.is_none() { 1 } else { 2 });
-            put_bytes(b, media_type.as_bytes());
-            b.extend_from_slice(digest.as_bytes());
-            put_vu(b, *size);
-            if let Some(replay) = layer.replay {
-                b.extend_from_slice(&replay.to_bytes());
-                if let Replay::Corrected { frame, offset, length, .. } = replay {
-                    [frame, offset, length].iter().for_each(|n| put_vu(b, (*n).into()));
-                }
-            }
-        }
-    }
-}
-
-fn take_layer(t: &mut Take<'_>) -> Result<LayerRecord, Broken> {
-    let diff_id = DiffId(Digest::from_bytes(t.array()?));
-    let size = t.vu()?;
-    if size > i64::MAX as u64 {
-        return Err("a layer over 2^63 bytes");
-    }
-    let kind = match t.u8()? {
-        0 => LayerKind::Split { frame: number(t.vu()?)?, offset: number(t.vu()?)?, length: number(t.vu()?)? },
-        1 => LayerKind::Blob { content: number(t.vu()?)? },
-        2 => LayerKind::Base,
-        _ => return Err("an unknown kind of layer"),
-    };
-    let how = t.u8()?;
-    let original = match how {
-        0 => None,
-        1 | 2 => Some((t.text()?.to_owned(), Digest::from_bytes(t.array()?), t.vu()?)),
-        _ => return Err("an unknown way of keeping an original"),
-    };
-    let replay = match how {
-        2 => Some(take_replay(t)?),
-        _ => None,
-    };
-    Ok(LayerRecord { diff_id, size, kind, original, replay })
-}
-
-fn take_replay(t: &mut Take<'_>) -> Result<Replay, Broken> {
-    let how = t.array()?;
-    if let Some(recipe) = replay::Recipe::from_bytes(how) {
-        return Ok(Replay::Exact(recipe));
-    }
-    let model = replay::Model::from_bytes(how).ok_or("an unknown way of replaying a compressor")?;
-    let (frame, offset, length) = (number(t.vu()?)?, number(t.vu()?)?, number(t.vu()?)?);
-    if length as usize > replay::CORRECTIONS {
-        return Err("corrections over 32 MiB");
-    }
-    Ok(Replay::Corrected { model, frame, offset, length })
-}
-
-fn put_image(b: &mut Vec<u8>, image: &ImageRecord) {
-    put_vu(b, image.config.into());
-    match &image.manifest {
-        None => put_vu(b, 0),
-        Some((document, media_type)) => {
-            put_vu(b, u64::from(*document) + 1);
-            put_bytes(b, media_type.as_bytes());
-        }
-    }
-    put_vu(b, image.names.len() as u64);
-    image.names.iter().for_each(|name| put_bytes(b, name.as_bytes()));
-    put_vu(b, image.layers.len() as u64);
-    image.layers.iter().for_each(|layer| put_vu(b, (*layer).into()));
-}
-
-fn take_image(t: &mut Take<'_>) -> Result<ImageRecord, Broken> {
-    let config = number(t.vu()?)?;
-    let manifest = match t.vu()? {
-        0 => None,
-        document => Some((number(document - 1)?, t.text()?.to_owned())),
-    };
-    let names = t.count(1)?;
-    if names > caps::NAMES {
-        return Err("more than 4,096 names of one image");
-    }
-    let names = (0..names).map(|_| t.text().map(str::to_owned)).collect::<Result<_, _>>()?;
-    let layers = t.count(1)?;
-    if layers > caps::LAYERS {
-        return Err("more than 127 layers in one image");
-    }
-    let layers = (0..layers).map(|_| number(t.vu()?)).collect::<Result<_, _>>()?;
-    Ok(ImageRecord { config, manifest, names, layers })
-}
-
-fn take_frame(t: &mut Take<'_>) -> Result<FrameRecord, Broken> {
-    let (stored, check, objects) = (t.vu()?, t.array()?, number(t.vu()?)?);
-    let mut prefix = Vec::new();
-    for _ in 0..t.count(3)? {
-        prefix.push(PrefixPart { content: number(t.vu()?)?, offset: t.vu()?, length: frame_length(t.vu()?)? });
-    }
-    Ok(FrameRecord { stored, check, objects, prefix })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::Digest;
+    use crate::image::DiffId;
+    use crate::layer::replay;
 
     /// The layer with an original that is not its tar.
     fn compressed(layer: &mut LayerRecord, size: u64, level: Option<u8>) {
