@@ -7,9 +7,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
 /// After how many bytes more a file is synced.
-const SYNC_AFTER: u64 = 32 << 20;
+const SYNC_AFTER: u64 = 8 << 20;
 /// How many times that its writer may be ahead of the medium: a command that is interrupted waits for no more.
-const AHEAD: usize = 8;
+const AHEAD: usize = 32;
 
 /// Syncs one file, on a thread of its own once it is large.
 #[derive(Debug, Default)]
@@ -35,7 +35,8 @@ impl Syncer {
         }
         self.untold = 0;
         if self.work.is_none() {
-            self.work = Some(Work::begin(file)?);
+            // Where no thread is to be had, whoever wrote the file syncs all of it.
+            self.work = Work::begin(file).ok();
         }
         if self.work.as_ref().is_some_and(|work| work.told.send(()).is_err()) {
             return self.end();
