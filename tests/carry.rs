@@ -499,8 +499,12 @@ fn volumes_are_named_in_any_order_and_those_that_are_missing_are_named() {
 
 /// A release of one file that hardly changes and some that do not at all.
 fn releases_of_a_big_file(bench: &Bench) {
+    releases(bench, 2);
+}
+
+fn releases(bench: &Bench, count: u8) {
     let mut big: Vec<u8> = (0_u32..75_000).flat_map(|n| (n.wrapping_mul(2_654_435_761) >> 3).to_le_bytes()).collect();
-    for number in 1..=2 {
+    for number in 1..=count {
         let mut layer = Vec::new();
         entry(&mut layer, "usr/bin/big", &big);
         entry(&mut layer, "etc/same", b"the same in both");
@@ -608,6 +612,53 @@ fn damage_has_its_own_exit_code_wherever_it_is_in_a_bundle() {
         }
         assert!(!bench.path("out.tar").exists() && !bench.path("out.ferry").exists(), "{at}");
     }
+}
+
+#[test]
+fn a_thin_bundle_is_the_base_of_the_next_and_bases_may_be_named_in_any_order() {
+    let bench = Bench::new(0);
+    releases(&bench, 3);
+    let save = |bases: &[&str], to: &str, image: &str| {
+        let mut arguments = vec!["--root", "s", "save", "-o", to];
+        bases.iter().for_each(|base| arguments.extend(["--base", base]));
+        arguments.push(image);
+        bench.good(&arguments);
+        fs::metadata(bench.path(to)).unwrap().len()
+    };
+    let whole = save(&[], "one.ferry", "app:1");
+    let two = save(&["one.ferry"], "two.ferry", "app:2");
+    let three = save(&["two.ferry"], "three.ferry", "app:3");
+    assert!(whole > 150_000 && two < 3_000 && three < 3_000, "{whole} {two} {three}");
+    for (bases, to) in [(["two.ferry", "one.ferry"], "a.ferry"), (["one.ferry", "two.ferry"], "b.ferry")] {
+        assert!(save(&bases, to, "app:3") < 3_000, "{bases:?}");
+    }
+    for last in ["three.ferry", "a.ferry", "b.ferry"] {
+        let root = format!("of-{last}");
+        for from in ["one.ferry", "two.ferry", last] {
+            bench.good(&["--root", &root, "load", "-q", "-i", from]);
+        }
+        let ids = |root: &str| bench.good(&["--root", root, "images", "--no-trunc", "-q"]);
+        assert_eq!(ids(&root), ids("s"), "{last}");
+    }
+}
+
+#[test]
+fn a_base_of_the_right_name_and_wrong_content_is_refused_and_nothing_is_loaded() {
+    let bench = Bench::new(0);
+    releases_of_a_big_file(&bench);
+    bench.good(&["--root", "s", "save", "-o", "one.ferry", "app:1"]);
+    bench.good(&["--root", "s", "save", "--base", "one.ferry", "-o", "two.ferry", "app:2"]);
+    bench.good(&["--root", "t", "load", "-q", "-i", "one.ferry"]);
+    let before = bench.good(&["--root", "t", "images", "--no-trunc"]);
+    let layers = fs::read_dir(bench.path("t/overlay2")).unwrap().map(|layer| layer.unwrap().path());
+    let big = layers.map(|layer| layer.join("diff/usr/bin/big")).find(|path| path.exists()).unwrap();
+    let mut bytes = fs::read(&big).unwrap();
+    bytes[200_000] ^= 1;
+    fs::write(&big, &bytes).unwrap();
+    let refused = bench.ferry(&["--root", "t", "load", "-q", "-i", "two.ferry"]);
+    assert!(refused.code == 6 && refused.error.contains("base content"), "{}: {}", refused.code, refused.error);
+    assert_eq!(bench.good(&["--root", "t", "images", "--no-trunc"]), before);
+    assert_eq!(fs::read_dir(bench.path("t/image/overlay2/layerdb/sha256")).unwrap().count(), 1);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Removable media: what is written onto one is checked against its room first and read back from it; a bundle goes over
 //! several and comes back in any order.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -271,6 +271,14 @@ fn a_bundle_that_is_there_is_copied_as_one_that_starts_itself() {
         let out = site.good(&["copy", "--medium", "--self-extracting", bundle, &folder]);
         assert!(out.contains("read back as written"), "{out}");
     }
+    site.good(&["copy", "--medium", "--self-extracting", &whole, &at("one.run")]);
+    // What is there already is compared to the first byte, the program in front included.
+    site.good(&["copy", "--medium", "--self-extracting", &whole, &at("one.run")]);
+    let run = File::options().write(true).open(at("one.run")).unwrap();
+    run.write_all_at(b"?", 100_000).unwrap();
+    let (code, _, error) = site.ferry(&["copy", "--medium", "--self-extracting", &whole, &at("one.run")]);
+    assert!(code != 0 && error.contains("one.run"), "{code}: {error}");
+    fs::remove_file(at("one.run")).unwrap();
     site.good(&["copy", "--medium", "--self-extracting", &whole, &at("one.run")]);
     // One that starts itself is copied as it is.
     site.good(&["copy", &at("one.run"), &site.text("again.run")]);

@@ -450,6 +450,18 @@ fn bundles() -> Vec<Case> {
     add("recipe-outside", "a recipe past its frame", Some((Malformed, "index, layers")), &|p| {
         p.place = Some((1, 1 << 20))
     });
+    add("recipe-overlap", "two layers with one recipe", Some((Malformed, "recipes that overlap")), &|p| {
+        let mut layers = Vec::new();
+        vu(&mut layers, 2);
+        for diff_id in [p.diff_id, Digest::of(b"another layer")] {
+            layers.extend_from_slice(diff_id.as_bytes());
+            vu(&mut layers, p.size);
+            layers.push(0);
+            [0, 0, p.recipe.encode().len() as u64].iter().for_each(|n| vu(&mut layers, *n));
+            layers.push(0);
+        }
+        p.sections.push((2, layers));
+    });
     add("recipe-op", "an unknown op", Some((Malformed, "recipe")), &|p| p.recipe.ops[1] = 8);
     add("recipe-mask", "an unknown field", Some((Malformed, "recipe")), &|p| {
         p.recipe.masks.clear();

@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::error::{AtPath, PathError};
 use super::syncer::Syncer;
@@ -44,7 +45,7 @@ fn parent(path: &Path) -> &Path {
 /// from start to end is synced while it grows.
 #[derive(Debug)]
 pub struct AtomicFile {
-    file: File,
+    file: Arc<File>,
     temporary: PathBuf,
     path: PathBuf,
     committed: bool,
@@ -68,7 +69,7 @@ impl AtomicFile {
             .mode(mode)
             .open(&temporary)
             .at("create", &temporary)?;
-        Ok(Self { file, temporary, path: path.to_owned(), committed: false, syncer: Syncer::default() })
+        Ok(Self { file: Arc::new(file), temporary, path: path.to_owned(), committed: false, syncer: Syncer::default() })
     }
 
     /// The file itself, for writers that seek or write from several threads.
@@ -88,13 +89,13 @@ impl AtomicFile {
 
 impl Write for AtomicFile {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let n = self.file.write(buf)?;
+        let n = (&*self.file).write(buf)?;
         self.syncer.wrote(&self.file, n as u64)?;
         Ok(n)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        Ok(())
     }
 }
 

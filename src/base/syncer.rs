@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
@@ -11,7 +12,7 @@ const SYNC_AFTER: u64 = 8 << 20;
 /// How many times that its writer may be ahead of the medium: a command that is interrupted waits for no more.
 const AHEAD: usize = 32;
 
-/// Syncs one file, on a thread of its own once it is large.
+/// Syncs one file, or several of one medium, on a thread of its own once they are large.
 #[derive(Debug, Default)]
 pub struct Syncer {
     /// Bytes written since the thread was told.
@@ -21,14 +22,13 @@ pub struct Syncer {
 
 #[derive(Debug)]
 struct Work {
-    told: SyncSender<()>,
+    told: SyncSender<Arc<File>>,
     thread: JoinHandle<io::Result<()>>,
 }
 
 impl Syncer {
-    /// `n` bytes more of `file`, always the same one, were written. Waits when the medium is far behind; gives the error
-    /// that a sync had.
-    pub fn wrote(&mut self, file: &File, n: u64) -> io::Result<()> {
+    /// `n` bytes more of `file` were written. Waits when the medium is far behind; gives the error that a sync had.
+    pub fn wrote(&mut self, file: &Arc<File>, n: u64) -> io::Result<()> {
         self.untold += n;
         if self.untold < SYNC_AFTER {
             return Ok(());
@@ -36,9 +36,9 @@ impl Syncer {
         self.untold = 0;
         if self.work.is_none() {
             // Where no thread is to be had, whoever wrote the file syncs all of it.
-            self.work = Work::begin(file).ok();
+            self.work = Work::begin().ok();
         }
-        if self.work.as_ref().is_some_and(|work| work.told.send(()).is_err()) {
+        if self.work.as_ref().is_some_and(|work| work.told.send(Arc::clone(file)).is_err()) {
             return self.end();
         }
         Ok(())
@@ -54,18 +54,22 @@ impl Syncer {
 }
 
 impl Work {
-    fn begin(file: &File) -> io::Result<Self> {
-        let file = file.try_clone()?;
+    fn begin() -> io::Result<Self> {
         let (told, wakes) = sync_channel(AHEAD);
-        let thread = thread::Builder::new().name("sync".into()).spawn(move || sync(&file, &wakes))?;
+        let thread = thread::Builder::new().name("sync".into()).spawn(move || sync(&wakes))?;
         Ok(Self { told, thread })
     }
 }
 
-fn sync(file: &File, wakes: &Receiver<()>) -> io::Result<()> {
-    while let Ok(()) = wakes.recv() {
-        // One sync does for all that was told so far.
-        while wakes.try_recv().is_ok() {}
+fn sync(wakes: &Receiver<Arc<File>>) -> io::Result<()> {
+    while let Ok(mut file) = wakes.recv() {
+        while let Ok(next) = wakes.try_recv() {
+            // One sync does for all that was told of a file so far.
+            if !Arc::ptr_eq(&file, &next) {
+                file.sync_data()?;
+                file = next;
+            }
+        }
         file.sync_data()?;
     }
     Ok(())
@@ -79,7 +83,7 @@ mod tests {
     fn the_error_of_a_sync_is_told() {
         // A pipe cannot be synced.
         let (_reader, writer) = io::pipe().unwrap();
-        let file = File::from(std::os::fd::OwnedFd::from(writer));
+        let file = Arc::new(File::from(std::os::fd::OwnedFd::from(writer)));
         let mut syncer = Syncer::default();
         syncer.wrote(&file, SYNC_AFTER - 1).unwrap();
         assert!(syncer.work.is_none(), "a small file is its writer's to sync");

@@ -109,9 +109,10 @@ impl KnownBase {
 }
 
 impl KnownBase {
-    /// Whether nothing of the base can be read here, so that what changed is stored whole.
+    /// Whether nothing of the base can be read here, so that what changed is stored whole: it is an inventory, or a
+    /// bundle that is thin itself.
     pub fn is_out_of_reach(&self) -> bool {
-        self.contents.is_none()
+        self.versions.is_empty()
     }
 
     /// Whether the far side has a content.

@@ -1,10 +1,11 @@
 //! Work on several threads: in any order, and in order.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use crate::base::{BoxFault, lock};
+use crate::base::{BoxFault, Interrupted, lock};
 
 /// Does `count` pieces of work on at most `threads` threads; stops at the first error, which it returns.
 pub(crate) fn in_parallel(
@@ -26,7 +27,7 @@ pub(crate) fn in_parallel(
         let others: Vec<_> = (1..threads.min(count)).map(|_| scope.spawn(run)).collect();
         let mut result = run();
         for other in others {
-            let ended = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let ended = other.join().unwrap_or_else(|panic| resume_unwind(panic));
             result = result.and(ended);
         }
         result
@@ -63,11 +64,20 @@ pub(crate) fn in_order<T: Send>(
                 guard.next += 1;
                 guard.next - 1
             };
-            let made = make(at);
+            let made = catch_unwind(AssertUnwindSafe(|| make(at)));
+            // Whoever waits for what a panic left unmade would wait for ever.
+            let (made, panic) = match made {
+                Ok(made) => (made, None),
+                Err(panic) => (Err(Interrupted.into()), Some(panic)),
+            };
             let mut guard = lock(&state);
             guard.stopped |= made.is_err();
             guard.made.insert(at, made);
             changed.notify_all();
+            drop(guard);
+            if let Some(panic) = panic {
+                resume_unwind(panic);
+            }
         }
     };
     std::thread::scope(|scope| {

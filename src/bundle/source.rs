@@ -57,8 +57,10 @@ impl BundleSource {
         let images = (0..index.images.len()).map(|at| image(&bundle, at)).collect::<Result<_, _>>()?;
         let lengths = (0..index.frames.len() as u32).map(|frame| bundle.frame_length(frame) as u64);
         let spool = Spool::new(spool_dir, lengths);
-        // A frame at work is in memory as it is stored and as it is.
-        let frames_at_once = (memory / (2 * FRAME_BYTES)).max(1) as usize;
+        // A frame at work is in memory as it is stored, as it is, and with what it is the difference to.
+        let prefixes = index.frames.iter().map(|frame| frame.prefix.iter().map(|part| u64::from(part.length)).sum());
+        let cost = 2 * FRAME_BYTES + prefixes.max().unwrap_or(0);
+        let frames_at_once = (memory / cost).max(1) as usize;
         Ok(Self {
             bundle,
             images,
@@ -368,7 +370,12 @@ impl BaseContents for BundleSource {
     }
 
     fn size_of(&self, id: &ShortId) -> Option<u64> {
-        self.by_id().get(id).map(|content| self.bundle.index().content_size(*content))
+        let content = *self.by_id().get(id)?;
+        let index = self.bundle.index();
+        // What is a difference to a base that is not here cannot be given.
+        let whole = |object: &u32| index.frames[self.bundle.place(*object).0 as usize].prefix.is_empty();
+        let can = self.base.is_some() || index.contents.objects_of(content).iter().all(whole);
+        can.then(|| index.content_size(content))
     }
 
     fn read_at(&self, id: &ShortId, offset: u64, buf: &mut [u8]) -> Result<(), BoxFault> {

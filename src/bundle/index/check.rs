@@ -44,15 +44,15 @@ impl Index {
             return Err(("frames", "they do not hold as many objects as there are"));
         }
         let mut diff_ids = HashSet::new();
+        let mut recipes = Vec::new();
         for layer in &self.layers {
             if !diff_ids.insert(layer.diff_id) {
                 return Err(("layers", "two layers with one diff ID"));
             }
-            let in_frame = |frame: u32, offset: u32, length: u32| {
-                let frame = self.recipe_frames.get(frame as usize).ok_or(("layers", "no such recipe frame"))?;
-                if offset.checked_add(length).is_none_or(|end| end > frame.length) {
-                    return Err(("layers", "a recipe that ends outside its frame"));
-                }
+            let mut in_frame = |number: u32, offset: u32, length: u32| -> Result<(), (&'static str, &'static str)> {
+                let frame = self.recipe_frames.get(number as usize).ok_or(("layers", "no such recipe frame"))?;
+                let end = offset.checked_add(length).filter(|end| *end <= frame.length);
+                recipes.push((number, offset, end.ok_or(("layers", "a recipe that ends outside its frame"))?));
                 Ok(())
             };
             if let Some(Replay::Corrected { frame, offset, length, .. }) = layer.replay {
@@ -81,6 +81,10 @@ impl Index {
             if !layer.original.as_ref().is_none_or(kept) {
                 return Err(("layers", "an original that is not kept"));
             }
+        }
+        recipes.sort_unstable();
+        if recipes.windows(2).any(|two| two[0].0 == two[1].0 && two[0].2 > two[1].1) {
+            return Err(("layers", "recipes that overlap"));
         }
         for image in &self.images {
             let documents = [Some(image.config), image.manifest.as_ref().map(|m| m.0)];

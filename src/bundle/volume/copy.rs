@@ -63,7 +63,10 @@ pub fn copy(set: &VolumeSet, to: &Path, options: &CopyOptions, ctx: &Ctx) -> Res
             0 => None,
             _ => Some(Arc::new(volume.file.lead().at("read", &volume.path)?)),
         };
-        let mut part = Part::create(&target, PartOptions { resume: true, device: options.device, lead })?;
+        let mut part = Part::create(
+            &target,
+            PartOptions { resume: true, device: options.device, lead, ..PartOptions::default() },
+        )?;
         let mut bytes = Vec::new();
         for (unit, extent) in units(&set.record, number) {
             task.advance(extent.len)?;

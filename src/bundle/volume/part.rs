@@ -14,8 +14,8 @@ use crate::base::{AtPath, PathError, Syncer, lock};
 /// the work fails; otherwise it is removed then.
 #[derive(Debug)]
 pub struct Part {
-    file: File,
-    syncer: Mutex<Syncer>,
+    file: Arc<File>,
+    syncer: Arc<Mutex<Syncer>>,
     path: PathBuf,
     part: PathBuf,
     /// Bytes of an earlier run that can be compared with.
@@ -39,12 +39,14 @@ pub struct PartOptions {
     pub device: Option<u64>,
     /// What makes the file executable: it stands in front of the volume.
     pub lead: Option<Arc<Vec<u8>>>,
+    /// What syncs the volumes of a set while they are written.
+    pub syncer: Arc<Mutex<Syncer>>,
 }
 
 impl Part {
     /// Begins the volume that will be called `path`.
     pub fn create(path: &Path, options: PartOptions) -> Result<Self, VolumeError> {
-        let PartOptions { resume, device, lead } = options;
+        let PartOptions { resume, device, lead, syncer } = options;
         let mode = if lead.is_some() { 0o755 } else { 0o644 };
         let start = lead.as_ref().map_or(0, |lead| lead.len() as u64);
         let mut name = path.as_os_str().to_owned();
@@ -74,11 +76,15 @@ impl Part {
             }
             file
         };
-        if let Some(lead) = lead.as_ref().filter(|_| !finished) {
-            file.write_all_at(lead, 0).at("write", &part)?;
+        match &lead {
+            Some(lead) if finished && !begins_with(&file, lead).at("read", path)? => {
+                return Err(VolumeError::Differs { path: path.to_owned() });
+            }
+            Some(lead) if !finished => file.write_all_at(lead, 0).at("write", &part)?,
+            _ => {}
         }
         let there = file.metadata().at("read", &part)?.len().saturating_sub(start);
-        let syncer = Mutex::default();
+        let file = Arc::new(file);
         Ok(Self { file, syncer, path: path.to_owned(), part, there, finished, resume, done: false, lead, start })
     }
 
@@ -113,11 +119,11 @@ impl Part {
     pub fn complete(&self, len: u64) -> Result<(), VolumeError> {
         let trailer = self.lead.as_ref().map_or_else(Vec::new, |lead| trailer(lead, len));
         if self.finished {
-            return if self.there == len + trailer.len() as u64 {
-                Ok(())
-            } else {
-                Err(VolumeError::Differs { path: self.path.clone() })
-            };
+            let mut old = vec![0; trailer.len()];
+            let same = self.there == len + trailer.len() as u64
+                && self.file.read_exact_at(&mut old, self.start + len).is_ok()
+                && old == trailer;
+            return if same { Ok(()) } else { Err(VolumeError::Differs { path: self.path.clone() }) };
         }
         self.file.set_len(self.start + len).at("truncate", &self.part)?;
         self.file.write_all_at(&trailer, self.start + len).at("write", &self.part)?;
@@ -143,5 +149,14 @@ impl Drop for Part {
             // Nothing to report to: a leftover has a name that says what it is.
             let _: io::Result<()> = fs::remove_file(&self.part);
         }
+    }
+}
+
+/// Whether a file begins with these bytes.
+fn begins_with(file: &File, bytes: &[u8]) -> io::Result<bool> {
+    let mut old = vec![0; bytes.len()];
+    match file.read_exact_at(&mut old, 0) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        read => read.map(|()| old == bytes),
     }
 }

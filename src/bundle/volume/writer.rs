@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::code::Budget;
 use super::error::VolumeError;
@@ -12,7 +12,7 @@ use super::parity;
 use super::part::{Part, PartOptions};
 use super::record::{Core, Hash, Record, Root, SIGNATURE_MAX, SIGNATURES_MAX};
 use super::size::{Names, ParityShare, VolumeSize};
-use crate::base::{BoxFault, Ctx, durable};
+use crate::base::{BoxFault, Ctx, Syncer, durable};
 
 /// The most files of a set that is written. All stay open until the end, and 1024 is a common limit for that.
 pub const FILES_MAX: u32 = 900;
@@ -48,9 +48,9 @@ impl WriteOptions {
         Self { set, encrypted: false, volume_size, parity, resume: false, device, lead, budget }
     }
 
-    fn part(&self) -> PartOptions {
+    fn part(&self, syncer: &Arc<Mutex<Syncer>>) -> PartOptions {
         let lead = self.lead.clone().filter(|_| self.volume_size.is_none());
-        PartOptions { resume: self.resume, device: self.device, lead }
+        PartOptions { resume: self.resume, device: self.device, lead, syncer: Arc::clone(syncer) }
     }
 }
 
@@ -72,7 +72,7 @@ pub type SignWith<'a> = dyn Fn(&str) -> Result<Vec<Vec<u8>>, BoxFault> + 'a;
 
 enum Out<'a> {
     Pipe(Box<dyn Write + Send + 'a>),
-    Files { names: Names, parts: Vec<Part> },
+    Files { names: Names, parts: Vec<Part>, syncer: Arc<Mutex<Syncer>> },
 }
 
 /// Takes a stream through [`Write`]; nothing has its name before [`SetWriter::finish`] returns. Dropped before that, it
@@ -117,7 +117,7 @@ impl<'a> SetWriter<'a> {
                 }
             }
         }
-        Self::new(Out::Files { names, parts: Vec::new() }, options)
+        Self::new(Out::Files { names, parts: Vec::new(), syncer: Arc::default() }, options)
     }
 
     fn new(out: Out<'a>, options: WriteOptions) -> Result<Self, VolumeError> {
@@ -152,12 +152,12 @@ impl<'a> SetWriter<'a> {
 
     fn begin_volume(&mut self) -> Result<(), VolumeError> {
         let head = self.head(self.volume + 1, 0);
-        if let Out::Files { names, parts } = &mut self.out {
+        if let Out::Files { names, parts, syncer } = &mut self.out {
             if self.volume >= FILES_MAX {
                 return Err(too_many());
             }
             let path = if self.full == 0 { names.single() } else { names.data(self.volume + 1) };
-            parts.push(Part::create(&path, self.options.part())?);
+            parts.push(Part::create(&path, self.options.part(syncer))?);
         }
         self.blocks = 0;
         self.table.clear();
@@ -268,14 +268,14 @@ impl<'a> SetWriter<'a> {
             stream: layout.stream,
             bytes: (1..=record.all_volumes()).map(|number| record.file_len(number)).sum(),
         };
-        let (names, mut parts) = match std::mem::replace(&mut self.out, Out::Pipe(Box::new(io::sink()))) {
+        let (names, mut parts, syncer) = match std::mem::replace(&mut self.out, Out::Pipe(Box::new(io::sink()))) {
             Out::Pipe(mut pipe) => {
                 let bytes = record.encode();
                 let frame = frame(&bytes, 1, layout.frame_len(bytes.len()));
                 pipe.write_all(&frame).and_then(|()| pipe.flush()).map_err(VolumeError::Pipe)?;
                 return Ok(done(&record, Vec::new()));
             }
-            Out::Files { names, parts } => (names, parts),
+            Out::Files { names, parts, syncer } => (names, parts, syncer),
         };
         if let Some(share) = self.options.parity {
             let shape = parity::plan(layout, share, self.options.volume_size, self.reserve).ok_or_else(too_many)?;
@@ -283,7 +283,7 @@ impl<'a> SetWriter<'a> {
                 return Err(too_many());
             }
             for i in 0..shape.volumes {
-                let part = Part::create(&names.parity(i + 1), self.options.part())?;
+                let part = Part::create(&names.parity(i + 1), self.options.part(&syncer))?;
                 let mut head = self.head(layout.volumes + i + 1, flag::PARITY).to_vec();
                 head.resize(1 << self.block_log, 0);
                 part.write_at(&head, 0)?;

@@ -101,6 +101,7 @@ impl<W: Write> ImageSink for BundleSink<W> {
         let catalog = Catalog::default();
         let mut job = Job { source, layers, bases, options: &self.options, ctx, catalog, spools: Vec::new() };
         let parts: Vec<Part> = taken.into_iter().enumerate().map(|(number, taken)| job.add(number, taken)).collect();
+        job.catalog.complete();
         let chunks = job.chunk_large()?;
         let mut plan = Plan::new(&job.catalog, &chunks, &|content| job.in_base(content));
         let against = job.differences(&plan, &chunks)?;
@@ -120,7 +121,9 @@ impl<W: Write> ImageSink for BundleSink<W> {
             index.bases.clear();
         }
         index.objects = plan.objects.iter().map(|object| object.size).collect();
-        let recipes = || job.make_recipes(&parts, &numbers, &index);
+        // They are not needed any more once the recipes are made.
+        let parts = Mutex::new(parts);
+        let recipes = || job.make_recipes(&std::mem::take(&mut *lock(&parts)), &numbers, &index);
         let (frames, recipes) = job.put_frames(&plan, &numbers, &recipes, &mut stream)?;
         index.frames = frames;
         let recipes_from = stream.position();
