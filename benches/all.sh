@@ -6,3 +6,4 @@ benches/load_save.py
 benches/bundle.py
 benches/run.py
 benches/transfer.py
+benches/services.py
