@@ -46,6 +46,9 @@ def repositories(table, fs, machine, tars):
         table.add(name, taken, MB=f"{size(f'{fs}/{output}') / 1e6:.1f}")
 
 
+LEVELS = os.environ.get("LEVELS", "fast default max").split()
+
+
 def rounds():
     return range(int(os.environ.get("ROUNDS", "3")))
 
@@ -57,14 +60,16 @@ def bench_sizes():
         sh(f"{FERRY} --root {fs}/store load -q -i {APP_ALL}; cat {APP_ALL} >/dev/null")
         with Machine(12) as machine:
             for _ in rounds():
-                for level in os.environ.get("LEVELS", "fast default max").split():
+                for level in LEVELS:
                     for what, command in (("from the store", f"{FERRY} --root {fs}/store save --level {level} -o {fs}/x.ferry {APPS}"),
                                           ("from the tar", f"{FERRY} convert --level {level} {APP_ALL} {fs}/x.ferry")):
                         if level == "max" and what == "from the tar":
                             continue  # minutes of zstd, the same as from the store
                         cell(table, f"ferry bundle, --level {level}, {what}", fs, f"{fs}/x.ferry", local(f"{command} && sync -f {fs}"))
                 cell(table, "zstd -3 --long=31 -T2", fs, f"{fs}/z", local(f"zstd -q -3 --long=31 -T2 {APP_ALL} -o {fs}/z && sync -f {fs}"))
-                cell(table, "zstd -3 -T2", fs, f"{fs}/z", local(f"zstd -q -3 -T2 {APP_ALL} -o {fs}/z && sync -f {fs}"))
+                if "max" in LEVELS:
+                    cell(table, "zstd -19 --long=31", fs, f"{fs}/z", local(f"zstd -q -19 --long=31 {APP_ALL} -o {fs}/z && sync -f {fs}"))
+                cell(table, "docker save | zstd -3 -T2, zstd alone", fs, f"{fs}/z", local(f"zstd -q -3 -T2 {APP_ALL} -o {fs}/z && sync -f {fs}"))
                 repositories(table, fs, machine, [APP_ALL])
     publish("bundle", "## the bundle: eight releases\n\n`sync -f` is inside the time for all. The others read the plain tar from the page cache.\n\n"
             + table.markdown(against="ferry bundle, --level default, from the store"))
@@ -102,6 +107,9 @@ def bench_thin():
             for name, new, base, tars in (("app v7 → v8", "app:v8", f"{fs}/app7.ferry", (f"{fs}/app7.tar", f"{fs}/app8.tar")),
                                           ("big layer v1 → v2", "bigblob:v2", f"{fs}/blob1.ferry", BLOBS)):
                 cell(table, f"{name}: ferry, --base", fs, f"{fs}/x.ferry", local(f"{ferry} --base {base} -o {fs}/x.ferry {new} && sync -f {fs}"))
+                there = f"{fs}/there"
+                sh(f"rm -rf {there}; {FERRY} --root {there} load -q -i {base}; cat {fs}/x.ferry >/dev/null")
+                table.add(f"{name}: ferry, load of it where the base is", measure(local(f"{FERRY} --root {there} load -q -i {fs}/x.ferry && sync -f {fs}")), MB="")
                 cell(table, f"{name}: zstd -3 --patch-from", fs, f"{fs}/z",
                      local(f"zstd -q -3 --long=31 --patch-from={tars[0]} {tars[1]} -o {fs}/z && sync -f {fs}"))
     publish("thin", "## thin bundles\n\n" + table.markdown())

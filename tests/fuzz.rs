@@ -25,7 +25,7 @@ use crate::store::Memory;
 use crate::support::images::{SHAPES, bzip2, gzip, pair, xz, zstd};
 
 /// How many inputs a target gets.
-fn runs() -> usize {
+pub fn runs() -> usize {
     std::env::var("FERRY_FUZZ").ok().and_then(|text| text.parse().ok()).unwrap_or(200)
 }
 
@@ -112,11 +112,11 @@ fn mend_checksums(tar: &mut [u8]) {
     }
 }
 
-/// Runs a target over mutated seeds. Long enough for a slow machine, an input that takes this long hangs.
-fn fuzz(target: &str, share: usize, seeds: &[Vec<u8>], is_tar: bool, run: impl Fn(&[u8])) {
+/// Runs a target over `count` inputs, mutated seeds. Long enough for a slow machine, an input that takes this long hangs.
+pub fn fuzz(target: &str, count: usize, seeds: &[Vec<u8>], is_tar: bool, run: impl Fn(&[u8])) {
     const LONG: Duration = Duration::from_secs(60);
     let mut random = Random::new(target);
-    for round in 0..(runs() / share).max(seeds.len()) {
+    for round in 0..count.max(seeds.len()) {
         // The seeds themselves first.
         let mut bytes = seeds.get(round).cloned().unwrap_or_else(|| mutate(seeds, &mut random));
         if is_tar && random.below(4) > 0 {
@@ -147,17 +147,17 @@ fn texts(texts: &[&str]) -> Vec<Vec<u8>> {
 fn names_documents_and_instructions_are_refused_or_mean_what_they_say() {
     let digest = Digest::of(b"x").to_string();
     let names = texts(&["nginx", "a/b:1", "host:5000/team/app:v1.2", &format!("ghcr.io/a/b@{digest}"), &digest]);
-    fuzz("reference", 1, &names, false, |bytes| {
+    fuzz("reference", runs(), &names, false, |bytes| {
         let Ok(name) = String::from_utf8_lossy(bytes).parse::<Reference>() else { return };
         assert_eq!(name.to_string().parse::<Reference>().unwrap(), name);
         assert_eq!(name.full().parse::<Reference>().unwrap(), name);
     });
-    fuzz("platform", 1, &texts(&["linux/arm64/v8", "amd64", "linux/arm/v7"]), false, |bytes| {
+    fuzz("platform", runs(), &texts(&["linux/arm64/v8", "amd64", "linux/arm/v7"]), false, |bytes| {
         let Ok(platform) = String::from_utf8_lossy(bytes).parse::<Platform>() else { return };
         assert_eq!(platform.to_string().parse::<Platform>().unwrap(), platform);
     });
     let configs: Vec<Vec<u8>> = pair().iter().map(|image| image.config.clone()).collect();
-    fuzz("config", 1, &configs, false, |bytes| {
+    fuzz("config", runs(), &configs, false, |bytes| {
         let Ok(config) = ImageConfig::parse(bytes.to_vec()) else { return };
         assert_eq!(config.id().0, Digest::of(bytes));
         assert_eq!(config.chain_ids().len(), config.diff_ids().len());
@@ -165,7 +165,7 @@ fn names_documents_and_instructions_are_refused_or_mean_what_they_say() {
     let mut memory = Memory::default();
     memory.image(&["one"], &[crate::store::layer(&[("etc/a", "a")])], true);
     let manifests = vec![memory.images[0].manifest.as_ref().unwrap().raw().to_vec()];
-    fuzz("manifest", 1, &manifests, false, |bytes| {
+    fuzz("manifest", runs(), &manifests, false, |bytes| {
         let Ok(manifest) = Manifest::parse(bytes.to_vec(), None) else { return };
         assert_eq!((manifest.digest(), manifest.descriptor().size), (Digest::of(bytes), bytes.len() as u64));
     });
@@ -182,7 +182,7 @@ fn names_documents_and_instructions_are_refused_or_mean_what_they_say() {
         "ONBUILD RUN x",
         "STOPSIGNAL SIGTERM",
     ]);
-    fuzz("change", 1, &changes, false, |bytes| {
+    fuzz("change", runs(), &changes, false, |bytes| {
         let _ = change::apply(&mut RunConfig::default(), &[String::from_utf8_lossy(bytes).into_owned()]);
     });
 }
@@ -200,7 +200,7 @@ fn layers() -> Vec<Vec<u8>> {
 
 #[test]
 fn layers_are_refused_or_come_back_bit_for_bit() {
-    fuzz("layer", 1, &layers(), true, |bytes| {
+    fuzz("layer", runs(), &layers(), true, |bytes| {
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         fs::create_dir(dir.path().join("diff")).unwrap();
         let tree = || Dir::open(dir.path().join("diff")).unwrap();
@@ -233,7 +233,7 @@ fn a_layer_taken_apart_is_all_of_it() {
             Ok(())
         }
     }
-    fuzz("split", 1, &layers(), true, |bytes| {
+    fuzz("split", runs(), &layers(), true, |bytes| {
         let mut count = Count::default();
         let Ok(whole) = split(&mut &*bytes, &mut count) else { return };
         assert_eq!((whole.digest, whole.size, count.0), (Digest::of(bytes), bytes.len() as u64, bytes.len() as u64));
@@ -256,7 +256,7 @@ fn tar_splits_lead_nowhere_but_into_their_tree() {
     let mut seed = Vec::new();
     flate2::read::GzDecoder::new(writer.finish().unwrap().as_slice()).read_to_end(&mut seed).unwrap();
     let path = dir.path().join("split");
-    fuzz("tar-split", 1, &[seed], false, |bytes| {
+    fuzz("tar-split", runs(), &[seed], false, |bytes| {
         fs::write(&path, gzip(bytes)).unwrap();
         let mut reader = tar_split::Reader::new(File::open(&path).unwrap());
         while let Ok(Some(_)) = reader.next_piece() {}
@@ -277,7 +277,7 @@ fn compressed_streams_end() {
         (Compression::Xz, xz(&text)),
         (Compression::Zstd, zstd(&text)),
     ] {
-        fuzz(&format!("{compression:?}"), 2, &[seed], false, |bytes| {
+        fuzz(&format!("{compression:?}"), runs() / 2, &[seed], false, |bytes| {
             let Ok(decoder) = compression.decoder(Box::new(bytes), &DecodeLimits::default()) else { return };
             let _ = std::io::copy(&mut decoder.take(64 << 20), &mut std::io::sink());
         });
@@ -306,7 +306,7 @@ fn corrections_of_a_replayed_layer_are_refused_or_make_something_of_bounded_size
     ];
     for how in [[3, 1], [3, 6], [4, 9], [5, 6]] {
         let model = ferry::layer::replay::Model::from_bytes(how).unwrap();
-        fuzz(&format!("corrections {how:?}"), 8, &seeds, false, |bytes| {
+        fuzz(&format!("corrections {how:?}"), runs() / 8, &seeds, false, |bytes| {
             let Ok(mut made) = ferry::layer::replay::Corrected::new(model, bytes.to_vec(), &tar[..]) else { return };
             let most = 3 * tar.len() as u64 + 64 * bytes.len() as u64;
             let mut out = Vec::new();
@@ -333,10 +333,10 @@ fn archives_are_refused_or_hold_what_their_digests_say() {
         Ok(())
     };
     let plain: Vec<Vec<u8>> = SHAPES.iter().map(|(_, make)| make(&pair())).collect();
-    fuzz("archive", 1, &plain, true, |bytes| drop(read(bytes)));
+    fuzz("archive", runs(), &plain, true, |bytes| drop(read(bytes)));
     let packed: Vec<Vec<u8>> =
         plain.iter().flat_map(|bytes| [gzip(bytes), bzip2(bytes), xz(bytes), zstd(bytes)]).collect();
-    fuzz("packed archive", 4, &packed, false, |bytes| drop(read(bytes)));
+    fuzz("packed archive", runs() / 4, &packed, false, |bytes| drop(read(bytes)));
 }
 
 /// All regular files of a store that are not a layer's own.
@@ -412,7 +412,7 @@ fn a_list_of_work_to_be_finished_is_refused_or_harms_nothing() {
         "manifests": [], "images": [other],
         "names": [{"name": "two:2", "before": null, "after": id}],
     });
-    fuzz("journal", 2, &[journal.to_string().into_bytes()], false, |bytes| {
+    fuzz("journal", runs() / 2, &[journal.to_string().into_bytes()], false, |bytes| {
         let stage = root.join("ferry/staging/dead");
         fs::create_dir_all(&stage).unwrap();
         File::create(stage.join("journal.json")).unwrap().write_all(bytes).unwrap();
