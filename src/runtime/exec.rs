@@ -246,7 +246,9 @@ fn launch(
             streams.stdin = Some(to.into());
         }
         (streams.stdout, streams.stderr) = (Some(out.into()), Some(err.into()));
-        [stdin, stdout, stderr]
+        let all = [stdin, stdout, stderr];
+        process::give_pipes(&all, spec.user().uid());
+        all
     };
     let ((wait, go), (report, tell)) = (pipe()?, pipe()?);
     let pid = match sys::fork().trying("make the process")? {

@@ -115,7 +115,7 @@ pub fn start_monitor(store_root: &Path, dir: &ContainerDir) -> Result<UnixStream
 /// Sends a signal.
 pub fn kill(dir: &ContainerDir, signal: i32) -> Result<(), RuntimeError> {
     let container = dir.container()?;
-    dir.state()?.require(Status::has_process, "kill", &container.name)?;
+    dir.state()?.require(Status::can_kill, "kill", &container.name)?;
     let end = signal == 9 || signal == signals::stop_signal(&container);
     send(dir, signal, end)
 }

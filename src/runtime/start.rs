@@ -60,6 +60,9 @@ pub fn run(start: Start<'_>, tell: &mut Tell<'_>) -> Result<(), RuntimeError> {
     let opened = crate::sys::mount::open_dir(&root).at("open", &root)?;
     let groups = host.group_add.clone().unwrap_or_default();
     let user = user::resolve(&opened, &container.config.user, &groups)?;
+    if let Stdio::Plain(streams) = &stdio {
+        init::process::give_pipes(streams, user.uid);
+    }
     let joined = joined_namespaces(store_root, container)?;
     if !container.config.working_dir.is_empty() {
         make_working_dir(&opened, &container.config.working_dir)?;

@@ -72,16 +72,64 @@ fn a_boot_brings_back_what_its_policy_says() {
          for policy in no always unless-stopped on-failure; do
              ferry run -d --name $policy --restart $policy --network none busybox:1 sleep 1000 >/dev/null; done
          ferry run -d --name stopped --restart unless-stopped --network none busybox:1 sleep 1000 >/dev/null
-         ferry stop -t 0 stopped >/dev/null
+         ferry run -d --name halted --restart always --network none busybox:1 sleep 1000 >/dev/null
+         ferry stop -t 0 stopped halted >/dev/null; ferry ps >/dev/null; ferry inspect -f '{{{{.State.Status}}}}' halted
          for c in no always unless-stopped on-failure; do
              pid=$(ferry inspect -f '{{{{.State.Pid}}}}' $c); m=$(busybox awk '/PPid/ {{print $2}}' /proc/$pid/status)
              kill -9 $m;  come \"! kill -0 $pid 2>/dev/null\"; done
          ferry system start; ferry ps --format '{{{{.Names}}}}' | busybox sort | busybox tr '\\n' ' '; echo
          ferry system install-unit -o - | busybox grep -c 'system start'
-         ferry rm -f no always unless-stopped on-failure stopped >/dev/null
+         ferry rm -f no always unless-stopped on-failure stopped halted >/dev/null
          ferry run -d --name rr --restart on-failure:2 --network none busybox:1 sh -c 'exit 3' >/dev/null
          ferry wait rr; come '[ \"$(ferry inspect -f \"{{{{.State.Status}}}}\" rr)\" = exited ]'
          ferry inspect -f '{{{{.RestartCount}}}} {{{{.State.ExitCode}}}}' rr; ferry rm rr"
     ));
-    assert_eq!(out, "always on-failure unless-stopped \n1\n3\n2 3\nrr\n");
+    assert_eq!(out, "exited\nalways halted on-failure unless-stopped \n1\n3\n2 3\nrr\n");
+}
+
+#[test]
+fn a_user_opens_its_streams_again_and_the_hosts_null_device_stays_the_hosts() {
+    let host = Host::new();
+    let out = host.run(
+        "owner() { busybox stat -c '%u:%g %a' /dev/null; }; before=$(owner)
+         for user in 5:6 bob; do
+             ferry run --rm --network none -u $user busybox:1 sh -c 'echo $(id -u) >/dev/stdout; echo err >/dev/stderr'; done 2>&1
+         [ \"$before\" = \"$(owner)\" ] && echo same
+         ferry run -d --name cc --network none busybox:1 sleep 1000 >/dev/null
+         for user in 5:6 bob; do ferry exec -u $user cc sh -c 'echo $(id -u) >/dev/stdout'; done
+         echo in | ferry exec -i -u bob cc sh -c 'cat </dev/stdin'; ferry rm -f cc",
+    );
+    assert_eq!(out, "5\nerr\n1000\nerr\nsame\n5\n1000\nin\ncc\n");
+}
+
+#[test]
+fn a_frozen_container_and_one_that_waits_for_its_restart_hear_what_ends_them() {
+    let host = Host::new();
+    let out = host.run(&format!(
+        "{UNTIL}
+         is() {{ [ \"$(ferry inspect -f '{{{{.State.Status}}}}' $1)\" = $2 ]; }}
+         code() {{ ferry inspect -f '{{{{.State.Status}}}} {{{{.State.ExitCode}}}}' $1; }}
+         ferry run -d --init --name cc --network none busybox:1 sleep 1000 >/dev/null; ferry pause cc
+         kill $(busybox head -n 1 store/ferry/containers/$(ferry inspect -f '{{{{.Id}}}}' cc)/monitor)
+         come 'is cc exited'; code cc; ferry rm cc
+         ferry run -d --init --name dd --network none busybox:1 sleep 1000 >/dev/null; ferry pause dd
+         ferry kill -s TERM dd; come 'is dd exited'; code dd; ferry rm dd
+         ferry run -d --name ee --restart always --network none busybox:1 false >/dev/null; come 'is ee restarting'
+         ferry kill ee; come 'is ee exited'; code ee; ferry rm ee"
+    ));
+    assert_eq!(out, "cc\nexited 143\ncc\ndd\ndd\nexited 143\ndd\nee\nexited 1\nee\n");
+}
+
+#[test]
+fn what_cannot_be_taken_away_whole_is_dead_and_can_be_taken_again() {
+    let host = Host::new();
+    let ferry = crate::support::ferry();
+    let out = host.run(&format!(
+        "ferry create --name cc --network none busybox:1 true >/dev/null
+         ferry cp image.tar cc:/held 2>/dev/null; held=$(busybox find store/ -name held)
+         unshare -m sh -c 'mount -o bind image.tar '$held' && {} rm cc >/dev/null 2>&1; echo code $?'
+         ferry ps -a --format '{{{{.Names}}}} {{{{.State}}}}'; ferry rm cc; ferry ps -aq",
+        ferry.display()
+    ));
+    assert_eq!(out, "code 1\ncc dead\ncc\n");
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -108,7 +109,7 @@ pub fn run(args: LogsArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn next(reader: &mut impl BufRead, partial: &mut String, path: &std::path::Path) -> Result<Option<String>, BoxFault> {
+fn next(reader: &mut impl BufRead, partial: &mut String, path: &Path) -> Result<Option<String>, BoxFault> {
     reader.by_ref().take(LINE_BYTES).read_line(partial).at("read", path)?;
     if partial.ends_with('\n') { Ok(Some(std::mem::take(partial))) } else { Ok(None) }
 }
@@ -147,6 +148,25 @@ impl Show {
     }
 }
 
+/// The log file that was begun after the one that is being read: the current one, or one that was rotated already.
+fn newer(path: &Path, current: &File) -> Result<Option<File>, BoxFault> {
+    use std::os::unix::fs::MetadataExt;
+    let inode = |file: &File| file.metadata().map(|meta| meta.ino()).at("read", path);
+    let own = inode(current)?;
+    let mut newer = None;
+    let names = std::iter::once(path.to_owned()).chain((1..).map(|number| numbered(path, number)));
+    for (at, name) in names.enumerate() {
+        match File::open(&name) {
+            Ok(file) if inode(&file)? == own => break,
+            Ok(file) => newer = Some(file),
+            // Between its rename and the new one's making the current file is not there.
+            Err(_) if at == 0 => {}
+            Err(_) => break,
+        }
+    }
+    Ok(newer)
+}
+
 fn follow(
     dir: &ContainerDir,
     mut reader: BufReader<File>,
@@ -154,7 +174,6 @@ fn follow(
     shown: &Show,
     global: &Global,
 ) -> Result<(), BoxFault> {
-    use std::os::unix::fs::MetadataExt;
     let path = dir.log();
     loop {
         // Asked before the file is read: what the monitor wrote last is there once it is gone.
@@ -162,15 +181,13 @@ fn follow(
         while let Some(line) = next(&mut reader, &mut partial, &path)? {
             shown.print(&line)?;
         }
-        let own = reader.get_ref().metadata().at("read", &path)?.ino();
-        match std::fs::metadata(&path) {
-            // Rotated: the rest is in a new file.
-            Ok(meta) if meta.ino() != own => {
-                reader = BufReader::new(File::open(&path).at("open", &path)?);
-                continue;
+        // Rotated: the rest is in a newer file, after what was still written to this one.
+        if let Some(newer) = newer(&path, reader.get_ref())? {
+            while let Some(line) = next(&mut reader, &mut partial, &path)? {
+                shown.print(&line)?;
             }
-            Ok(_) => {}
-            Err(_) => return Ok(()),
+            reader = BufReader::new(newer);
+            continue;
         }
         if !lives || shown.is_over() {
             return Ok(());

@@ -288,10 +288,11 @@ impl Container {
         }
     }
 
-    /// Whether the machine's start (or a command that finds the monitor gone) brings it back.
+    /// Whether the machine's start (or a command that finds the monitor gone) brings it back. As docker has it, `always`
+    /// holds even for one that was stopped by hand.
     pub fn restarts_after_boot(&self, state: &State) -> bool {
         match self.host_config.restart_policy.name.as_str() {
-            "always" => !state.stopped_by_user || state.was_running,
+            "always" => true,
             "unless-stopped" => !state.stopped_by_user,
             "on-failure" => state.was_running && self.restarts_after(255, state.restart_count, state.stopped_by_user),
             _ => false,

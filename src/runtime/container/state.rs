@@ -39,6 +39,11 @@ impl Status {
         matches!(self, Self::Running | Self::Paused)
     }
 
+    /// Whether it takes a signal; one that is about to be started again is kept from that by the signal that ends it.
+    pub fn can_kill(self) -> bool {
+        self.is_live()
+    }
+
     /// Whether it can be started.
     pub fn can_start(self) -> bool {
         matches!(self, Self::Created | Self::Exited)

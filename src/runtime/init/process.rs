@@ -3,11 +3,11 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use oci_spec::runtime::{PosixRlimitType, Process};
-use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Uid, accessat, fchown, fstat};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
@@ -21,6 +21,16 @@ pub fn take_stdio(stdin: impl AsFd, stdout: impl AsFd, stderr: impl AsFd) -> io:
     process::place(stdin, 0)?;
     process::place(stdout, 1)?;
     process::place(stderr, 2)
+}
+
+/// Gives the pipes among a program's streams to the user it runs as, who may open them again by `/dev/stdout`, as
+/// nginx's image does. Anything else that stands there, the host's `/dev/null`, is not the program's. Where the user
+/// is not mapped the pipes stay as they are: they can be used, though not opened again.
+pub fn give_pipes(streams: &[OwnedFd; 3], user: u32) {
+    let is_pipe = |fd: &&OwnedFd| fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
+    for pipe in streams.iter().filter(is_pipe) {
+        let _ = fchown(pipe, Some(Uid::from_raw(user)), None);
+    }
 }
 
 /// Sets how gladly the kernel kills this process for want of memory. Before the root is changed: `/proc` is the host's.

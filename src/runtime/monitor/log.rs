@@ -121,7 +121,11 @@ impl Logger {
 
     fn rotate(&mut self) -> io::Result<()> {
         if self.max_files == 1 {
-            self.file = File::create(&self.path)?;
+            // A new file in the old one's place: who follows the log is still reading the old one.
+            let new = numbered(&self.path, 0);
+            let file = File::create(&new)?;
+            fs::rename(new, &self.path)?;
+            self.file = file;
         } else {
             for number in (1..self.max_files).rev() {
                 let from = if number == 1 { self.path.clone() } else { numbered(&self.path, number - 1) };
@@ -177,5 +181,15 @@ mod tests {
         }
         assert!(numbered(&path, 1).exists() && numbered(&path, 2).exists() && !numbered(&path, 3).exists());
         assert!(fs::metadata(&path).unwrap().len() <= 1024);
+
+        let path = dir.path().join("single");
+        let mut log = Logger::open(&path, &config(&[("max-size", "100")])).unwrap().unwrap();
+        log.write(1, b"old\n").unwrap();
+        let mut follower = File::open(&path).unwrap();
+        log.write(1, b"new\n").unwrap();
+        let (mut old, new) = (String::new(), fs::read_to_string(&path).unwrap());
+        io::Read::read_to_string(&mut follower, &mut old).unwrap();
+        assert!(old.contains("old") && !old.contains("new") && new.contains("new") && !new.contains("old"));
+        assert!(!numbered(&path, 0).exists());
     }
 }

@@ -237,6 +237,7 @@ impl Monitor {
             if timeout.is_some_and(|left| left.is_zero()) {
                 self.kill_at = None;
                 let _ = self.signal(libc::SIGKILL);
+                let _ = self.thaw();
             }
             let due = self.checks().map(|checks| checks.due().saturating_duration_since(Instant::now()));
             let timeout = timeout.into_iter().chain(due).min();
@@ -291,6 +292,7 @@ impl Monitor {
                     self.kill_at = Some(Instant::now() + signals::stop_timeout(&self.container));
                     self.state.was_running = true;
                     let _ = self.signal(signals::stop_signal(&self.container));
+                    let _ = self.thaw();
                 }
             }
             self.reap();

@@ -34,11 +34,12 @@ impl Monitor {
         }
         self.signal(kill.signal).trying(format!("send signal {}", kill.signal))?;
         events::record(&self.store_root, &self.container, "kill", &[("signal", &kill.signal.to_string())]);
-        // A frozen program would die only once it is thawed (cgroups v1 at least).
-        if self.state.status == Status::Paused && kill.signal == libc::SIGKILL {
-            self.freeze(false)?;
-        }
-        Ok(())
+        if kill.end { self.thaw() } else { Ok(()) }
+    }
+
+    /// A frozen program would hear a signal only once it is thawed, even the one that kills (cgroups v1 at least).
+    pub(super) fn thaw(&mut self) -> Result<(), RuntimeError> {
+        if self.state.status == Status::Paused { self.freeze(false) } else { Ok(()) }
     }
 
     fn freeze(&mut self, frozen: bool) -> Result<(), RuntimeError> {

@@ -41,12 +41,6 @@ impl Monitor {
             streams.stdin = to.map(File::from);
             streams.stdout = Some(out.into());
             streams.stderr = Some(err.into());
-            // The user's program may open /proc/self/fd/1 again, as nginx's image does.
-            if let Ok(user) = self.container.config.user.split(':').next().unwrap_or_default().parse::<u32>() {
-                for fd in [&stdin, &stdout, &stderr] {
-                    let _ = rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(user)), None);
-                }
-            }
             Stdio::Plain([stdin, stdout, stderr])
         };
         let (report, tell) = pipe()?;
@@ -72,22 +66,29 @@ impl Monitor {
             }
         };
         drop((tell, wait));
-        let result = self.finish_start(report, go, &mut streams, socket);
+        let mut report = io::BufReader::new(File::from(report));
+        let mut text = String::new();
+        let heard = io::BufRead::read_line(&mut report, &mut text).trying("hear from the starter");
+        let pid = text.strip_suffix('\n').and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
+        let result = heard.and_then(|_| self.finish_start(report, text, pid, go, &mut streams, socket));
+        if let (Err(_), Some(pid)) = (&result, pid) {
+            kill_and_collect(pid);
+        }
         let _ = sys::wait(starter, true);
         result
     }
 
+    /// From the moment that the starter has told the program's `pid`, or in `text` why there is none. What fails here
+    /// leaves the program to the caller.
     fn finish_start(
         &mut self,
-        report: OwnedFd,
+        mut report: io::BufReader<File>,
+        mut text: String,
+        pid: Option<Pid>,
         go: OwnedFd,
         streams: &mut Streams,
         socket: Option<UnixStream>,
     ) -> Result<(), RuntimeError> {
-        let mut report = io::BufReader::new(File::from(report));
-        let mut text = String::new();
-        io::BufRead::read_line(&mut report, &mut text).trying("hear from the starter")?;
-        let pid = text.strip_suffix('\n').and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
         let mut failed = None;
         if let Some(pid) = pid {
             text.clear();
@@ -101,14 +102,10 @@ impl Monitor {
         }
         drop(go);
         io::Read::read_to_string(&mut report, &mut text).trying("hear from the starter")?;
-        if let (Some(error), Some(pid)) = (failed, pid) {
-            kill_and_collect(pid);
+        if let Some(error) = failed {
             return Err(RuntimeError::Start { code: 125, message: error.to_string() });
         }
         if let Some((code, message)) = text.split_once(' ') {
-            if let Some(pid) = pid {
-                kill_and_collect(pid);
-            }
             let code = code.parse().unwrap_or(125);
             return Err(RuntimeError::Start { code, message: message.to_owned() });
         }
@@ -137,10 +134,8 @@ impl Monitor {
     }
 }
 
-/// Ends a program that could not be started completely.
+/// Ends a program that could not be started completely. It is this process's child: nobody else has its number.
 fn kill_and_collect(pid: Pid) {
-    if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) {
-        let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
-    }
+    let _ = rustix::process::kill_process(pid, Signal::KILL);
     let _ = sys::wait(pid, true);
 }
