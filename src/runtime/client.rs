@@ -72,6 +72,8 @@ pub enum Outcome {
     Exited(i32),
     /// The user detached, or the connection was closed with the program still running.
     Detached,
+    /// This signal made the command leave; the program runs on.
+    Left(i32),
     /// The program could not be started.
     Failed(Failure),
 }
@@ -105,6 +107,9 @@ struct Session<'a> {
     detached: bool,
 }
 
+/// Signals at which a command leaves when they are not passed on.
+const LEAVING: [i32; 3] = [libc::SIGHUP, libc::SIGINT, libc::SIGTERM];
+
 /// Signals that are passed on to the container.
 const PASSED: [i32; 9] = [1, 2, 3, 10, 12, 13, 14, 15, 18];
 
@@ -120,6 +125,7 @@ pub fn attach(
 ) -> Result<Outcome, RuntimeError> {
     let talk = "talk to the container's monitor";
     let mut watched = vec![libc::SIGWINCH];
+    watched.extend(LEAVING);
     if options.pass_signals {
         watched.extend(PASSED);
     }
@@ -159,11 +165,17 @@ impl Session<'_> {
             let ready = self.wait(signals)?;
             if ready[0] {
                 while let Some(signal) = signals.next() {
+                    // A terminal that hangs up is lost to this command, not to the program: that has its own.
+                    let hung_up = self.options.tty && signal == libc::SIGHUP;
                     if signal == libc::SIGWINCH {
                         self.size();
-                    } else {
+                    } else if self.options.pass_signals && !hung_up {
                         let kill = protocol::Kill { signal, end: false };
                         self.unsent.extend(frame_of(Kind::Kill, &kill));
+                    } else {
+                        self.unsent.extend(frame(Kind::Detach, &[]));
+                        self.flush()?;
+                        return Ok(Outcome::Left(signal));
                     }
                 }
             }
@@ -375,5 +387,65 @@ fn settled(dir: &ContainerDir) -> Result<i32, RuntimeError> {
         Ok(state) => Ok(state.exit_code),
         Err(_) if !dir.exists() => Ok(0),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn detach_keys_are_letters_and_control_letters() {
+        let cases: [(&str, Option<&[u8]>); 12] = [
+            ("ctrl-p,ctrl-q", Some(&[16, 17])),
+            ("a", Some(b"a")),
+            ("ctrl-a,b,ctrl-z", Some(&[1, b'b', 26])),
+            ("ctrl-@", Some(&[0])),
+            ("ctrl-[,ctrl-\\,ctrl-],ctrl-^,ctrl-_", Some(&[27, 28, 29, 30, 31])),
+            ("", None),
+            ("ab", None),
+            ("a,,b", None),
+            ("ctrl-", None),
+            ("ctrl-P", None),
+            ("ctrl-pp", None),
+            ("\u{e4}", None),
+        ];
+        for (text, keys) in cases {
+            assert_eq!(parse_detach_keys(text).ok().as_deref(), keys, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_whole_sequence_detaches_and_everything_else_is_input() {
+        // Keys; the pieces that are read; what is passed on; whether it detached.
+        let cases: [(&[u8], &[&[u8]], &[u8], bool); 8] = [
+            (&[16, 17], &[b"ab", &[16, 17]], b"ab", true),
+            (&[16, 17], &[&[b'a', 16], &[17, b'b']], b"a", true),
+            (&[16, 17], &[&[16, b'a', 17]], &[16, b'a', 17], false),
+            (&[16, 17], &[&[16, 16, 17]], &[16], true),
+            (&[16, 17], &[&[17, 16]], &[17], false),
+            (b"x", &[b"abx", b"c"], b"ab", true),
+            (b"xyz", &[b"xyxyz"], b"xy", true),
+            (&[], &[&[16, 17]], &[16, 17], false),
+        ];
+        for (keys, pieces, passed, detached) in cases {
+            let options = Terminal { stdin: None, tty: true, pass_signals: false, detach_keys: keys.to_vec() };
+            let mut session = Session {
+                stream: UnixStream::pair().unwrap().0,
+                unsent: VecDeque::new(),
+                received: Vec::new(),
+                options: &options,
+                input_open: true,
+                matched: 0,
+                detached: false,
+            };
+            let mut out = Vec::new();
+            for piece in pieces {
+                if !session.detached {
+                    out.extend(session.without_keys(piece));
+                }
+            }
+            assert_eq!((out.as_slice(), session.detached), (passed, detached), "{keys:?} {pieces:?}");
+        }
     }
 }

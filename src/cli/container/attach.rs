@@ -68,6 +68,7 @@ pub fn session(
     match client::attach(stream, &terminal, streams, begin, &mut out, &mut err)? {
         Outcome::Exited(code) => Ok(exit_code(code)),
         Outcome::Detached => Ok(ExitCode::SUCCESS),
+        Outcome::Left(signal) => Ok(exit_code(128 + signal)),
         Outcome::Failed(failure) => Err(RuntimeError::Start { code: failure.code, message: failure.message }),
     }
 }

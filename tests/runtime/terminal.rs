@@ -1,0 +1,37 @@
+//! Terminals and signals: `run`, `attach`, `start` and `exec` on a pseudo terminal.
+
+use std::fs;
+
+use super::Host;
+use crate::support::ferry;
+
+/// Plays a scene of `terminal.py`.
+fn play(scene: &str) -> String {
+    let host = Host::new();
+    fs::write(host.path("terminal.py"), include_str!("terminal.py")).unwrap();
+    let out = host.run(&format!("python3 terminal.py {} {scene}", ferry().display()));
+    assert_eq!(host.traces(), Vec::<String>::new());
+    out
+}
+
+#[test]
+fn the_terminal_inside_has_the_size_of_ours_and_follows_it() {
+    assert_eq!(play("size"), "run 5 restored\nexec 6 restored\none\n");
+}
+
+#[test]
+fn detach_keys_leave_the_program_running_and_attach_has_it_back() {
+    let expected = "run 0 restored running\nattach 0 restored running\nattach 9 restored ended\n\
+                    exec 0 restored running\nstart 3 restored ended\none\n";
+    assert_eq!(play("detach"), expected);
+}
+
+#[test]
+fn signals_to_the_command_reach_the_program() {
+    assert_eq!(play("signals"), "run got 7\nrun  143\n");
+}
+
+#[test]
+fn a_terminal_that_hangs_up_ends_the_command_and_not_the_container() {
+    assert_eq!(play("hang_up"), "running running\nattach 8 restored\none\ntwo\n");
+}
