@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::container::{Container, ContainerDir, State, Status};
 use super::error::RuntimeError;
-use super::net::NetworkState;
+use super::net::{Endpoint, NetworkState};
 use super::overlay;
 
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -130,24 +130,7 @@ fn networks(container: &Container, state: &State) -> Value {
     let network = state.network.as_ref().unwrap_or(&none);
     let mut all = serde_json::Map::new();
     for endpoint in &network.endpoints {
-        all.insert(
-            endpoint.network.clone(),
-            json!({
-                "IPAMConfig": null,
-                "Links": null,
-                "Aliases": endpoint.names,
-                "NetworkID": endpoint.network_id,
-                "EndpointID": endpoint.id,
-                "Gateway": endpoint.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
-                "IPAddress": endpoint.address.to_string(),
-                "IPPrefixLen": endpoint.subnet.prefix(),
-                "IPv6Gateway": "",
-                "GlobalIPv6Address": "",
-                "GlobalIPv6PrefixLen": 0,
-                "MacAddress": endpoint.mac.to_string(),
-                "DriverOpts": null,
-            }),
-        );
+        all.insert(endpoint.network.clone(), endpoint_json(Some(endpoint)));
     }
     if all.is_empty() {
         let name = match container.host_config.network_mode.bridge() {
@@ -155,7 +138,7 @@ fn networks(container: &Container, state: &State) -> Value {
             None => container.host_config.network_mode.to_string(),
         };
         if !name.starts_with("container:") {
-            all.insert(name, json!({"NetworkID": "", "EndpointID": "", "Gateway": "", "IPAddress": "", "IPPrefixLen": 0, "MacAddress": ""}));
+            all.insert(name, endpoint_json(None));
         }
     }
     let first = network.endpoints.iter().find(|endpoint| endpoint.network == "bridge");
@@ -165,6 +148,8 @@ fn networks(container: &Container, state: &State) -> Value {
         "HairpinMode": false,
         "LinkLocalIPv6Address": "",
         "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": null,
+        "SecondaryIPv6Addresses": null,
         "Ports": ports(container, state),
         "SandboxKey": if state.pid > 0 { format!("/proc/{}/ns/net", state.pid) } else { String::new() },
         "EndpointID": first.map(|endpoint| endpoint.id.clone()).unwrap_or_default(),
@@ -176,5 +161,27 @@ fn networks(container: &Container, state: &State) -> Value {
         "IPv6Gateway": "",
         "MacAddress": first.map(|endpoint| endpoint.mac.to_string()).unwrap_or_default(),
         "Networks": all,
+    })
+}
+
+/// What a container has in one network; nothing while it does not run.
+fn endpoint_json(endpoint: Option<&Endpoint>) -> Value {
+    let names = endpoint.map(|endpoint| &endpoint.names);
+    json!({
+        "IPAMConfig": null,
+        "Links": null,
+        "Aliases": names,
+        "NetworkID": endpoint.map_or("", |endpoint| &endpoint.network_id),
+        "EndpointID": endpoint.map_or("", |endpoint| &endpoint.id),
+        "Gateway": endpoint.and_then(|endpoint| endpoint.gateway).map(|gateway| gateway.to_string()).unwrap_or_default(),
+        "IPAddress": endpoint.map(|endpoint| endpoint.address.to_string()).unwrap_or_default(),
+        "IPPrefixLen": endpoint.map_or(0, |endpoint| endpoint.subnet.prefix()),
+        "IPv6Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "MacAddress": endpoint.map(|endpoint| endpoint.mac.to_string()).unwrap_or_default(),
+        "DriverOpts": null,
+        // Docker's default bridge resolves no names.
+        "DNSNames": names.filter(|names| !names.is_empty()),
     })
 }

@@ -3,6 +3,7 @@
 mod attacks;
 mod boot;
 mod endurance;
+mod keys;
 mod lifecycle;
 mod rootless;
 mod tutorial;
