@@ -3,6 +3,8 @@
 mod files;
 mod flags;
 mod life;
+mod shares;
+mod terminal;
 mod watch;
 
 use std::fs;
