@@ -833,3 +833,161 @@ fn under_a_policy_that_requires_signatures_every_way_in_is_closed_that_it_does_n
         assert_eq!(done.code, 0, "{words:?}: {}", done.error);
     }
 }
+
+#[test]
+fn compressed_archives_and_bundles_become_the_same_bundle_as_the_plain_archive() {
+    let bench = Bench::new(1);
+    bench.plain();
+    for arguments in [
+        ["convert", "plain.tar", "plain.ferry"],
+        ["convert", "plain.tar", "plain.tar.gz"],
+        ["convert", "plain.tar", "plain.tar.zst"],
+        ["convert", "plain.tar.gz", "gz.ferry"],
+        ["convert", "plain.tar.zst", "zst.ferry"],
+        ["convert", "plain.ferry", "again.ferry"],
+    ] {
+        bench.good(&arguments);
+    }
+    let bytes = |name: &str| fs::read(bench.path(name)).unwrap();
+    for name in ["gz.ferry", "zst.ferry", "again.ferry"] {
+        assert!(bytes(name) == bytes("plain.ferry"), "{name}");
+    }
+}
+
+#[test]
+fn a_finished_set_that_is_resumed_is_not_written_again() {
+    let bench = Bench::new(3);
+    bench.good(&["--root", "one", "load", "-q", "-i", "in.tar"]);
+    let save = |resume: &[&str]| {
+        let rest = ["--volume-size", "1m", "--parity", "30%", "-o", "set.ferry", "registry.example.com/app/web:1"];
+        bench.good(&[&["--root", "one", "save"], resume, &rest].concat());
+        let mut seen = Vec::new();
+        for entry in fs::read_dir(bench.path("")).unwrap().map(Result::unwrap) {
+            let name = entry.file_name().into_string().unwrap();
+            if name.starts_with("set.") {
+                let stat = entry.metadata().unwrap();
+                seen.push((name, std::os::unix::fs::MetadataExt::ino(&stat), stat.modified().unwrap()));
+            }
+        }
+        seen.sort();
+        seen
+    };
+    let before = save(&[]);
+    assert!(before.len() > 4, "{before:?}");
+    assert_eq!(save(&["--resume"]), before);
+}
+
+#[test]
+fn a_bundle_is_opened_by_an_x25519_identity_and_not_without_it() {
+    let bench = Bench::new(0);
+    // The key of the scalar 0x42…42, as age writes it, and its recipient.
+    let key = "AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX";
+    let recipient = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj";
+    fs::write(bench.path("key"), format!("# a comment\n{key}\n")).unwrap();
+    fs::write(bench.path("broken"), format!("{}\n", key.replace("EGAEX", "EGAEY"))).unwrap();
+    let plain = bench.plain();
+    bench.good(&["convert", "--encrypt-to", recipient, "in.tar", "sealed.ferry"]);
+    bench.good(&["convert", "--identity", "key", "sealed.ferry", "out.tar"]);
+    assert!(fs::read(bench.path("out.tar")).unwrap() == plain);
+    for arguments in [&["convert", "--identity", "broken"][..], &["convert"]] {
+        let refused = bench.ferry(&[arguments, &["sealed.ferry", "none.tar"]].concat());
+        assert!(refused.code != 0 && !bench.path("none.tar").exists(), "{}", refused.error);
+    }
+}
+
+/// What `program` makes of these bytes.
+fn through(program: &str, arguments: &[&str], bytes: &[u8]) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("in"), bytes).unwrap();
+    let input = fs::File::open(dir.path().join("in")).unwrap();
+    let output = Command::new(program).args(arguments).stdin(input).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    output.stdout
+}
+
+#[test]
+fn inspect_tells_how_each_layer_is_kept_and_what_it_costs() {
+    let bench = Bench::new(0);
+    let blobs = bench.path("oci/blobs/sha256");
+    fs::create_dir_all(&blobs).unwrap();
+    let put = |bytes: &[u8]| {
+        let digest = Digest::of(bytes);
+        fs::write(blobs.join(digest.hex()), bytes).unwrap();
+        format!(r#""digest":"{digest}","size":{}"#, bytes.len())
+    };
+    // A plain layer, one of a compressor that is known, and one of a compressor that is not replayed.
+    let (mut layers, mut diff_ids) = (Vec::new(), Vec::new());
+    for (number, form) in ["", "+gzip", "+zstd"].into_iter().enumerate() {
+        let mut tar = Vec::new();
+        for file in 0..50 {
+            let data = format!("layer {number}, file {file}\n").repeat(file + 30);
+            entry(&mut tar, &format!("d{number}/{file}"), data.as_bytes());
+        }
+        tar.resize(tar.len() + 1_024, 0);
+        diff_ids.push(format!("\"{}\"", Digest::of(&tar)));
+        let blob = match form {
+            "+gzip" => through("gzip", &["-6", "-n"], &tar),
+            "+zstd" => zstd::encode_all(&tar[..], 3).unwrap(),
+            _ => tar,
+        };
+        layers.push(format!(r#"{{"mediaType":"application/vnd.oci.image.layer.v1.tar{form}",{}}}"#, put(&blob)));
+    }
+    let config = format!(
+        r#"{{"architecture":"amd64","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#,
+        diff_ids.join(",")
+    );
+    let media = r#""mediaType":"application/vnd.oci.image"#;
+    let manifest = format!(
+        r#"{{"schemaVersion":2,{media}.manifest.v1+json","config":{{{media}.config.v1+json",{}}},"layers":[{}]}}"#,
+        put(config.as_bytes()),
+        layers.join(",")
+    );
+    let name = r#""annotations":{"org.opencontainers.image.ref.name":"a:1"}"#;
+    let described = put(manifest.as_bytes());
+    let index = format!(r#"{{"schemaVersion":2,"manifests":[{{{media}.manifest.v1+json",{described},{name}}}]}}"#);
+    fs::write(bench.path("oci/index.json"), index).unwrap();
+    fs::write(bench.path("oci/oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+
+    bench.good(&["convert", "oci", "b.ferry"]);
+    let document: serde_json::Value = serde_json::from_str(&bench.good(&["inspect", "b.ferry"])).unwrap();
+    let layers = document[0]["Layers"].as_array().unwrap();
+    let told: Vec<_> = layers.iter().map(|layer| (layer["Kept"].as_str().unwrap(), layer["Replay"].as_str())).collect();
+    assert_eq!(told, [("split", None), ("replay", Some("zlib, level 6")), ("blob", None)]);
+    for (layer, (recipe, corrections, original)) in
+        layers.iter().zip([(true, false, false), (true, true, true), (false, false, true)])
+    {
+        let stored = |what: &str| layer["Stored"][what].as_u64().unwrap();
+        assert!(stored("Own") > 0, "{layer}");
+        assert_eq!((stored("Recipe") > 0, stored("Corrections") > 0), (recipe, corrections), "{layer}");
+        assert_eq!(layer["Original"]["Size"].as_u64().is_some(), original, "{layer}");
+    }
+}
+
+#[test]
+fn damage_to_what_only_another_image_needs_leaves_this_one_readable() {
+    let bench = Bench::new(0);
+    // More than half a frame each, so that the end of the second is in a frame where nothing of the first is.
+    for (name, image) in [("first", "first:1"), ("second", "second:1")] {
+        let mut data = vec![0; 40_000_000];
+        blake3::Hasher::new().update(name.as_bytes()).finalize_xof().fill(&mut data);
+        let mut layer = Vec::new();
+        entry(&mut layer, name, &data);
+        archive_of(&bench.path(&format!("{name}.tar")), image, &[layer]);
+        bench.good(&["--root", "one", "load", "-q", "-i", &format!("{name}.tar")]);
+    }
+    bench.good(&["--root", "one", "save", "-o", "both.ferry", "first:1", "second:1"]);
+    let mut bytes = fs::read(bench.path("both.ferry")).unwrap();
+    let at = bytes.len() - 5_000_000;
+    bytes[at] ^= 1;
+    fs::write(bench.path("bad.ferry"), bytes).unwrap();
+    bench.good(&["convert", "first.tar", "plain.tar"]);
+    bench.good(&["extract", "--image", "first:1", "-o", "out.tar", "bad.ferry"]);
+    assert!(fs::read(bench.path("out.tar")).unwrap() == fs::read(bench.path("plain.tar")).unwrap());
+    for image in ["first:1", "second:1"] {
+        assert!(bench.good(&["ls", "--image", image, "bad.ferry"]).contains(" 40000000 "));
+    }
+    assert!(bench.good(&["diff", "bad.ferry", "both.ferry"]).contains("Layers: 0 added, 0 deleted, 2 the same"));
+    let refused = bench.ferry(&["extract", "--image", "second:1", "-o", "none.tar", "bad.ferry"]);
+    assert!(refused.code == 6 && refused.error.contains("is damaged at byte"), "{}", refused.error);
+    assert!(!bench.path("none.tar").exists());
+}
