@@ -56,9 +56,18 @@ fn manifests_of_docker_and_podman_come_out_of_a_bundle_with_the_digests_they_wen
         tar.arg("-cPf").arg(m.dir().join("in.tar")).arg("-C").arg(checkout()).args(["src", "-C", "/", "bin/busybox"]);
         assert!(tar.status().unwrap().success());
         let name = |program: &str| format!("{}/{program}:1", registry.address);
-        docker.run(["import", "in.tar", &name("docker")]);
+        // An image of three layers: two are what is put into a container and committed.
+        let make = |program: &str, d: &dyn Fn(&[&str])| {
+            d(&["import", "in.tar", "made:1"]);
+            for (from, part, to) in [("made:1", "docs", "made:2"), ("made:2", "tests", &*name(program))] {
+                d(&["create", "--name", part, from, "true"]);
+                d(&["cp", checkout().join(part).to_str().unwrap(), &format!("{part}:/{part}")]);
+                d(&["commit", part, to]);
+            }
+        };
+        make("docker", &|words| drop(docker.run(words)));
         docker.run(["push", &name("docker")]);
-        podman.run(["import", "in.tar", &name("podman")]);
+        make("podman", &|words| drop(podman.run(words)));
         podman.run(["push", "--tls-verify=false", &name("podman")]);
         for program in ["docker", "podman"] {
             let from = format!("docker://{}", name(program));
@@ -72,8 +81,14 @@ fn manifests_of_docker_and_podman_come_out_of_a_bundle_with_the_digests_they_wen
                 index["manifests"][0]["digest"].as_str().unwrap().to_owned()
             };
             assert_eq!(digest(&format!("{program}.back")), digest(program), "{release:?}, {program}");
+            // And in the registry again it is the manifest of that digest.
+            let back = format!("docker://{}-back", name(program));
+            m.skopeo(["copy", "--dest-tls-verify=false", &format!("oci:{program}.back"), &back]);
+            let told = m.skopeo(["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &back]);
+            assert_eq!(told.trim(), digest(program), "{release:?}, {program}");
             let bundle = VolumeSet::open(&[m.dir().join(format!("{program}.ferry"))]).unwrap();
             let bundle = Bundle::open(Arc::new(SetReader::new(bundle).unwrap()), program).unwrap();
+            assert_eq!(bundle.index().layers.len(), 3, "{release:?}, {program}");
             let replayed = bundle.index().layers.iter().filter(|layer| layer.replay.is_some()).count();
             assert_eq!(replayed, bundle.index().layers.len(), "{release:?}, {program}");
         }
