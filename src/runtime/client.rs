@@ -417,8 +417,9 @@ mod tests {
 
     #[test]
     fn only_the_whole_sequence_detaches_and_everything_else_is_input() {
-        // Keys; the pieces that are read; what is passed on; whether it detached.
-        let cases: [(&[u8], &[&[u8]], &[u8], bool); 8] = [
+        /// Keys; the pieces that are read; what is passed on; whether it detached.
+        type Case = (&'static [u8], &'static [&'static [u8]], &'static [u8], bool);
+        let cases: [Case; 8] = [
             (&[16, 17], &[b"ab", &[16, 17]], b"ab", true),
             (&[16, 17], &[&[b'a', 16], &[17, b'b']], b"a", true),
             (&[16, 17], &[&[16, b'a', 17]], &[16, b'a', 17], false),

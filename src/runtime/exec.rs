@@ -145,7 +145,7 @@ fn run(store_root: &Path, dir: &ContainerDir, request: &Request, control: UnixSt
         hub.forget_gone();
     }
     note(&format!("exec_start: {words}"), &[]);
-    let (pid, streams) = launch(&process, filter.as_deref(), request, groups)?;
+    let (pid, streams) = launch(&process, filter.as_deref(), request, groups, hub.size())?;
     hub.connect(streams).trying("connect the process's output")?;
     hub.announce(&frame(Kind::Started, &[]));
     let child = pidfd_open(pid, PidfdFlags::empty()).trying("watch the process")?;
@@ -225,6 +225,7 @@ fn launch(
     filter: Option<&[crate::sys::bpf::Instruction]>,
     request: &Request,
     groups: Vec<File>,
+    size: Option<(u16, u16)>,
 ) -> Result<(Pid, Streams), RuntimeError> {
     let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).trying("make a pipe");
     let mut streams = Streams::default();
@@ -234,6 +235,7 @@ fn launch(
         let (master, terminal) = rootfs::open_terminal(&root).trying("open a terminal in the container")?;
         let owner = rustix::fs::Uid::from_raw(spec.user().uid());
         rustix::fs::fchown(&terminal, Some(owner), None).trying("open a terminal in the container")?;
+        super::terminal::resize_to(&master, size);
         streams.terminal = Some(master.into());
         let copy = || terminal.try_clone().trying("open a terminal in the container");
         let all = [copy()?, copy()?, copy()?];

@@ -217,21 +217,23 @@ fn external(
         Stdio::Plain([stdin, stdout, stderr]) => {
             create.stdin(stdin).stdout(stdout).stderr(stderr);
         }
-        Stdio::Terminal(socket) => {
+        Stdio::Terminal(socket, size) => {
             let (listener, path) = console_listener(bundle)?;
             create.arg("--console-socket").arg(path);
             let null = std::process::Stdio::null;
             create.stdin(null()).stdout(null()).stderr(null());
-            passed = Some((listener, socket));
+            passed = Some((listener, socket, size));
         }
     }
     create.arg(&container.id);
     let mut child = create.spawn().trying(format!("run the OCI runtime {runtime:?}"))?;
-    if let Some((listener, socket)) = passed {
+    if let Some((listener, socket, size)) = passed {
         let (stream, _) = accept_while_alive(&listener, &mut child, runtime, &log)?;
         let master = super::terminal::receive(&stream).trying("receive the container's terminal")?;
         let none = || RuntimeError::Malformed(format!("{runtime} has sent no terminal"));
-        super::terminal::send(&socket, master.ok_or_else(none)?).trying("pass the container's terminal on")?;
+        let master = master.ok_or_else(none)?;
+        super::terminal::resize_to(&master, size);
+        super::terminal::send(&socket, master).trying("pass the container's terminal on")?;
     }
     let status = child.wait().trying(format!("wait for {runtime}"))?;
     if !status.success() {

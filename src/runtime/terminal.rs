@@ -33,9 +33,11 @@ pub fn receive(socket: impl AsFd) -> io::Result<Option<OwnedFd>> {
     Ok(fds.flatten().next())
 }
 
-/// Gives a terminal a size in characters.
-pub fn resize(terminal: impl AsFd, rows: u16, columns: u16) -> io::Result<()> {
-    Ok(tcsetwinsize(terminal, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })?)
+/// Gives a terminal its size in rows and columns, if one is known. One that has gone needs none.
+pub fn resize_to(terminal: impl AsFd, size: Option<(u16, u16)>) {
+    if let Some((rows, columns)) = size {
+        let _ = tcsetwinsize(terminal, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 });
+    }
 }
 
 /// A terminal's rows and columns.

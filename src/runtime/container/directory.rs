@@ -55,7 +55,7 @@ impl Containers {
         ContainerDir { path: self.root.join(id), id: id.to_owned() }
     }
 
-    /// All containers, newest first. One that is damaged is left out; `fsck` finds it.
+    /// All containers, newest first. One that is damaged is left out.
     pub fn all(&self) -> Result<Vec<(ContainerDir, Container, State)>, RuntimeError> {
         let mut found = Vec::new();
         for id in self.ids()? {

@@ -25,8 +25,9 @@ use crate::sys::{mount as sys_mount, process as sys};
 pub enum Stdio {
     /// Three descriptors.
     Plain([OwnedFd; 3]),
-    /// A terminal of the container's own, whose master side is sent through this socket.
-    Terminal(OwnedFd),
+    /// A terminal of the container's own, whose master side is sent through this socket; and its size, in rows and columns,
+    /// which programs ask for when they begin.
+    Terminal(OwnedFd, Option<(u16, u16)>),
 }
 
 /// A container whose first process waits for [`Prepared::release`].
@@ -210,8 +211,9 @@ fn steps(spec: &Spec, root: &Path, wait: OwnedFd, stdio: Stdio, user: bool) -> R
         Stdio::Plain([stdin, stdout, stderr]) => {
             process::take_stdio(&stdin, &stdout, &stderr).trying("connect standard input and output")?;
         }
-        Stdio::Terminal(socket) => {
+        Stdio::Terminal(socket, size) => {
             let (master, slave) = rootfs::open_terminal(&root).trying("open the container's terminal")?;
+            terminal::resize_to(&master, size);
             let uid = spec.process().as_ref().map_or(0, |process| process.user().uid());
             take_terminal(&root, master, slave, &socket, uid)?;
         }

@@ -104,6 +104,11 @@ impl Hub {
         }
     }
 
+    /// The last size that a client gave, in rows and columns.
+    pub fn size(&self) -> Option<(u16, u16)> {
+        self.size
+    }
+
     /// Connects a new process.
     pub fn connect(&mut self, streams: Streams) -> io::Result<()> {
         for file in [&streams.stdin, &streams.stdout, &streams.stderr, &streams.terminal].into_iter().flatten() {
@@ -111,8 +116,9 @@ impl Hub {
         }
         self.streams = streams;
         self.connected = true;
-        if let (Some(terminal), Some((rows, columns))) = (&self.streams.terminal, self.size) {
-            let _ = terminal::resize(terminal, rows, columns);
+        // It may have changed since the terminal was made.
+        if let Some(terminal) = &self.streams.terminal {
+            terminal::resize_to(terminal, self.size);
         }
         // What a client sent before there was anybody to read it.
         self.feed();
@@ -320,7 +326,7 @@ impl Hub {
                         let (rows, columns) = (u16::from_le_bytes([r0, r1]), u16::from_le_bytes([c0, c1]));
                         self.size = Some((rows, columns));
                         if let Some(terminal) = &self.streams.terminal {
-                            let _ = terminal::resize(terminal, rows, columns);
+                            terminal::resize_to(terminal, self.size);
                         }
                     }
                 }

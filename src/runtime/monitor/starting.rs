@@ -29,7 +29,7 @@ impl Monitor {
         let stdio = if self.container.config.tty {
             let (ours, theirs) = UnixStream::pair().trying("make a socket")?;
             socket = Some(ours);
-            Stdio::Terminal(theirs.into())
+            Stdio::Terminal(theirs.into(), self.hub.size())
         } else {
             let (stdin, to) = if self.container.config.open_stdin {
                 let (read, write) = pipe()?;
