@@ -22,6 +22,11 @@ pub trait BaseContents: Send + Sync {
 
     /// Fills `buf` from `offset` on. The bytes are *unverified*: whoever needs them hashes the whole content.
     fn read_at(&self, id: &ShortId, offset: u64, buf: &mut [u8]) -> Result<(), BoxFault>;
+
+    /// How much memory reading takes, by as many threads as like, in bytes.
+    fn memory(&self) -> u64 {
+        0
+    }
 }
 
 /// A version of a file that the far side has.

@@ -27,6 +27,8 @@ pub struct BundleSource {
     images: Vec<Image>,
     numbers: HashMap<DiffId, u32>,
     spool: Spool,
+    /// Held while a frame is decompressed for the one who wants it: that has frames of its own in memory.
+    filling: Mutex<Buffers>,
     recipes: Mutex<HashMap<u32, Arc<Vec<u8>>>>,
     /// How many frames may be in memory at once.
     frames_at_once: usize,
@@ -66,6 +68,7 @@ impl BundleSource {
             images,
             numbers,
             spool,
+            filling: Mutex::default(),
             recipes: Mutex::default(),
             frames_at_once,
             base: None,
@@ -378,6 +381,10 @@ impl BaseContents for BundleSource {
         can.then(|| index.content_size(content))
     }
 
+    fn memory(&self) -> u64 {
+        2 * FRAME_BYTES
+    }
+
     fn read_at(&self, id: &ShortId, offset: u64, buf: &mut [u8]) -> Result<(), BoxFault> {
         let absent = || BundleError::Absent { what: format!("content {}", hex::encode(&id.0[..ID_LENGTH])) };
         let content = *self.by_id().get(id).ok_or_else(absent)?;
@@ -413,7 +420,7 @@ impl BundleSource {
     pub(super) fn read_object(&self, object: u32, from: u64, buf: &mut [u8]) -> Result<(), BundleError> {
         let (frame, offset, _) = self.bundle.place(object);
         while !self.spool.read(frame, u64::from(offset) + from, buf)? {
-            self.fill(frame, &Buffers::default())?;
+            self.fill(frame, &lock(&self.filling))?;
         }
         Ok(())
     }

@@ -51,7 +51,9 @@ impl Job<'_> {
             Frame(Vec<u8>),
         }
         let level = self.options.level;
-        let workers = (self.options.memory / level.frame_cost(0)).max(1).min(self.options.threads.max(1) as u64);
+        let reading = self.bases.iter().filter_map(|known| known.contents.as_ref()).map(|contents| contents.memory());
+        let budget = self.options.memory.saturating_sub(reading.max().unwrap_or(0));
+        let workers = (budget / level.frame_cost(0)).max(1).min(self.options.threads.max(1) as u64);
         let total = plan.objects.iter().map(|object| u64::from(object.size)).sum();
         let task = self.ctx.begin("Compressing", "contents", Some(total));
         // Two buffers a worker, whatever the number of frames.
