@@ -643,6 +643,31 @@ fn a_thin_bundle_is_the_base_of_the_next_and_bases_may_be_named_in_any_order() {
 }
 
 #[test]
+fn of_several_bases_the_one_that_is_missing_is_named() {
+    let bench = Bench::new(0);
+    releases(&bench, 3);
+    let save = |to: &str, more: &[&str]| bench.good(&[&["--root", "s", "save", "-o", to], more].concat());
+    save("one.ferry", &["app:1"]);
+    save("three.ferry", &["app:3"]);
+    let bases = ["--base", "one.ferry", "--base", "three.ferry"];
+    // A layer of each, and contents of each.
+    save("layers.ferry", &[&bases[..], &["app:1", "app:3"]].concat());
+    save("contents.ferry", &[&bases[..], &["app:2"]].concat());
+    bench.good(&["--root", "t", "load", "-q", "-i", "one.ferry"]);
+    let refused = bench.ferry(&["--root", "t", "load", "-q", "-i", "layers.ferry"]);
+    assert_eq!(refused.code, 3, "{}", refused.error);
+    assert!(refused.error.contains("three.ferry") && !refused.error.contains("one.ferry"), "{}", refused.error);
+    let refused = bench.ferry(&["--root", "empty", "load", "-q", "-i", "contents.ferry"]);
+    assert!(refused.code == 3 && refused.error.contains(".ferry"), "{}", refused.error);
+    bench.good(&["--root", "t", "load", "-q", "-i", "three.ferry"]);
+    for from in ["layers.ferry", "contents.ferry"] {
+        bench.good(&["--root", "t", "load", "-q", "-i", from]);
+    }
+    let ids = |root: &str| bench.good(&["--root", root, "images", "--no-trunc", "-q"]);
+    assert_eq!(ids("t"), ids("s"));
+}
+
+#[test]
 fn a_base_of_the_right_name_and_wrong_content_is_refused_and_nothing_is_loaded() {
     let bench = Bench::new(0);
     releases_of_a_big_file(&bench);

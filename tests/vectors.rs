@@ -612,6 +612,23 @@ fn bundles() -> Vec<Case> {
         p.base = Some((OLD.to_vec(), 1 << 30));
         p.prefix[0][2] = 65 << 20;
     });
+    add("thin-holders", "the base that has the base content is named", None, &|p| {
+        thin(p);
+        p.more = vec![128, 1, 0];
+    });
+    add(
+        "thin-holders-outside",
+        "a base content of a base that is not there",
+        Some((Malformed, "index, holders")),
+        &|p| {
+            thin(p);
+            p.more = vec![128, 1, 1];
+        },
+    );
+    add("thin-holders-count", "more base contents than there are", Some((Malformed, "index, holders")), &|p| {
+        thin(p);
+        p.more = vec![128, 2, 0, 0];
+    });
     add("thin-unnamed", "base contents without a base", Some((Malformed, "index")), &|p| {
         thin(p);
         p.sections.push((8, Vec::new()));
@@ -801,7 +818,7 @@ fn nothing_of_a_bad_bundle_is_loaded() {
     let mut wrong = Vec::new();
     // No thin one is loaded where its base is not.
     for mut case in bundles() {
-        if matches!(case.name, "thin" | "thin-lying") {
+        if matches!(case.name, "thin" | "thin-lying" | "thin-holders") {
             case.expected = Some((Class::NotFound, "old.ferry"));
         }
         let _ = fs::remove_file(&path);

@@ -83,21 +83,23 @@ impl BundleSource {
     /// bases; contents are checked against their IDs when they are used.
     pub fn with_base(mut self, base: Arc<dyn BaseContents>) -> Result<Self, BundleError> {
         let index = self.bundle.index();
-        let missing = |missing: String, count| {
-            let bases: Vec<&str> = index.bases.iter().map(|base| base.label.as_str()).collect();
-            BundleError::BaseMissing { missing, count, bases: bases.join(", ") }
+        let missing = |missing: String, absent: &[usize]| {
+            let bases = index.labels_of(absent).join(", ");
+            BundleError::BaseMissing { missing, count: absent.len(), bases }
         };
+        let contents = index.base_contents.ids.len();
         let layers = index.layers.iter().filter(|layer| layer.kind == LayerKind::Base);
-        let absent: Vec<_> = layers.filter(|layer| !base.has_layer(&layer.diff_id)).collect();
-        if let Some(first) = absent.first() {
+        let absent: Vec<_> = (contents..).zip(layers).filter(|(_, layer)| !base.has_layer(&layer.diff_id)).collect();
+        if let Some((_, first)) = absent.first() {
             let more = if absent.len() == 1 { String::new() } else { format!(" and {} more layers", absent.len() - 1) };
-            return Err(missing(format!("layer {}{more}", first.diff_id), absent.len()));
+            let numbers: Vec<usize> = absent.iter().map(|(number, _)| *number).collect();
+            return Err(missing(format!("layer {}{more}", first.diff_id), &numbers));
         }
-        let contents = index.base_contents.ids.iter().zip(&index.base_contents.sizes);
-        let absent = contents.filter(|(id, size)| base.size_of(&shortened(**id)) != Some(**size)).count();
-        if absent > 0 {
-            let all = index.base_contents.ids.len();
-            return Err(missing(format!("{absent} of {all} contents"), absent));
+        let has = |(id, size): (&ShortId, &u64)| base.size_of(&shortened(*id)) == Some(*size);
+        let there = index.base_contents.ids.iter().zip(&index.base_contents.sizes).map(has);
+        let absent: Vec<usize> = there.enumerate().filter(|(_, has)| !has).map(|(number, _)| number).collect();
+        if !absent.is_empty() {
+            return Err(missing(format!("{} of {contents} contents", absent.len()), &absent));
         }
         self.base = Some(base);
         Ok(self)

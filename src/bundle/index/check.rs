@@ -86,6 +86,13 @@ impl Index {
         if recipes.windows(2).any(|two| two[0].0 == two[1].0 && two[0].2 > two[1].1) {
             return Err(("layers", "recipes that overlap"));
         }
+        let layers = self.layers.iter().filter(|layer| layer.kind == LayerKind::Base).count();
+        let held = self.base_contents.ids.len() + layers;
+        if !self.holders.is_empty()
+            && (self.holders.len() != held || self.holders.iter().any(|base| *base as usize >= self.bases.len()))
+        {
+            return Err(("holders", "they are not one base for each content and layer of the bases"));
+        }
         for image in &self.images {
             let documents = [Some(image.config), image.manifest.as_ref().map(|m| m.0)];
             if documents.into_iter().flatten().any(|number| number as usize >= self.documents.len()) {

@@ -6,7 +6,7 @@ use crate::base::caps;
 use crate::base::codec::{Broken, Take, put_bytes, put_vs, put_vu};
 use crate::bundle::error::BundleError;
 
-const SECTIONS: [(u8, &str); 9] = [
+const SECTIONS: [(u8, &str); 10] = [
     (1, "documents"),
     (2, "layers"),
     (3, "images"),
@@ -16,7 +16,10 @@ const SECTIONS: [(u8, &str); 9] = [
     (7, "writer"),
     (8, "bases"),
     (9, "base contents"),
+    (HOLDERS, "holders"),
 ];
+/// Which base has what, for messages: a reader that does not know it does without.
+const HOLDERS: u8 = 128;
 /// Tags from here on may be skipped by a reader that does not know them.
 const ANCILLARY: u8 = 128;
 /// Tables are numbered in 32 bits with room to spare for sums.
@@ -99,13 +102,16 @@ impl Index {
                 sizes.iter().for_each(|size| put_vu(b, *size));
             });
         }
+        if !self.holders.is_empty() {
+            section(HOLDERS, &|b| self.holders.iter().for_each(|base| put_vu(b, (*base).into())));
+        }
         out
     }
 
     /// Reads an index and checks that nothing in it points outside.
     pub fn parse(bytes: &[u8]) -> Result<Self, BundleError> {
         let mut take = Take(bytes);
-        let mut bodies: [Option<&[u8]>; 10] = [None; 10];
+        let mut bodies: [Option<&[u8]>; HOLDERS as usize + 1] = [None; HOLDERS as usize + 1];
         let mut last = 0;
         while take.left() > 0 {
             let broken = |what: &str| BundleError::malformed("index", what);
@@ -116,9 +122,9 @@ impl Index {
             last = tag;
             let body = take.bytes().map_err(broken)?;
             match bodies.get_mut(usize::from(tag)) {
-                Some(slot) => *slot = Some(body),
-                None if tag >= ANCILLARY => {}
-                None => return Err(BundleError::Newer { what: format!("index section {tag}") }),
+                Some(slot) if SECTIONS.iter().any(|(known, _)| *known == tag) => *slot = Some(body),
+                _ if tag >= ANCILLARY => {}
+                _ => return Err(BundleError::Newer { what: format!("index section {tag}") }),
             }
         }
         let mut index = Self::default();
@@ -205,7 +211,14 @@ impl Index {
                     self.base_contents.sizes.push(size);
                 }
             }
-            _ => {}
+            _ => {
+                while t.left() > 0 {
+                    self.holders.push(number(t.vu()?)?);
+                }
+                if self.holders.is_empty() {
+                    return Err("a section of holders without any");
+                }
+            }
         }
         Ok(())
     }
@@ -295,6 +308,7 @@ mod tests {
             writer: "test".into(),
             bases: vec![Base { kind: BaseKind::Bundle, identity: [9; 32], label: "old".into() }],
             base_contents: BaseContents { ids: vec![id(3)], sizes: vec![6] },
+            holders: vec![0, 0],
         }
     }
 
@@ -303,7 +317,9 @@ mod tests {
         let bytes = sample().encode();
         assert_eq!(Index::parse(&bytes).unwrap(), sample());
         type Change = fn(&mut Index);
-        let bad: [(&str, Change); 16] = [
+        let bad: [(&str, Change); 18] = [
+            ("a holder that is no base", |index| index.holders[0] = 1),
+            ("a holder too few", |index| index.holders.truncate(1)),
             ("an object", |index| index.contents.objects[0] = 2),
             ("a frame of too many objects", |index| index.frames[0].objects = 3),
             ("objects in no frame", |index| index.frames[0].objects = 1),
@@ -344,7 +360,7 @@ mod tests {
         let at = bytes_of_replayed.windows(2).position(|pair| pair == [1, 9]).unwrap();
         bytes_of_replayed[at + 1] = 5;
         assert!(Index::parse(&bytes_of_replayed).is_err(), "a replay nobody knows");
-        let newer = [&bytes[..], &[100, 0]].concat();
+        let newer = [&Index { holders: Vec::new(), ..sample() }.encode()[..], &[100, 0]].concat();
         assert!(matches!(Index::parse(&newer), Err(BundleError::Newer { .. })));
         assert_eq!(Index::parse(&[&bytes[..], &[200, 1, 5]].concat()).unwrap(), sample(), "an ancillary section");
     }

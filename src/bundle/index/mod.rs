@@ -32,6 +32,9 @@ pub struct Index {
     pub bases: Vec<Base>,
     /// The contents it left out; numbered on after [`Index::contents`].
     pub base_contents: BaseContents,
+    /// Where there are several bases: the number of the one that has each base content, then of the one that has each base
+    /// layer. Empty where the writer did not say.
+    pub holders: Vec<u32>,
 }
 
 /// An image: numbers of documents and layers.
@@ -258,6 +261,14 @@ impl Index {
     pub fn content_count(&self) -> u32 {
         // Both tables are capped at parsing so that the sum fits.
         (self.contents.ids.len() + self.base_contents.ids.len()) as u32
+    }
+
+    /// The labels of the bases that have some of these base contents and base layers, each numbered as [`Index::holders`]
+    /// has them; of all bases where that is not known.
+    pub fn labels_of(&self, missing: &[usize]) -> Vec<&str> {
+        let is_held = |number: usize| missing.iter().any(|at| self.holders.get(*at) == Some(&(number as u32)));
+        let bases = self.bases.iter().enumerate().filter(|(number, _)| self.holders.is_empty() || is_held(*number));
+        bases.map(|(_, base)| base.label.as_str()).collect()
     }
 
     /// Whether the bundle needs a base.

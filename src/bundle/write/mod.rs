@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use self::take::{Taken, take_apart};
-use super::base::KnownBase;
+use super::base::{KnownBase, shortened};
 use super::catalog::{Catalog, Entry, Found, SplitLayer};
 use super::error::{BundleError, Doing};
 use super::index::*;
@@ -130,6 +130,7 @@ impl<W: Write> ImageSink for BundleSink<W> {
         recipes.put(&mut stream, &mut index)?;
         let recipe_bytes = stream.position() - recipes_from;
         put_images(images, &mut index);
+        index.holders = holders(bases, &index);
         let index_from = stream.position();
         let (bytes, identity) = stream.finish(&index, self.options.level)?;
         Ok(BundleReport {
@@ -283,6 +284,18 @@ impl Job<'_> {
 
 fn describe(found: &Found, layer: &Layer) -> String {
     format!("{} of layer {}", String::from_utf8_lossy(&found.path), layer.diff_id)
+}
+
+/// Which of several bases has each base content and each base layer.
+fn holders(bases: &[KnownBase], index: &Index) -> Vec<u32> {
+    if index.bases.len() < 2 {
+        return Vec::new();
+    }
+    // What is left out is known to some base.
+    let first = |has: &dyn Fn(&KnownBase) -> bool| bases.iter().position(has).unwrap_or(0) as u32;
+    let contents = index.base_contents.ids.iter().map(|id| first(&|known| known.ids.contains(&shortened(*id))));
+    let layers = index.layers.iter().filter(|layer| layer.kind == LayerKind::Base);
+    contents.chain(layers.map(|layer| first(&|known| known.layers.contains(&layer.diff_id)))).collect()
 }
 
 /// Adds images and their documents to an index that has all layers.
