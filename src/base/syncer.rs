@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 
 /// After how many bytes more a file is synced.
 const SYNC_AFTER: u64 = 8 << 20;
-/// How many times that its writer may be ahead of the medium: a command that is interrupted waits for no more.
+/// How many times that its writer may be ahead of the medium, about: a command that is interrupted waits for little more.
 const AHEAD: usize = 32;
 
 /// Syncs one file, or several of one medium, on a thread of its own once they are large.

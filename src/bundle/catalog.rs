@@ -92,6 +92,7 @@ impl Catalog {
         };
         found.into_iter().map(&mut add).collect()
     }
+
     /// All layers were added: what finds contents again by their IDs takes memory and is not needed any more.
     pub fn complete(&mut self) {
         self.numbers = HashMap::new();

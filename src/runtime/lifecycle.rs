@@ -42,7 +42,8 @@ pub fn recover(store_root: &Path, dir: &ContainerDir) -> Result<bool, RuntimeErr
         remove::take_away(store_root, dir, &container, true)?;
         return Ok(false);
     }
-    let wanted = container.restarts_after_boot(&state);
+    // One that was being stopped when its monitor was lost is stopped for every command but the one that follows a boot.
+    let wanted = !state.stopped_by_user && container.restarts_after_boot(&state);
     if !wanted {
         dir.write_state(&state)?;
     }

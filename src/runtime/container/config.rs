@@ -288,8 +288,7 @@ impl Container {
         }
     }
 
-    /// Whether the machine's start (or a command that finds the monitor gone) brings it back. As docker has it, `always`
-    /// holds even for one that was stopped by hand.
+    /// Whether the machine's start brings it back. As docker has it, `always` holds even for one that was stopped by hand.
     pub fn restarts_after_boot(&self, state: &State) -> bool {
         match self.host_config.restart_policy.name.as_str() {
             "always" => true,
