@@ -446,7 +446,7 @@ fn the_vectors_of_every_format_are_read_for_ever() {
     };
     let old = Arc::new(open(vector("base.ferry", || write(&base(), options(Level::DEFAULT, 1)))));
     let thin = vector("thin.ferry", || {
-        let known = KnownBase::of_bundle(old.clone(), 1, &ctx).unwrap_or_else(|fault| panic!("{fault}"));
+        let known = KnownBase::of_bundle(old.clone(), &ctx).unwrap_or_else(|fault| panic!("{fault}"));
         let mut sink = BundleSink::new(Vec::new(), options(Level::DEFAULT, 1)).against(vec![known]);
         sink.take(&plain, &plain.images, &ctx).unwrap_or_else(|fault| panic!("{fault}"));
         sink.into_inner()
@@ -555,7 +555,7 @@ fn a_damaged_bundle_is_refused_wherever_the_damage_is() {
 
 /// A bundle against another: what it needs, and what it costs.
 fn thin(base: &Arc<BundleSource>, source: &Memory, threads: usize) -> Vec<u8> {
-    let known = KnownBase::of_bundle(base.clone(), threads, &Ctx::silent()).unwrap_or_else(|fault| panic!("{fault}"));
+    let known = KnownBase::of_bundle(base.clone(), &Ctx::silent()).unwrap_or_else(|fault| panic!("{fault}"));
     let mut sink = BundleSink::new(Vec::new(), options(Level::FAST, threads)).against(vec![known]);
     sink.take(source, source.images(), &Ctx::silent()).unwrap_or_else(|fault| panic!("{fault}"));
     sink.into_inner()

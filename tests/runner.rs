@@ -28,5 +28,6 @@ mod store;
 mod store_faults;
 mod store_peers;
 mod support;
+mod trust;
 mod vectors;
 mod volumes;

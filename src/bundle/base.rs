@@ -4,13 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::sync::Arc;
 
-use super::catalog::Collector;
-use super::cut;
 use super::index::{Base, BaseKind, ID_LENGTH, ShortId};
+use super::outline::paths;
 use super::plan::sort_path;
 use super::source::BundleSource;
 use crate::base::{BoxFault, ContentId, Ctx};
-use crate::image::{DiffId, Form, ImageSource};
+use crate::image::DiffId;
 
 /// Contents that can be read by their IDs, of which [`ID_LENGTH`] bytes count.
 pub trait BaseContents: Send + Sync {
@@ -99,15 +98,15 @@ impl KnownBase {
         Self::of_ids(base, HashSet::new(), ids.iter().copied())
     }
 
-    /// An older bundle. Its layers are read once for the paths of its files.
-    pub fn of_bundle(source: Arc<BundleSource>, threads: usize, ctx: &Ctx) -> Result<Self, BoxFault> {
+    /// An older bundle.
+    pub fn of_bundle(source: Arc<BundleSource>, ctx: &Ctx) -> Result<Self, BoxFault> {
         let index = source.bundle().index();
-        let label = source.origin().rsplit('/').next().unwrap_or_default().to_owned();
+        let label = source.bundle().origin().rsplit('/').next().unwrap_or_default().to_owned();
         let base = Base { kind: BaseKind::Bundle, identity: *source.bundle().identity(), label };
         let layers = index.layers.iter().map(|layer| layer.diff_id).collect();
         let ids = index.contents.ids.iter().chain(&index.base_contents.ids).copied();
         let mut known = Self::of_ids(base, layers, ids);
-        known.versions = versions(&source, threads, ctx)?;
+        known.versions = versions(&source, ctx)?;
         known.contents = Some(source);
         Ok(known)
     }
@@ -155,31 +154,25 @@ pub(crate) fn shortened(mut id: ShortId) -> ShortId {
     id
 }
 
-/// The versions of each path of a bundle's layers, as far as they are in the bundle itself.
-fn versions(source: &BundleSource, threads: usize, ctx: &Ctx) -> Result<Versions, BoxFault> {
-    let layers = source.own_layers();
-    let found = std::sync::Mutex::new(vec![Vec::new(); layers.len()]);
-    let place: HashMap<DiffId, usize> = layers.iter().enumerate().map(|(at, layer)| (layer.diff_id, at)).collect();
-    let wanted: Vec<_> = layers.into_iter().map(|layer| (layer, Form::Tar)).collect();
-    source.visit_layers(&wanted, threads, ctx, &|layer, tar| {
-        let mut collector = Collector::default();
-        cut::split(&mut (tar as &mut dyn Read), &mut collector)?;
-        if let Some(at) = place.get(&layer.diff_id) {
-            crate::base::lock(&found)[*at] = collector.finish().found;
-        }
-        Ok(())
-    })?;
-    let found = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+/// The versions of each path of a bundle's layers, as far as they are in the bundle itself. Their recipes tell: nothing is
+/// decompressed for it.
+fn versions(source: &BundleSource, ctx: &Ctx) -> Result<Versions, BoxFault> {
+    let index = source.bundle().index();
     let mut versions = Versions::new();
-    for found in found.into_iter().flatten() {
-        let version = Version { id: ShortId::of(&found.id, ID_LENGTH), size: found.size };
-        // A bundle that is thin itself can only give what it holds.
-        if source.size_of(&version.id).is_some() {
-            let of_path = versions.entry(Box::from(sort_path(&found.path))).or_default();
-            if !of_path.contains(&version) {
-                of_path.push(version);
+    // Of one that is thin itself the store may have all, and it only a part.
+    let layers = if source.is_whole() { &index.layers[..] } else { &[] };
+    for layer in layers {
+        ctx.check()?;
+        paths(source, layer, &mut |path, content| {
+            let id = shortened(index.content_id(content));
+            if source.size_of(&id).is_some() {
+                let version = Version { id, size: index.content_size(content) };
+                let of_path = versions.entry(Box::from(sort_path(path))).or_default();
+                if !of_path.contains(&version) {
+                    of_path.push(version);
+                }
             }
-        }
+        })?;
     }
     Ok(versions)
 }

@@ -1,10 +1,9 @@
 //! Where the pieces of a changed content lie in the version of it that a base has.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use super::base::{BaseContents, BaseReader, Version};
+use super::base::Version;
 use super::plan::{Chunk, Grain};
-use crate::base::ContentId;
 
 /// A range of a base content, which an object is compressed against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,19 +29,14 @@ pub(crate) struct Alignment {
 }
 
 impl Alignment {
-    /// Compares a content's chunks with those of its base version, cut as finely: what lies between two chunks that are
-    /// equal has moved as far as either.
-    pub fn new(chunks: &[Chunk], grain: &Grain, base: &dyn BaseContents, version: Version) -> std::io::Result<Self> {
-        let wanted: HashSet<ContentId> = chunks.iter().map(|chunk| chunk.id).collect();
+    /// Compares a content's chunks with those of its base version, cut as finely, by `grain`: what lies between two chunks
+    /// that are equal has moved as far as either.
+    pub fn new(chunks: &[Chunk], grain: &Grain, base: &[Chunk], version: Version) -> Self {
         let mut places = HashMap::new();
         let mut at = 0;
-        for chunk in grain.cut(BaseReader { contents: base, version, at: 0 }) {
-            let chunk = chunk.map_err(std::io::Error::from)?;
-            let id = ContentId::of(&chunk.data);
-            if wanted.contains(&id) {
-                places.entry(id).or_insert(at);
-            }
-            at += chunk.length as i64;
+        for chunk in base {
+            places.entry(chunk.id).or_insert(at);
+            at += i64::from(chunk.size);
         }
         let mut offset = 0;
         let moved: Vec<(u64, u32, Option<i64>)> = chunks
@@ -69,7 +63,7 @@ impl Alignment {
             by = known(at).unwrap_or(by);
             piece.2[1] = by;
         }
-        Ok(Self { version, slack: grain.average as u64, pieces })
+        Self { version, slack: grain.average as u64, pieces }
     }
 
     /// The ranges of the base that `size` bytes from `offset` on are compressed against; they do not overlap.

@@ -23,18 +23,41 @@ pub(crate) fn compress(level: Level, raw: &[u8], prefix: &[u8]) -> io::Result<Ve
 /// is memory once.
 pub(crate) fn compress_to(out: &mut Vec<u8>, level: Level, raw: &[u8], prefix: &[u8]) -> io::Result<()> {
     // In a prefix a version may lie anywhere.
-    run(out, level, level.long_distance() || !prefix.is_empty(), raw, prefix)
+    run(&mut new_context()?, out, level, level.long_distance() || !prefix.is_empty(), raw, prefix)
 }
 
-/// About how many bytes `raw` takes, by itself or behind `prefix`.
-pub(crate) fn estimate(raw: &[u8], prefix: &[u8]) -> io::Result<usize> {
-    // Neighbours are a few chunks away at most: matches over a long distance are not looked for.
-    let mut out = Vec::new();
-    run(&mut out, Level::FAST, false, raw, prefix).map(|()| out.len())
+/// Tells about how many bytes something takes, compressed.
+pub(crate) struct Estimator<'a> {
+    /// Used again and again: making one takes longer than what it does for a small object.
+    context: CCtx<'a>,
+    out: Vec<u8>,
 }
 
-fn run(out: &mut Vec<u8>, level: Level, long_distance: bool, raw: &[u8], prefix: &[u8]) -> io::Result<()> {
-    let mut context = CCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
+impl<'a> Estimator<'a> {
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { context: new_context()?, out: Vec::new() })
+    }
+
+    /// The bytes that `raw` takes, by itself or behind `prefix`.
+    pub fn size(&mut self, raw: &[u8], prefix: &'a [u8]) -> io::Result<usize> {
+        // Neighbours are a few chunks away at most: matches over a long distance are not looked for.
+        run(&mut self.context, &mut self.out, Level::FAST, false, raw, prefix)?;
+        Ok(self.out.len())
+    }
+}
+
+fn new_context<'a>() -> io::Result<CCtx<'a>> {
+    Ok(CCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?)
+}
+
+fn run<'a>(
+    context: &mut CCtx<'a>,
+    out: &mut Vec<u8>,
+    level: Level,
+    long_distance: bool,
+    raw: &[u8],
+    prefix: &'a [u8],
+) -> io::Result<()> {
     let span = (raw.len() + prefix.len()).max(1);
     let window = (usize::BITS - (span - 1).leading_zeros()).clamp(10, 27);
     let parameters = [

@@ -51,15 +51,15 @@ impl Level {
         self.0 > Self::FAST.0
     }
 
-    /// What compressing one frame takes, in bytes of memory: objects, a prefix, what comes out, zstd's tables.
-    pub(crate) fn frame_cost(self, prefix: usize) -> u64 {
+    /// What compressing one frame takes, in bytes of memory: `raw` bytes of objects, a prefix, what comes out, zstd's tables.
+    pub(crate) fn frame_cost(self, raw: u64, prefix: u64) -> u64 {
         // Measured; the strong levels keep a tree over the whole window.
         let tables: u64 = match self.0 {
             ..=5 => 16 << 20,
             6..=12 => 32 << 20,
             _ => 128 << 20,
         };
-        (self.frame_bytes() + prefix) as u64 + (self.frame_bytes() as u64) / 2 + tables
+        raw + prefix + raw / 2 + tables
     }
 }
 

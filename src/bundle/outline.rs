@@ -6,13 +6,14 @@ use std::io::{self, Read};
 use std::rc::Rc;
 
 use super::base::shortened;
+use super::cut;
 use super::error::BundleError;
 use super::index::{ID_LENGTH, Index, LayerKind, LayerRecord, Replay, ShortId};
 use super::pieces::Pieces;
 use super::recipe::Piece;
 use super::source::BundleSource;
 use crate::base::{BoxFault, ContentId};
-use crate::image::{DiffId, Form, ImageSource, Layer};
+use crate::image::{DiffId, Form, ImageSource, Layer, SplitContent, SplitSink};
 use crate::layer::tar::{self, Entry, Handler, Kind};
 
 /// A file of a layer, without its bytes.
@@ -37,7 +38,7 @@ pub fn outline(
 ) -> Result<(), BoxFault> {
     let record = source.record(diff_id)?;
     if let Some(pieces) = Pieces::of(source, record)? {
-        let starts = Rc::new(RefCell::new(VecDeque::new()));
+        let starts = Starts::default();
         let mut hollow = Hollow::new(source, pieces, starts.clone());
         let names = Names::ByRecipe { index: source.bundle().index(), starts };
         return tar::scan(&mut hollow, &mut Outliner { take, names, entry: None, ordinal: 0 });
@@ -45,6 +46,38 @@ pub fn outline(
     let layer = Layer { diff_id: *diff_id, size: Some(record.size), original: None };
     let mut tar = source.open_layer(&layer, Form::Tar)?;
     tar::scan(&mut *tar, &mut Outliner { take, names: Names::ByHash(Box::default()), entry: None, ordinal: 0 })
+}
+
+/// Hands the path of each content of a layer that is kept split to `take`, and its number. No content is read.
+pub(crate) fn paths(
+    source: &BundleSource,
+    record: &LayerRecord,
+    take: &mut dyn FnMut(&[u8], u32),
+) -> Result<(), BoxFault> {
+    struct Paths<'t> {
+        starts: Starts,
+        take: &'t mut dyn FnMut(&[u8], u32),
+    }
+    impl SplitSink for Paths<'_> {
+        fn segment(&mut self, _: &[u8]) -> Result<(), BoxFault> {
+            Ok(())
+        }
+
+        fn content(&mut self, content: &SplitContent<'_>) -> Result<(), BoxFault> {
+            let mut starts = self.starts.borrow_mut();
+            while let Some((start, number)) = starts.front().copied().filter(|(start, _)| *start <= content.offset) {
+                starts.pop_front();
+                if start == content.offset {
+                    (self.take)(content.path, number);
+                }
+            }
+            Ok(())
+        }
+    }
+    let Some(pieces) = Pieces::of(source, record)? else { return Ok(()) };
+    let starts = Starts::default();
+    let mut hollow = Hollow { maps: false, ..Hollow::new(source, pieces, starts.clone()) };
+    cut::split(&mut hollow, &mut Paths { starts, take })
 }
 
 /// How many bytes of the bundle a layer takes. Frames are compressed as a whole, so each object is charged with its
@@ -139,6 +172,8 @@ struct Hollow<'a> {
     ready: Vec<u8>,
     used: usize,
     zeros: u64,
+    /// Whether maps are wanted.
+    maps: bool,
     /// Whether the next content begins with a map.
     map: bool,
     /// A content that is given as it is.
@@ -150,7 +185,7 @@ struct Hollow<'a> {
 
 impl<'a> Hollow<'a> {
     fn new(source: &'a BundleSource, pieces: Pieces<'a>, starts: Starts) -> Self {
-        Self { source, pieces, ready: Vec::new(), used: 0, zeros: 0, map: false, real: None, at: 0, starts }
+        Self { source, pieces, ready: Vec::new(), used: 0, zeros: 0, maps: true, map: false, real: None, at: 0, starts }
     }
 
     /// Gets the next piece ready; false at the end.
@@ -162,7 +197,7 @@ impl<'a> Hollow<'a> {
                 self.ready.clear();
                 self.ready.extend_from_slice(bytes);
                 self.used = 0;
-                self.map |= self.ready.windows(MAP_IN_DATA.len()).any(|part| part == MAP_IN_DATA);
+                self.map |= self.maps && self.ready.windows(MAP_IN_DATA.len()).any(|part| part == MAP_IN_DATA);
                 self.at += self.ready.len() as u64;
             }
             Some(Piece::Zeros(count)) => {

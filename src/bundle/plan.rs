@@ -27,8 +27,13 @@ impl Grain {
     pub const STORED: Self = Self { least: 16 << 10, average: 64 << 10, most: 256 << 10 };
 
     /// The pieces that `reader` falls into.
-    pub fn cut<R: Read>(&self, reader: R) -> StreamCDC<R> {
-        StreamCDC::new(reader, self.least, self.average, self.most)
+    pub fn cut(&self, reader: impl Read) -> std::io::Result<Vec<Chunk>> {
+        let mut chunks = Vec::new();
+        for chunk in StreamCDC::new(reader, self.least, self.average, self.most) {
+            let chunk = chunk.map_err(std::io::Error::from)?;
+            chunks.push(Chunk { size: chunk.length as u32, id: ContentId::of(&chunk.data) });
+        }
+        Ok(chunks)
     }
 }
 
@@ -83,11 +88,7 @@ pub(crate) fn chunk(extent: &Extent, size: u64, grain: &Grain) -> std::io::Resul
         }
     }
     let mut whole = Whole { extent, at: 0, size, hasher: blake3::Hasher::new() };
-    let mut chunks = Vec::new();
-    for chunk in grain.cut(&mut whole) {
-        let chunk = chunk.map_err(std::io::Error::from)?;
-        chunks.push(Chunk { size: chunk.length as u32, id: ContentId::of(&chunk.data) });
-    }
+    let chunks = grain.cut(&mut whole)?;
     Ok((ContentId::from_bytes(*whole.hasher.finalize().as_bytes()), chunks))
 }
 
@@ -177,7 +178,7 @@ impl Plan {
 }
 
 /// How many bytes ranges have together.
-fn bytes(parts: &[Against]) -> u64 {
+pub(crate) fn bytes(parts: &[Against]) -> u64 {
     parts.iter().map(|part| part.to - part.from).sum()
 }
 

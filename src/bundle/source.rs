@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use super::base::{BaseContents, shortened};
 use super::error::{BundleError, Doing};
-use super::index::{FRAME_BYTES, ID_LENGTH, LayerKind, LayerRecord, Replay, ShortId};
+use super::index::{FRAME_BYTES, FrameRecord, ID_LENGTH, LayerKind, LayerRecord, Replay, ShortId};
 use super::parallel::in_parallel;
 use super::pieces::Pieces;
 use super::read::Bundle;
@@ -60,8 +60,7 @@ impl BundleSource {
         let lengths = (0..index.frames.len() as u32).map(|frame| bundle.frame_length(frame) as u64);
         let spool = Spool::new(spool_dir, lengths);
         // A frame at work is in memory as it is stored, as it is, and with what it is the difference to.
-        let prefixes = index.frames.iter().map(|frame| frame.prefix.iter().map(|part| u64::from(part.length)).sum());
-        let cost = 2 * FRAME_BYTES + prefixes.max().unwrap_or(0);
+        let cost = 2 * FRAME_BYTES + index.frames.iter().map(prefix_bytes).max().unwrap_or(0);
         let frames_at_once = (memory / cost).max(1) as usize;
         Ok(Self {
             bundle,
@@ -146,12 +145,9 @@ impl BundleSource {
         (content as usize) < self.bundle.index().contents.ids.len() && !self.is_near(content)
     }
 
-    /// The layers that the bundle itself holds, base layers and layers made of base contents left out unless there is
-    /// a base to read them with.
-    pub(crate) fn own_layers(&self) -> Vec<Layer> {
-        let index = self.bundle.index();
-        let whole = index.base_contents.ids.is_empty() || self.base.is_some();
-        index.layers.iter().filter(|record| whole && record.kind != LayerKind::Base).map(layer).collect()
+    /// Whether every content can be read: the bundle is not thin, or has its base.
+    pub(super) fn is_whole(&self) -> bool {
+        self.bundle.index().base_contents.ids.is_empty() || self.base.is_some()
     }
 
     /// The base, which a thin bundle must have been given.
@@ -240,8 +236,9 @@ impl BundleSource {
     /// Decompresses a frame into the spool unless it is there.
     fn fill(&self, frame: u32, buffers: &Buffers) -> Result<(), BundleError> {
         let decompress = || {
-            let mut prefix = Vec::new();
-            for part in &self.bundle.index().frames[frame as usize].prefix {
+            let record = &self.bundle.index().frames[frame as usize];
+            let mut prefix = Vec::with_capacity(prefix_bytes(record) as usize);
+            for part in &record.prefix {
                 let from = prefix.len();
                 prefix.resize(from + part.length as usize, 0);
                 self.read_base(part.content, part.offset, &mut prefix[from..])?;
@@ -294,6 +291,11 @@ impl BundleSource {
             _ => Err(BundleError::Absent { what: format!("layer {}", layer.diff_id) }),
         }
     }
+}
+
+/// How many bytes a frame is the difference to.
+fn prefix_bytes(frame: &FrameRecord) -> u64 {
+    frame.prefix.iter().map(|part| u64::from(part.length)).sum()
 }
 
 /// One image of a bundle, its documents parsed and checked against each other.
@@ -384,7 +386,11 @@ impl BaseContents for BundleSource {
     }
 
     fn memory(&self) -> u64 {
-        2 * FRAME_BYTES
+        // One frame at a time: as it is stored, as it is, and with what it is the difference to.
+        let frames = &self.bundle.index().frames;
+        let stored = frames.iter().map(|frame| frame.stored).max().unwrap_or(0);
+        let raw = (0..frames.len() as u32).map(|frame| self.bundle.frame_length(frame) as u64).max().unwrap_or(0);
+        stored + raw + frames.iter().map(prefix_bytes).max().unwrap_or(0)
     }
 
     fn read_at(&self, id: &ShortId, offset: u64, buf: &mut [u8]) -> Result<(), BoxFault> {

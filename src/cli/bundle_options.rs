@@ -67,7 +67,7 @@ impl BundleArgs {
         } else {
             let access = AccessArgs::of_bases(&self.base_identity, self.base_signers.as_deref());
             let access = access.access(false, false, scratch.to_owned())?;
-            base::open(&self.base, &access, threads(), ctx)?
+            base::open(&self.base, &access, ctx)?
         };
         let Self { volume_size, parity, resume, .. } = *self;
         let budget = Budget::default();

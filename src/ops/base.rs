@@ -15,11 +15,11 @@ use crate::store::Store;
 pub use crate::transfer::ground::StoreBase;
 
 /// Opens what `--base` names: inventories, or bundles, which are opened with `access`.
-pub fn open(paths: &[PathBuf], access: &Access, threads: usize, ctx: &Ctx) -> Result<Vec<KnownBase>, BoxFault> {
-    paths.iter().map(|path| open_one(path, access, threads, ctx)).collect()
+pub fn open(paths: &[PathBuf], access: &Access, ctx: &Ctx) -> Result<Vec<KnownBase>, BoxFault> {
+    paths.iter().map(|path| open_one(path, access, ctx)).collect()
 }
 
-fn open_one(path: &Path, access: &Access, threads: usize, ctx: &Ctx) -> Result<KnownBase, BoxFault> {
+fn open_one(path: &Path, access: &Access, ctx: &Ctx) -> Result<KnownBase, BoxFault> {
     if path.is_file() {
         let mut file = std::fs::File::open(path).at("open", path)?;
         let mut start = [0; 8];
@@ -46,7 +46,7 @@ fn open_one(path: &Path, access: &Access, threads: usize, ctx: &Ctx) -> Result<K
         return known(&bytes, path);
     }
     let source = carry::open_unsealed(unsealed, access)?.source;
-    KnownBase::of_bundle(Arc::new(source), threads, ctx)
+    KnownBase::of_bundle(Arc::new(source), ctx)
 }
 
 /// What an inventory at `path` says is there.

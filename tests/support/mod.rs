@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+pub mod bench;
 pub mod containers;
 pub mod images;
 pub mod peers;

@@ -54,11 +54,32 @@ get() { until_true 20 sh -c "busybox wget -qO- $1 | grep -qx '$2'"; }
 ferry run --name page i:1 sh -c 'mkdir /www; echo from-inside >/www/index.html'
 check "commit makes an image" ferry commit -m 'a page' page linuxea/httpd:v1
 ferry run -d --name web -p 8080:80 linuxea/httpd:v1 httpd -f -h /www >/dev/null
+check "ps shows both" prints "web running
+page exited" ferry ps -a --format '{{.Names}} {{.State}}'
 check "it answers at its address" get "http://$(ferry inspect -f '{{.NetworkSettings.Networks.bridge.IPAddress}}' web)/" from-inside
 check "it answers at the published port" get http://127.0.0.1:8080/ from-inside
 check "both are saved together" ferry save -o both.tar linuxea/httpd:v1 i:1
-check "the far side loads them" ferry --root "$PWD/far" load -q -i both.tar
-check "and runs what was committed" prints from-inside ferry --root "$PWD/far" run --rm --net none linuxea/httpd:v1 cat /www/index.html
+# The far side: a store and a network of its own.
+unshare -n sleep 1000 &
+side=$!
+check "there is another network" until_true 20 sh -c "[ \"\$(readlink /proc/$side/ns/net)\" != \"\$(readlink /proc/self/ns/net)\" ]"
+there() { nsenter --net="/proc/$side/ns/net" "$@"; }
+far() { there ferry --root "$PWD/far" "$@"; }
+get_there() { until_true 20 nsenter --net="/proc/$side/ns/net" sh -c "busybox wget -qO- $1 | grep -qx '$2'"; }
+there busybox ip link set lo up
+check "the far side loads them" far load -q -i both.tar
+check "and runs what was committed" far run -d --name web -p 8080:80 linuxea/httpd:v1 httpd -f -h /www
+check "it answers there at its address" get_there "http://$(far inspect -f '{{.NetworkSettings.Networks.bridge.IPAddress}}' web)/" from-inside
+check "and at the published port" get_there http://127.0.0.1:8080/ from-inside
+check "it is changed there" far exec web sh -c 'echo from-there >/www/index.html'
+check "committed again" far commit -m 'changed there' web linuxea/httpd:v2
+check "saved again" far save -o back.tar linuxea/httpd:v2
+check "and removed" far rm -f web
+kill "$side"
+check "back home it is loaded" ferry load -q -i back.tar
+check "and has what was changed there" prints from-there ferry run --rm --net none linuxea/httpd:v2 cat /www/index.html
+check "on top of what was committed here" prints "changed there
+a page" sh -c "ferry history --format '{{.Comment}}' linuxea/httpd:v2 | head -2"
 pid=$(ferry inspect -f '{{.State.Pid}}' web)
 kill -9 "$(awk '/PPid/ {print $2}' "/proc/$pid/status")"
 check "a container dies with its monitor" until_true 20 test ! -e "/proc/$pid"
@@ -82,3 +103,16 @@ check "a user execs" prints bobs user ferry exec un cat /bobs
 check "a user commits" user "ferry exec un touch /new; ferry stop -t 1 un; ferry commit un i:2"
 check "a user saves" user "ferry rm -f un; ferry save -o out.tar i:2; mkdir x; tar -C x -xf out.tar"
 check "with owners intact" user 'for t in $(find x -type f); do tar --numeric-owner -tvf $t 2>/dev/null; done | grep -q "1000/1000.*bobs"'
+
+# One who has no ranges of IDs: inside there is but one, and owners live in the store's own words.
+home=$PWD/carol
+useradd -m -d "$home" carol
+sed -i '/^carol:/d' /etc/subuid /etc/subgid
+cp image.tar "$home/"
+chmod 755 "$home"
+user() { setpriv --reuid carol --regid carol --clear-groups env HOME="$home" sh -c "cd; $*"; }
+check "a user without ranges imports" user "ferry import -c 'ENV PATH=/bin' image.tar i:1"
+check "runs" prints 0 user ferry run --rm --net none i:1 id -u
+check "execs, commits and saves" user "ferry run -d --name one --net none i:1 sleep 1000; ferry exec one touch /new; ferry stop -t 1 one
+  ferry commit one i:2; ferry rm one; ferry save -o out.tar i:2; mkdir x; tar -C x -xf out.tar"
+check "with owners intact as well" user 'for t in $(find x -type f); do tar --numeric-owner -tvf $t 2>/dev/null; done | grep -q "1000/1000.*bobs"'

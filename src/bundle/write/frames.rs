@@ -10,7 +10,7 @@ use crate::bundle::delta::Against;
 use crate::bundle::error::{BundleError, Doing};
 use crate::bundle::index::*;
 use crate::bundle::parallel::in_order;
-use crate::bundle::plan::Plan;
+use crate::bundle::plan::{self, Plan};
 use crate::bundle::{frame, layout};
 use crate::image::Extent;
 
@@ -53,14 +53,18 @@ impl Job<'_> {
         let level = self.options.level;
         let reading = self.bases.iter().filter_map(|known| known.contents.as_ref()).map(|contents| contents.memory());
         let budget = self.options.memory.saturating_sub(reading.max().unwrap_or(0));
-        let workers = (budget / level.frame_cost(0)).max(1).min(self.options.threads.max(1) as u64);
+        let of_frame =
+            |frame: &Range<usize>| plan.objects[frame.clone()].iter().map(|object| u64::from(object.size)).sum();
+        let longest = plan.frames.iter().map(of_frame).max().unwrap_or(0);
+        let prefix = plan.prefixes.iter().map(|prefix| plan::bytes(prefix)).max().unwrap_or(0);
+        let workers = (budget / level.frame_cost(longest, prefix)).max(1).min(self.options.threads.max(1) as u64);
         let total = plan.objects.iter().map(|object| u64::from(object.size)).sum();
         let task = self.ctx.begin("Compressing", "contents", Some(total));
         // Two buffers a worker, whatever the number of frames.
         let (spare_raw, spare_out): (Spare, Spare) = Default::default();
         let make = |work: usize| -> Result<Made, BoxFault> {
             let Some(at) = work.checked_sub(1) else { return Ok(Made::Recipes(recipes()?)) };
-            let mut raw = spare_raw.take(level.frame_bytes());
+            let mut raw = spare_raw.take(longest as usize);
             let mut out = spare_out.take(0);
             self.read_frame(plan, &plan.frames[at], &mut raw)?;
             let prefix = self.read_prefix(&plan.prefixes[at])?;

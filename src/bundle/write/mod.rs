@@ -8,17 +8,17 @@ mod take;
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use self::compare::Cut;
 use self::take::{Taken, take_apart};
 use super::base::{KnownBase, shortened};
 use super::catalog::{Catalog, Entry, Found, SplitLayer};
-use super::error::{BundleError, Doing};
+use super::error::BundleError;
 use super::index::*;
 use super::layout;
 use super::level::Level;
-use super::parallel::in_parallel;
-use super::plan::{self, Chunk, Grain, Plan};
+use super::plan::{self, Plan};
 use super::recipe::Recipe;
 use crate::base::{BoxFault, Ctx, Digest, ReadAt, lock};
 use crate::image::{DiffId, Extent, Image, ImageSink, ImageSource, Layer};
@@ -102,11 +102,11 @@ impl<W: Write> ImageSink for BundleSink<W> {
         let mut job = Job { source, layers, bases, options: &self.options, ctx, catalog, spools: Vec::new() };
         let parts: Vec<Part> = taken.into_iter().enumerate().map(|(number, taken)| job.add(number, taken)).collect();
         job.catalog.complete();
-        let chunks = job.chunk_large()?;
+        let Cut { chunks, aligned } = job.cut()?;
         let mut plan = Plan::new(&job.catalog, &chunks, &|content| job.in_base(content));
-        let against = job.differences(&plan, &chunks)?;
+        let against = job.differences(&plan, &aligned)?;
         plan.cut(&against, if bases.is_empty() { self.options.level.frame_bytes() } else { plan::PREFIX as usize });
-        drop((chunks, against));
+        drop((chunks, aligned, against));
         let replays = parts.iter().filter_map(|part| match part {
             Part::Split { replay, .. } => replay.as_ref(),
             _ => None,
@@ -229,26 +229,6 @@ impl Job<'_> {
     fn describe(&self, content: u32) -> String {
         let Entry { found, layer } = &self.catalog.entries[content as usize];
         describe(found, &self.layers[*layer as usize])
-    }
-
-    /// Cuts every large content into chunks, in parallel; each is also checked against its ID.
-    fn chunk_large(&self) -> Result<HashMap<u32, Vec<Chunk>>, BoxFault> {
-        let is_large = |content: &u32| self.catalog.entries[*content as usize].found.size >= plan::WHOLE;
-        let all = 0..self.catalog.entries.len() as u32;
-        let large: Vec<u32> = all.filter(|content| is_large(content) && !self.in_base(*content)).collect();
-        let done = Mutex::new(HashMap::new());
-        in_parallel(self.options.threads, large.len(), &|at| {
-            self.ctx.check()?;
-            let content = large[at];
-            let found = &self.catalog.entries[content as usize].found;
-            let extent = self.extent(content)?;
-            let (id, chunks) = plan::chunk(&extent, found.size, &Grain::STORED)
-                .doing(|| format!("read {}", self.describe(content)))?;
-            self.unchanged(content, &id)?;
-            lock(&done).insert(content, chunks);
-            Ok(())
-        })?;
-        Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Numbers the contents of the bundle in the order of the catalog, and behind them those of the bases that recipes
