@@ -11,6 +11,7 @@ mod fuzz;
 mod interop;
 mod layer;
 mod layering;
+mod leftovers;
 mod lines;
 mod media;
 mod net;

@@ -1,7 +1,7 @@
 //! What happens to containers, images, networks and volumes, as docker's events: lines of JSON in `ferry/events.log`, cut when they get many.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,16 @@ const NAME: &str = "events.log";
 
 fn path(store_root: &Path) -> PathBuf {
     store_root.join("ferry").join(NAME)
+}
+
+/// The log's text: what there still is of it.
+pub fn text(store_root: &Path) -> Result<String, RuntimeError> {
+    let (path, mut bytes) = (path(store_root), Vec::new());
+    match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        opened => drop(opened.and_then(|file| file.take(2 * LOG_BYTES).read_to_end(&mut bytes)).at("read", &path)?),
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Where events are noted, for a process that will not see the store by its path any more.

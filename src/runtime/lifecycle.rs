@@ -5,13 +5,14 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use super::cgroup::{Cgroup, Hierarchy};
 use super::client;
 use super::container::config::RestartPolicy;
 use super::container::{ContainerDir, Containers, HostConfig, State, Status, name};
 use super::error::RuntimeError;
 use super::monitor::protocol::{Kill, Kind};
 use super::{events, network, overlay, remove, signals, spec, start, volumes};
-use crate::base::Ctx;
+use crate::base::{BoxFault, Ctx};
 
 /// How long the kernel may take to end a process that has been killed.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
@@ -25,13 +26,12 @@ pub fn recover(store_root: &Path, dir: &ContainerDir) -> Result<bool, RuntimeErr
     if !dir.exists() {
         return clear(store_root, dir).map(|()| false);
     }
-    let lost = |status: Status| status.is_live() || status == Status::Removing;
-    if !lost(dir.recorded_state()?.status) || dir.monitor_lives() {
+    if !is_lost(dir, &dir.recorded_state()?) {
         return Ok(false);
     }
     let _lock = dir.lock()?;
     // The lock was waited for: somebody may have done it meanwhile.
-    if !lost(dir.recorded_state()?.status) || dir.monitor_lives() {
+    if !is_lost(dir, &dir.recorded_state()?) {
         return Ok(false);
     }
     let container = dir.container()?;
@@ -52,12 +52,33 @@ pub fn recover(store_root: &Path, dir: &ContainerDir) -> Result<bool, RuntimeErr
     Ok(wanted)
 }
 
+/// Whether a container is not what its recorded state says: its monitor is gone.
+pub fn is_lost(dir: &ContainerDir, recorded: &State) -> bool {
+    (recorded.status.is_live() || recorded.status == Status::Removing) && !dir.monitor_lives()
+}
+
+/// Recovers a container, and starts it again if its policy says so. `boot`: also one that ended in order, as after the
+/// machine's start.
+pub fn bring_back(store_root: &Path, dir: &ContainerDir, boot: bool) -> Result<(), RuntimeError> {
+    let mut wanted = recover(store_root, dir)?;
+    if boot && dir.exists() && !wanted {
+        let (container, state) = (dir.container()?, dir.state()?);
+        wanted = state.status == Status::Exited && container.restarts_after_boot(&state);
+    }
+    if wanted { client::begin(start_monitor(store_root, dir)?).map(drop) } else { Ok(()) }
+}
+
 /// Clears away what a command left that was killed while it made or removed a container.
 fn clear(store_root: &Path, dir: &ContainerDir) -> Result<(), RuntimeError> {
     let Some(_lock) = dir.try_lock()? else { return Ok(()) };
     if dir.exists() || dir.monitor_lives() {
         return Ok(());
     }
+    forget(store_root, dir)
+}
+
+/// Takes away a container of which nothing is known but its ID.
+fn forget(store_root: &Path, dir: &ContainerDir) -> Result<(), RuntimeError> {
     let store = overlay::store(store_root)?;
     store.remove_rw_layer(dir.id(), &Ctx::silent()).map_err(|error| RuntimeError::Other(error.into()))?;
     dir.remove()?;
@@ -84,15 +105,7 @@ pub fn recover_all(store_root: &Path, boot: bool) -> Vec<RuntimeError> {
     containers.sweep();
     for id in ids {
         let dir = containers.dir(&id);
-        let back = || -> Result<(), RuntimeError> {
-            let mut wanted = recover(store_root, &dir)?;
-            if boot && dir.exists() && !wanted {
-                let (container, state) = (dir.container()?, dir.state()?);
-                wanted = state.status == Status::Exited && container.restarts_after_boot(&state);
-            }
-            if wanted { client::begin(start_monitor(store_root, &dir)?) } else { Ok(()) }
-        };
-        match back() {
+        match bring_back(store_root, &dir, boot) {
             // Another command was faster.
             Ok(()) | Err(RuntimeError::NoSuchContainer(_) | RuntimeError::State { .. }) => {}
             Err(_) if !dir.path().exists() => {}
@@ -164,6 +177,7 @@ pub fn rm(store_root: &Path, dir: &ContainerDir, force: bool, volumes: bool) -> 
     let gone = |error: &RuntimeError| matches!(error, RuntimeError::NoSuchContainer(_));
     let container = match dir.container() {
         Err(error) if force && gone(&error) => return Ok(()),
+        Err(RuntimeError::Malformed(_)) if force => return rm_unreadable(store_root, dir),
         container => container?,
     };
     if !force {
@@ -185,6 +199,38 @@ pub fn rm(store_root: &Path, dir: &ContainerDir, force: bool, volumes: bool) -> 
     // Started again meanwhile, it is not this command's any more; with the lock held nobody starts it.
     dir.settled()?.require(Status::can_remove, "remove", &container.name)?;
     remove::take_away(store_root, dir, &container, volumes)
+}
+
+/// Takes away a container whose settings cannot be read.
+fn rm_unreadable(store_root: &Path, dir: &ContainerDir) -> Result<(), RuntimeError> {
+    if dir.monitor_lives() {
+        let _ = send(dir, 9, true);
+        client::wait_for_end(dir, Some(KILL_PATIENCE))?;
+        dir.wait_for_monitor()?;
+    }
+    let _lock = dir.lock()?;
+    Cgroup::at(Hierarchy::detect(), &Path::new(spec::CGROUPS).join(dir.id())).destroy()?;
+    forget(store_root, dir)
+}
+
+/// Reads a container's files, which takes a while. What `read` gives is all of them only if nobody has taken the container
+/// away meanwhile: that is an error. `verb` is what it is done for.
+pub fn reading<T>(
+    dir: &ContainerDir,
+    verb: &'static str,
+    read: impl FnOnce() -> Result<T, BoxFault>,
+) -> Result<T, BoxFault> {
+    let name = dir.container()?.name;
+    dir.state()?.require(Status::can_read, verb, &name)?;
+    let found = read();
+    // Whoever takes it away holds its lock, or is its monitor, which says so first.
+    match dir.lock() {
+        Ok(_lock) if dir.state()?.status.can_read() => found,
+        Ok(_) | Err(RuntimeError::NoSuchContainer(_)) => {
+            Err(RuntimeError::Conflict(format!("container {name} was removed while its files were read")).into())
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Freezes or thaws.

@@ -18,6 +18,7 @@ pub mod exec;
 pub mod files;
 pub mod init;
 pub mod inspect;
+pub mod leftovers;
 pub mod lifecycle;
 pub mod monitor;
 pub mod net;

@@ -351,10 +351,13 @@ fn linux(container: &Container, around: &Surroundings<'_>) -> Result<Value, Runt
     Ok(linux)
 }
 
+/// Below which group those of containers are, unless `--cgroup-parent` says another.
+pub const CGROUPS: &str = "/ferry";
+
 /// The container's control group.
 pub fn cgroup_path(container: &Container) -> PathBuf {
     let parent = container.host_config.cgroup_parent.as_str();
-    Path::new("/").join(if parent.is_empty() { "ferry" } else { parent }).join(&container.id)
+    Path::new("/").join(if parent.is_empty() { CGROUPS } else { parent }).join(&container.id)
 }
 
 /// Only settings that belong to a namespace of the container's own.

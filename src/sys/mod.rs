@@ -6,6 +6,7 @@ pub mod ebpf;
 pub mod fs;
 pub mod lock;
 pub mod mount;
+pub mod mountinfo;
 pub mod netlink;
 pub mod nftables;
 pub mod process;

@@ -5,6 +5,7 @@ mod stats;
 mod v1;
 mod v2;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,8 +23,9 @@ pub use stats::Stats;
 pub enum Hierarchy {
     /// One tree for all controllers, mounted here.
     V2(PathBuf),
-    /// A tree for each set of controllers: their names and where it is mounted.
-    V1(Vec<(Vec<String>, PathBuf)>),
+    /// A tree for each set of controllers: their names and where it is mounted. And, on a hybrid host, v2's tree without
+    /// any: ferry makes no groups there, runc does.
+    V1(Vec<(Vec<String>, PathBuf)>, Option<PathBuf>),
     /// None mounted, or none writable.
     Absent,
 }
@@ -67,12 +69,30 @@ impl Hierarchy {
         }
         match v2 {
             _ if v1.iter().any(|(names, _)| names.iter().any(|name| name == "memory" || name == "pids")) => {
-                Self::V1(v1)
+                Self::V1(v1, v2)
             }
             Some(root) => Self::V2(root),
             None if v1.is_empty() => Self::Absent,
-            None => Self::V1(v1),
+            None => Self::V1(v1, None),
         }
+    }
+
+    /// Where its trees are mounted.
+    fn roots(&self) -> Vec<&Path> {
+        match self {
+            Self::V2(root) => vec![root],
+            Self::V1(all, unified) => all.iter().map(|(_, root)| root).chain(unified).map(PathBuf::as_path).collect(),
+            Self::Absent => Vec::new(),
+        }
+    }
+
+    /// The names of the groups right below the group `parent` (`/ferry`), in whichever tree.
+    pub fn children(&self, parent: &Path) -> BTreeSet<String> {
+        let parent = parent.strip_prefix("/").unwrap_or(parent);
+        let entries =
+            self.roots().into_iter().filter_map(|root| fs::read_dir(root.join(parent)).ok()).flatten().flatten();
+        let groups = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        groups.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 
     /// Whether there is one tree for all.
@@ -98,18 +118,19 @@ impl Cgroup {
 
     /// Its directories, one a hierarchy.
     fn dirs(&self) -> Vec<PathBuf> {
-        match &self.hierarchy {
-            Hierarchy::V2(root) => vec![root.join(&self.path)],
-            Hierarchy::V1(all) => all.iter().map(|(_, root)| root.join(&self.path)).collect(),
-            Hierarchy::Absent => Vec::new(),
-        }
+        self.hierarchy.roots().into_iter().map(|root| root.join(&self.path)).collect()
+    }
+
+    /// The first of its directories that is there.
+    pub fn place(&self) -> Option<PathBuf> {
+        self.dirs().into_iter().find(|dir| dir.is_dir())
     }
 
     /// The directory that has `controller`.
     fn dir(&self, controller: &str) -> Option<PathBuf> {
         match &self.hierarchy {
             Hierarchy::V2(root) => Some(root.join(&self.path)),
-            Hierarchy::V1(all) => {
+            Hierarchy::V1(all, _) => {
                 let (_, root) = all.iter().find(|(names, _)| names.iter().any(|name| name == controller))?;
                 Some(root.join(&self.path))
             }
@@ -130,7 +151,7 @@ impl Cgroup {
     pub fn create(&self) -> Result<bool, RuntimeError> {
         let made = match &self.hierarchy {
             Hierarchy::V2(root) => v2::create(root, &self.path),
-            Hierarchy::V1(all) => v1::create(all, &self.path),
+            Hierarchy::V1(all, _) => v1::create(all, &self.path),
             Hierarchy::Absent => return Ok(false),
         };
         match made {
@@ -145,7 +166,7 @@ impl Cgroup {
     pub fn set(&self, resources: &LinuxResources) -> Result<(), RuntimeError> {
         match &self.hierarchy {
             Hierarchy::V2(_) => v2::set(self, resources),
-            Hierarchy::V1(_) => v1::set(self, resources),
+            Hierarchy::V1(..) => v1::set(self, resources),
             Hierarchy::Absent => Err(RuntimeError::Unsupported("no control groups are mounted on this host".into())),
         }
     }
@@ -153,6 +174,10 @@ impl Cgroup {
     /// Moves a process in.
     pub fn join(&self, pid: Pid) -> Result<(), RuntimeError> {
         for dir in self.dirs() {
+            let of_others = matches!(&self.hierarchy, Hierarchy::V1(_, Some(root)) if dir.starts_with(root));
+            if of_others && !dir.is_dir() {
+                continue;
+            }
             let file = dir.join("cgroup.procs");
             fs::write(&file, pid.as_raw_nonzero().to_string()).at("write", &file)?;
         }
@@ -189,7 +214,7 @@ impl Cgroup {
                 let dir = root.join(&self.path);
                 (dir.join("cgroup.freeze"), if frozen { "1" } else { "0" }, dir.join("cgroup.events"))
             }
-            Hierarchy::V1(_) => {
+            Hierarchy::V1(..) => {
                 let none = || RuntimeError::Unsupported("the freezer control group is not mounted".into());
                 let file = self.dir("freezer").ok_or_else(none)?.join("freezer.state");
                 (file.clone(), if frozen { "FROZEN" } else { "THAWED" }, file)
@@ -218,7 +243,7 @@ impl Cgroup {
     pub fn oom_kills(&self) -> u64 {
         let file = match &self.hierarchy {
             Hierarchy::V2(root) => root.join(&self.path).join("memory.events"),
-            Hierarchy::V1(_) => match self.dir("memory") {
+            Hierarchy::V1(..) => match self.dir("memory") {
                 Some(dir) => dir.join("memory.oom_control"),
                 None => return 0,
             },
@@ -304,7 +329,9 @@ mod tests {
                   31 20 0:27 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n";
         let unified = "32 20 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate\n";
         let v2 = "32 20 0:28 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
-        assert!(matches!(Hierarchy::from_mountinfo(&format!("{v1}{unified}")), Hierarchy::V1(all) if all.len() == 2));
+        assert!(
+            matches!(Hierarchy::from_mountinfo(&format!("{v1}{unified}")), Hierarchy::V1(all, Some(_)) if all.len() == 2)
+        );
         assert_eq!(Hierarchy::from_mountinfo(v2), Hierarchy::V2("/sys/fs/cgroup".into()));
         assert_eq!(Hierarchy::from_mountinfo("1 1 0:1 / / rw - ext4 /dev/sda rw"), Hierarchy::Absent);
     }

@@ -46,6 +46,11 @@ impl Containers {
         Self { root: store_root.join("ferry/containers") }
     }
 
+    /// Their directory.
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+
     fn by_name(&self) -> PathBuf {
         self.root.join("by-name")
     }
@@ -84,9 +89,9 @@ impl Containers {
         Ok(ids)
     }
 
-    /// Takes away directories that were being made or removed by commands that are no more. What cannot be taken is left
-    /// for the next time.
-    pub fn sweep(&self) {
+    /// Directories that were being made or removed by commands that are no more, and that are no container's.
+    pub fn forsaken(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
         // While nobody is between making a directory and locking it, one without a holder of its lock is forsaken.
         let root = File::open(&self.root).ok();
         let settled = root.as_ref().is_some_and(|root| root.try_lock().is_ok());
@@ -95,8 +100,16 @@ impl Containers {
             let Some(hidden) = name.to_str().and_then(|name| name.strip_prefix('.')) else { continue };
             let id = hidden.strip_suffix(GONE).unwrap_or(hidden);
             if is_id(id) && (id != hidden || settled && is_free(&entry.path().join("lock"))) {
-                let _ = fs::remove_dir_all(entry.path());
+                found.push(entry.path());
             }
+        }
+        found
+    }
+
+    /// Takes them away. What cannot be taken is left for the next time.
+    pub fn sweep(&self) {
+        for path in self.forsaken() {
+            let _ = fs::remove_dir_all(path);
         }
     }
 
@@ -234,6 +247,11 @@ impl ContainerDir {
     /// A file in it.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+
+    /// Whether nobody is at work on it.
+    pub fn is_free(&self) -> bool {
+        is_free(&self.file("lock"))
     }
 
     /// Docker's log file.

@@ -6,5 +6,5 @@ pub mod name;
 pub mod state;
 
 pub use config::{Config, Container, HostConfig, MountPoint};
-pub use directory::{ContainerDir, Containers};
+pub use directory::{ContainerDir, Containers, is_id};
 pub use state::{State, Status};

@@ -64,6 +64,11 @@ impl Status {
         self == Self::Paused
     }
 
+    /// Whether its files are all there, to be read.
+    pub fn can_read(self) -> bool {
+        !matches!(self, Self::Removing | Self::Dead)
+    }
+
     /// Whether it can be taken away without force.
     pub fn can_remove(self) -> bool {
         !self.is_live()

@@ -174,7 +174,7 @@ fn cgroup(root: impl AsFd, destination: &Path, options: &Options) -> Result<(), 
     };
     match Hierarchy::detect() {
         Hierarchy::V2(_) => put("cgroup2", &[], destination).trying(what()),
-        Hierarchy::V1(all) => {
+        Hierarchy::V1(all, _) => {
             let pair = |key: &str, value: &str| (key.to_owned(), Some(value.to_owned()));
             let tmpfs = new_filesystem("tmpfs", "tmpfs", &[pair("mode", "755"), pair("size", "64k")]).trying(what())?;
             attach(&tmpfs, mount_point(&root, destination, Target::Directory).trying(what())?).trying(what())?;

@@ -53,6 +53,11 @@ impl Firewall {
         Ok(Self { nft, rules })
     }
 
+    /// The marks of the rules in ferry's table.
+    pub fn comments(&self) -> Vec<String> {
+        self.rules.iter().filter_map(|rule| rule.comment.clone()).collect()
+    }
+
     /// Gives a network its rules, unless it has them.
     pub fn add_network(&mut self, network: &Network) -> Result<(), NetError> {
         let mark = network.mark();

@@ -14,6 +14,7 @@ use serde::Serialize;
 pub use direct::DirectReader;
 
 use crate::base::{AtPath, Class, Fault, PathError};
+use crate::sys::mountinfo::{self, Mount};
 
 /// A mounted medium, or a partition that could be mounted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -107,68 +108,25 @@ pub fn max_file(file_system: &str) -> Option<u64> {
     matches!(file_system, "vfat" | "msdos" | "iso9660").then_some(u64::from(u32::MAX))
 }
 
-/// A line of `/proc/self/mountinfo` (proc(5)), as far as it matters here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Mount {
-    device_number: String,
-    mount_point: PathBuf,
-    options: Vec<String>,
-    file_system: String,
-    source: String,
-}
-
-fn parse_mountinfo(text: &str) -> Vec<Mount> {
-    let parse = |line: &str| {
-        let (left, right) = line.split_once(" - ")?;
-        let left: Vec<&str> = left.split(' ').collect();
-        let mut right = right.split(' ');
-        let (file_system, source, super_options) = (right.next()?, right.next()?, right.next().unwrap_or_default());
-        let options = left.get(5)?.split(',').chain(super_options.split(',')).map(Into::into).collect();
-        Some(Mount {
-            device_number: (*left.get(2)?).to_owned(),
-            mount_point: PathBuf::from(unescape(left.get(4)?)),
-            options,
-            file_system: file_system.to_owned(),
-            source: unescape(source),
-        })
-    };
-    text.lines().filter_map(parse).collect()
-}
-
-/// Blanks, tabs, newlines and backslashes are octal escapes in mountinfo.
-fn unescape(text: &str) -> String {
-    let mut out = text.to_owned();
-    for (escape, plain) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
-        out = out.replace(escape, plain);
-    }
-    out
-}
-
-impl Mount {
-    fn has(&self, option: &str) -> bool {
-        self.options.iter().any(|o| o == option)
-    }
-
-    fn describe(&self) -> Result<Medium, PathError> {
-        let room = rustix::fs::statvfs(&self.mount_point).at("look at", &self.mount_point)?;
-        let mut medium = Medium {
-            device: self.source.clone(),
-            mount_point: Some(self.mount_point.clone()),
-            file_system: Some(self.file_system.clone()),
+impl Medium {
+    fn of_mount(mount: &Mount) -> Result<Self, PathError> {
+        let room = rustix::fs::statvfs(&mount.mount_point).at("look at", &mount.mount_point)?;
+        let mut medium = Self {
+            device: mount.source.clone(),
+            mount_point: Some(mount.mount_point.clone()),
+            file_system: Some(mount.file_system.clone()),
             size: room.f_blocks * room.f_frsize,
             free: Some(room.f_bavail * room.f_frsize),
-            max_file: max_file(&self.file_system),
-            read_only: self.has("ro"),
-            no_exec: self.has("noexec"),
+            max_file: max_file(&mount.file_system),
+            read_only: mount.has("ro"),
+            no_exec: mount.has("noexec"),
             removable: false,
             model: String::new(),
         };
-        medium.ask_device(&self.device_number);
+        medium.ask_device(&mount.device_number);
         Ok(medium)
     }
-}
 
-impl Medium {
     /// Adds what sysfs knows of the block device with a number like `8:17`.
     fn ask_device(&mut self, number: &str) {
         let Ok(mut device) = fs::canonicalize(format!("/sys/dev/block/{number}")) else { return };
@@ -201,26 +159,25 @@ pub fn medium_of(path: &Path) -> Result<Medium, PathError> {
     let device = fs::metadata(path).at("look at", path)?.dev();
     let number = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
     let real = fs::canonicalize(path).at("look at", path)?;
-    let text = fs::read_to_string("/proc/self/mountinfo").at("read", "/proc/self/mountinfo")?;
-    let mounts = parse_mountinfo(&text);
+    let mounts = mountinfo::mounts().at("read", "/proc/self/mountinfo")?;
     // The innermost mount counts, and of several on one point the last. btrfs gives files other device numbers than
     // its mounts have: then the path alone decides.
     let under = |mount: &&Mount| real.starts_with(&mount.mount_point);
     let depth = |mount: &&Mount| mount.mount_point.components().count();
     let found = mounts.iter().filter(|m| m.device_number == number).filter(under).max_by_key(depth);
     match found.or_else(|| mounts.iter().filter(under).max_by_key(depth)) {
-        Some(mount) => mount.describe(),
+        Some(mount) => Medium::of_mount(mount),
         None => Err(PathError { action: "find the mount of", path: real, source: io::ErrorKind::NotFound.into() }),
     }
 }
 
 /// The removable media that are plugged in, mounted or not, by device name.
 pub fn list() -> Result<Vec<Medium>, PathError> {
-    let text = fs::read_to_string("/proc/self/mountinfo").at("read", "/proc/self/mountinfo")?;
+    let mounts = mountinfo::mounts().at("read", "/proc/self/mountinfo")?;
     let mut media: BTreeMap<String, Medium> = BTreeMap::new();
-    for mount in parse_mountinfo(&text).iter().filter(|mount| mount.source.starts_with("/dev/")) {
+    for mount in mounts.iter().filter(|mount| mount.source.starts_with("/dev/")) {
         // A mount that cannot be looked at (a dead network disk, another user's) is none of the user's media.
-        if let Ok(medium) = mount.describe()
+        if let Ok(medium) = Medium::of_mount(mount)
             && medium.removable
         {
             media.entry(medium.device.clone()).or_insert(medium);
@@ -266,7 +223,7 @@ mod tests {
     fn mounts_are_read_with_their_escapes() {
         let text =
             "36 35 8:17 / /media/my\\040stick rw,nosuid,noexec shared:1 - vfat /dev/sdb1 rw,fmask=0022\nbroken\n";
-        let mounts = parse_mountinfo(text);
+        let mounts = mountinfo::parse(text);
         assert_eq!(mounts.len(), 1);
         assert_eq!(mounts[0].mount_point, PathBuf::from("/media/my stick"));
         assert!(mounts[0].has("noexec") && !mounts[0].has("ro"));
