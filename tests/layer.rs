@@ -304,10 +304,10 @@ fn a_file_that_was_changed_on_disk_is_noticed() {
 }
 
 fn diff_of(dir: &Path, tree: Tree, latest: Option<i64>) -> Vec<u8> {
-    diff_of_layers(&[dir.to_owned()], DiffOptions { tree, userxattr: false, latest })
+    diff_of_layers(&[dir.to_owned()], DiffOptions { tree, userxattr: false, latest, owners: None })
 }
 
-fn diff_of_layers(dirs: &[PathBuf], options: DiffOptions) -> Vec<u8> {
+fn diff_of_layers(dirs: &[PathBuf], options: DiffOptions<'_>) -> Vec<u8> {
     let mut tar = Vec::new();
     let layers: Vec<Dir> = dirs.iter().map(|dir| Dir::open(dir).unwrap()).collect();
     diff::write(&layers, &mut tar, &options, &Ctx::silent()).unwrap();
@@ -383,7 +383,7 @@ fn shape(root: &Path) -> BTreeMap<PathBuf, (u32, u64, Option<PathBuf>)> {
 
 #[test]
 fn what_layers_show_together_is_what_an_overlay_of_them_shows() {
-    let options = DiffOptions { tree: Tree::Merged, userxattr: false, latest: None };
+    let options = DiffOptions { tree: Tree::Merged, userxattr: false, latest: None, owners: None };
     let mut state = 1_u64;
     let mut random = |below: u32| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -457,7 +457,8 @@ fn marks_of_the_other_style_are_not_taken_for_changes() {
     root.set_xattr("d", "user.overlay.opaque".as_ref(), b"y").unwrap();
     root.set_xattr("w", "user.overlay.whiteout".as_ref(), b"y").unwrap();
     let names = |tree, userxattr| {
-        let tar = diff_of_layers(&[dir.path().to_owned()], DiffOptions { tree, userxattr, latest: Some(0) });
+        let tar =
+            diff_of_layers(&[dir.path().to_owned()], DiffOptions { tree, userxattr, latest: Some(0), owners: None });
         tar.chunks(512)
             .map(|b| String::from_utf8_lossy(&b[..100]).trim_end_matches('\0').to_owned())
             .collect::<Vec<_>>()

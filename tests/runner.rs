@@ -3,6 +3,7 @@
 mod archive;
 mod bare;
 mod bundle;
+mod churn;
 mod cli;
 mod carry;
 mod dependencies;

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 /// The class of a failure: one exit code each, given by `cli`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
@@ -83,6 +85,18 @@ pub struct PathError {
     pub path: PathBuf,
     /// Why it failed.
     pub source: io::Error,
+}
+
+impl PathError {
+    /// Whether what was found a moment ago is there no more, or is a file of another kind.
+    pub fn is_gone(&self) -> bool {
+        match self.source.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::INVAL | Errno::NXIO | Errno::NODEV) => true,
+            Some(_) => false,
+            // What is to be a regular file is none.
+            None => self.source.kind() == io::ErrorKind::InvalidInput,
+        }
+    }
 }
 
 impl Fault for PathError {

@@ -16,7 +16,9 @@ use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 
 use super::ahead::{self, Cut, FILES, PIECE, Pieces, Taker};
+use super::churn::Churn;
 use super::error::LayerError;
+use super::owners::Owners;
 use super::tar::{Entry, Kind, Time, write};
 use super::union::{Marks, Place, Shown, Union, attribute};
 use crate::base::{AtPath, BoxFault, Ctx, PathError};
@@ -32,15 +34,24 @@ pub enum Tree {
 }
 
 /// How it is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DiffOptions {
+#[derive(Debug, Clone, Copy)]
+pub struct DiffOptions<'a> {
     /// What is written.
     pub tree: Tree,
     /// The marks are `user.overlay.*`, as the mount had it.
     pub userxattr: bool,
     /// Later times become this one, in seconds since 1970 (`SOURCE_DATE_EPOCH`).
     pub latest: Option<i64>,
+    /// Whose the files of the layers below the top one are, where all have one owner on disk. What the top one has in the
+    /// place of something of theirs keeps its owner; all else is root's.
+    pub owners: Option<&'a Owners>,
 }
+
+/// The number of the layer in which a program may be at work.
+const TOP: usize = 0;
+
+/// Root's user and group.
+const ROOT: (u32, u32) = (0, 0);
 
 /// The one attribute that docker writes.
 const CAPABILITY: &str = "security.capability";
@@ -48,21 +59,38 @@ const CAPABILITY: &str = "security.capability";
 /// How many entries are found ahead of those that are read; each may hold a directory open.
 const AHEAD: usize = 128;
 
-/// Writes the tar of `layers`, the top one of them first and at least one, to `out`. A file that gets shorter meanwhile is [`LayerError::Changed`]. One thread looks for
-/// entries, others open and read files ahead of the one that is written: with small files each is as much work as that.
-pub fn write(layers: &[Dir], out: &mut dyn Write, options: &DiffOptions, ctx: &Ctx) -> Result<(), BoxFault> {
+/// What fills up a file that has become shorter.
+const ZEROS: [u8; 4096] = [0; 4096];
+
+/// Writes the tar of `layers`, the top one of them first and at least one, to `out`. A program may be at work in the top
+/// one meanwhile: what goes before it is written is left out, what becomes longer or shorter has the length that it had
+/// when it was opened, and of all but the longer ones the user is warned; a file of a layer below that is not there is an
+/// error. One thread looks for entries, others open and read files ahead of the one that is written: with small files each
+/// is as much work as that.
+pub fn write(layers: &[Dir], out: &mut dyn Write, options: &DiffOptions<'_>, ctx: &Ctx) -> Result<(), BoxFault> {
     let Some(root) = layers.first() else { return Ok(()) };
     let (sender, found) = sync_channel(AHEAD);
     let (cutter, taker) = ahead::begin(Queue { found, next: None });
+    let churn = &Churn::new(ctx);
     let (written, walked) = std::thread::scope(|scope| {
         let walk = move || {
             let marks = Marks { userxattr: options.userxattr };
-            let mut walker = Walker { root, marks, found: sender, options, ctx, links: HashMap::new(), sockets: 0 };
+            let mut walker = Walker {
+                root,
+                marks,
+                found: sender,
+                options,
+                ctx,
+                churn,
+                anew: None,
+                links: HashMap::new(),
+                sockets: 0,
+            };
             walker.tree(&Union::new(layers, marks)).map(|()| walker.sockets)
         };
         let walker = scope.spawn(walk);
         for _ in 0..ahead::threads() {
-            scope.spawn(|| cutter.work(|batch, pieces| fill(root, batch, pieces, ctx)));
+            scope.spawn(|| cutter.work(|batch, pieces| fill(root, batch, pieces, (ctx, churn))));
         }
         // When this ends early nobody takes what is read, nor then what is found.
         let written = put(root, taker, out);
@@ -71,6 +99,7 @@ pub fn write(layers: &[Dir], out: &mut dyn Write, options: &DiffOptions, ctx: &C
     written?;
     let sockets = walked?;
     write::end(out).at("write the tar of", root.path())?;
+    churn.sum_up();
     if sockets > 0 {
         ctx.warn(format!("{sockets} sockets are left out: a layer cannot hold them"));
     }
@@ -85,17 +114,18 @@ struct Found {
 
 /// A regular file that is not the further name of one.
 struct FoundFile {
-    parent: Arc<Dir>,
-    name: OsString,
+    at: At,
     /// In bytes, as it was when it was found.
     size: u64,
+    /// Whether a program may be at work on it.
+    churns: bool,
 }
 
-impl FoundFile {
-    /// The host's path, for messages.
-    fn full(&self) -> PathBuf {
-        self.parent.full(self.name.as_ref())
-    }
+enum At {
+    /// To be opened by its name there.
+    In(Arc<Dir>, OsString),
+    /// Open, because other names of it will be links to this one, which then must not have gone; and the host's path.
+    Open(File, PathBuf),
 }
 
 /// What was found and not cut yet.
@@ -122,15 +152,26 @@ impl Cut for Queue {
 }
 
 /// Makes the bytes of the tar that stand for what was found.
-fn fill(root: &Dir, batch: Vec<Found>, out: &mut Pieces<'_>, ctx: &Ctx) -> Result<(), BoxFault> {
+fn fill(root: &Dir, batch: Vec<Found>, out: &mut Pieces<'_>, (ctx, churn): (&Ctx, &Churn<'_>)) -> Result<(), BoxFault> {
     let mut header = Vec::new();
     for Found { mut entry, file } in batch {
-        let opened = file.map(|found| open(&found, &mut entry).map(|file| (file, found))).transpose()?;
+        let opened = match file {
+            None => None,
+            Some(found) => {
+                let churns = found.churns;
+                match open(found, &mut entry) {
+                    Err(error) if churns && error.is_gone() => {
+                        churn.vanished(&entry.path);
+                        continue;
+                    }
+                    opened => Some((opened?, churns)),
+                }
+            }
+        };
         header.clear();
         write::header(&mut header, &entry).at("write the tar of", root.path())?;
         out.raw(&header)?;
-        let Some((file, found)) = opened else { continue };
-        let full = || found.full();
+        let Some(((file, full), churns)) = opened else { continue };
         let mut left = usize::try_from(entry.stored).unwrap_or(usize::MAX);
         while left > 0 {
             ctx.check()?;
@@ -139,11 +180,21 @@ fn fill(root: &Dir, batch: Vec<Found>, out: &mut Pieces<'_>, ctx: &Ctx) -> Resul
             let from = bytes.len();
             let n = match rustix::io::read(&file, spare_capacity(bytes)) {
                 Err(Errno::INTR) => continue,
-                Ok(0) => return Err(LayerError::Changed(full()).into()),
-                other => other.map_err(io::Error::from).at("read", full())?.min(left),
+                Ok(0) if churns => {
+                    churn.shrank(&entry.path, left as u64);
+                    break;
+                }
+                Ok(0) => return Err(LayerError::Changed(full).into()),
+                other => other.map_err(io::Error::from).at("read", &full)?.min(left),
             };
             // It may have become longer.
             bytes.truncate(from + n);
+            left -= n;
+        }
+        while left > 0 {
+            ctx.check()?;
+            let n = left.min(ZEROS.len());
+            out.raw(&ZEROS[..n])?;
             left -= n;
         }
         header.clear();
@@ -153,12 +204,14 @@ fn fill(root: &Dir, batch: Vec<Found>, out: &mut Pieces<'_>, ctx: &Ctx) -> Resul
     Ok(())
 }
 
-/// Opens a file, and completes what its entry says.
-fn open(found: &FoundFile, entry: &mut Entry) -> Result<File, BoxFault> {
-    let full = || found.full();
-    let file = found.parent.open_file(&found.name)?;
-    entry.stored = file.metadata().at("read", full())?.len();
-    if let Some(mut value) = attribute(&file, CAPABILITY).at("read attributes of", full())? {
+/// Opens a file, and completes what its entry says. Gives its path on the host, too.
+fn open(found: FoundFile, entry: &mut Entry) -> Result<(File, PathBuf), PathError> {
+    let (file, full) = match found.at {
+        At::In(parent, name) => (parent.open_file(&name)?, parent.full(name.as_ref())),
+        At::Open(file, full) => (file, full),
+    };
+    entry.stored = file.metadata().at("read", &full)?.len();
+    if let Some(mut value) = attribute(&file, CAPABILITY).at("read attributes of", &full)? {
         // Revision 3 names the root of a namespace, which means nothing elsewhere: docker writes revision 2.
         if value.len() == 24 && value[3] == 3 {
             value[3] = 2;
@@ -166,7 +219,7 @@ fn open(found: &FoundFile, entry: &mut Entry) -> Result<File, BoxFault> {
         }
         entry.xattrs.push((CAPABILITY.as_bytes().to_vec(), value));
     }
-    Ok(file)
+    Ok((file, full))
 }
 
 /// Writes what was read.
@@ -182,10 +235,14 @@ struct Walker<'a> {
     root: &'a Dir,
     marks: Marks,
     found: SyncSender<Found>,
-    options: &'a DiffOptions,
+    options: &'a DiffOptions<'a>,
     ctx: &'a Ctx,
+    churn: &'a Churn<'a>,
+    /// A directory of the top layer that hides all of the same path below, as one that was made anew does: the last one
+    /// that was gone into.
+    anew: Option<PathBuf>,
     /// The first name of each file that has several.
-    links: HashMap<(u64, u64), Vec<u8>>,
+    links: HashMap<(u64, u64), First>,
     sockets: u64,
 }
 
@@ -200,6 +257,22 @@ impl Level {
     fn of(place: &Place) -> Result<Self, PathError> {
         Ok(Self { path: place.path.clone(), layers: place.layers(), rest: place.entries()?.into_iter() })
     }
+}
+
+/// A file of several names, as it was written under the first.
+struct First {
+    path: Vec<u8>,
+    owner: (u32, u32),
+}
+
+/// What an entry turned out to be.
+enum Looked {
+    /// Nothing that a layer can hold, or nothing for this one.
+    Skipped,
+    /// It hides a file of the layers below.
+    Whiteout,
+    /// Itself.
+    Entry(Box<Found>),
 }
 
 impl Walker<'_> {
@@ -219,54 +292,115 @@ impl Walker<'_> {
             // Those of one directory are open however deep the tree is, and those of files that wait to be read.
             let place = match open.take().filter(|place| place.path == level.path) {
                 Some(place) => place,
-                None => union.open(&level.path, &level.layers)?,
+                None => match union.open(&level.path, &level.layers) {
+                    Err(error) if level.layers.first() == Some(&TOP) && error.is_gone() => {
+                        self.churn.vanished(level.path.as_os_str().as_bytes());
+                        stack.pop();
+                        continue;
+                    }
+                    place => place?,
+                },
             };
-            if self.entry(&place, &shown)? {
-                let inside = union.enter(&place, &shown)?;
-                if self.options.tree == Tree::Upper && self.marks.is_opaque(inside.first())? {
-                    let mode = inside.first().stat("")?.st_mode;
-                    self.marker([inside.path.as_os_str().as_bytes(), b"/.wh..wh..opq"].concat(), mode & 0o777)?;
+            let inside = match self.entry(&place, &shown)? {
+                true => self.enter(union, &place, &shown)?,
+                false => None,
+            };
+            open = Some(match inside {
+                Some((inside, level)) => {
+                    stack.push(level);
+                    inside
                 }
-                stack.push(Level::of(&inside)?);
-                open = Some(inside);
-            } else {
-                open = Some(place);
-            }
+                None => place,
+            });
         }
         Ok(())
     }
 
+    /// Goes into a directory; `None` when it is there no more.
+    fn enter(&mut self, union: &Union<'_>, place: &Place, shown: &Shown) -> Result<Option<(Place, Level)>, BoxFault> {
+        let look = || {
+            let inside = union.enter(place, shown)?;
+            let asked = self.options.tree == Tree::Upper || self.options.owners.is_some();
+            let opaque = match asked && place.layer(shown) == TOP && self.marks.is_opaque(inside.first())? {
+                true => Some(inside.first().stat("")?.st_mode & 0o777),
+                false => None,
+            };
+            let level = Level::of(&inside)?;
+            Ok((inside, level, opaque))
+        };
+        match look() {
+            Ok((inside, level, opaque)) => {
+                if let Some(mode) = opaque {
+                    if self.options.tree == Tree::Upper {
+                        self.marker([inside.path.as_os_str().as_bytes(), b"/.wh..wh..opq"].concat(), mode)?;
+                    }
+                    if !self.is_anew(&inside.path) {
+                        self.anew = Some(inside.path.clone());
+                    }
+                }
+                Ok(Some((inside, level)))
+            }
+            Err(error) => self.gone(place, shown, error).map(|()| None),
+        }
+    }
+
     /// Finds one entry; says whether it is a directory, to go on in.
     fn entry(&mut self, place: &Place, shown: &Shown) -> Result<bool, BoxFault> {
-        let (parent, name, path) = (place.parent(shown), Path::new(&shown.name), &place.path.join(&shown.name));
+        let path = place.path.join(&shown.name);
+        match self.look(place, shown, path.as_os_str().as_bytes()) {
+            Ok(Looked::Skipped) => Ok(false),
+            Ok(Looked::Whiteout) => self.whiteout(path.as_os_str().as_bytes()).map(|()| false),
+            Ok(Looked::Entry(found)) => {
+                let Found { entry, file } = *found;
+                let directory = entry.kind == Kind::Directory;
+                self.give(entry, file).map(|()| directory)
+            }
+            Err(error) => self.gone(place, shown, error).map(|()| false),
+        }
+    }
+
+    /// An entry that was listed is there no more, or something is wrong with it.
+    fn gone(&self, place: &Place, shown: &Shown, error: PathError) -> Result<(), BoxFault> {
+        if place.layer(shown) != TOP || !error.is_gone() {
+            return Err(error.into());
+        }
+        self.churn.vanished(place.path.join(&shown.name).as_os_str().as_bytes());
+        Ok(())
+    }
+
+    fn look(&mut self, place: &Place, shown: &Shown, raw: &[u8]) -> Result<Looked, PathError> {
+        let (parent, name) = (place.parent(shown), Path::new(&shown.name));
         let metadata = &parent.stat(name)?;
-        let raw = path.as_os_str().as_bytes();
         if name.as_os_str().as_bytes().starts_with(b".wh.") {
             let shown = String::from_utf8_lossy(raw).into_owned();
             self.ctx.warn(format!("{shown:?} is left out: in a layer its name would hide another file"));
-            return Ok(false);
+            return Ok(Looked::Skipped);
         }
         let mut entry = self.describe(raw, metadata);
+        (entry.uid, entry.gid) = self.owner(place, shown, raw, metadata)?;
         match dir::Kind::in_metadata(metadata) {
             Some(dir::Kind::Directory) => {
                 entry.kind = Kind::Directory;
                 entry.path.push(b'/');
-                self.give(entry, None)?;
-                return Ok(true);
+                return Ok(Looked::Entry(Box::new(Found { entry, file: None })));
             }
             Some(dir::Kind::Regular) => {
                 if metadata.st_size == 0 && self.is_marked_whiteout(parent, name)? {
-                    return self.whiteout(raw).map(|()| false);
+                    return Ok(Looked::Whiteout);
                 }
-                let linked = self.linked(metadata, &mut entry);
-                let file = (!linked).then(|| FoundFile {
-                    parent: Arc::clone(parent),
-                    name: shown.name.clone(),
-                    size: metadata.st_size as u64,
-                });
-                return self.give(entry, file).map(|()| false);
+                if self.link(metadata, &mut entry) {
+                    return Ok(Looked::Entry(Box::new(Found { entry, file: None })));
+                }
+                let churns = place.layer(shown) == TOP;
+                let at = match churns && metadata.st_nlink > 1 {
+                    true => At::Open(parent.open_file(name)?, parent.full(name)),
+                    false => At::In(Arc::clone(parent), shown.name.clone()),
+                };
+                self.remember(metadata, &entry);
+                let file = FoundFile { at, size: metadata.st_size as u64, churns };
+                return Ok(Looked::Entry(Box::new(Found { entry, file: Some(file) })));
             }
-            Some(dir::Kind::CharDevice) if metadata.st_rdev == 0 => return self.whiteout(raw).map(|()| false),
+            Some(dir::Kind::CharDevice) if metadata.st_rdev == 0 => return Ok(Looked::Whiteout),
             Some(dir::Kind::Symlink) => {
                 entry.kind = Kind::Symlink;
                 entry.link = parent.read_link(name)?.into_os_string().as_bytes().to_vec();
@@ -279,11 +413,13 @@ impl Walker<'_> {
             }
             Some(dir::Kind::Socket) | None => {
                 self.sockets += 1;
-                return Ok(false);
+                return Ok(Looked::Skipped);
             }
         }
-        self.linked(metadata, &mut entry);
-        self.give(entry, None).map(|()| false)
+        if !self.link(metadata, &mut entry) {
+            self.remember(metadata, &entry);
+        }
+        Ok(Looked::Entry(Box::new(Found { entry, file: None })))
     }
 
     fn describe(&self, path: &[u8], metadata: &Metadata) -> Entry {
@@ -306,21 +442,42 @@ impl Walker<'_> {
         }
     }
 
+    /// Whose an entry is.
+    fn owner(&self, place: &Place, shown: &Shown, raw: &[u8], metadata: &Metadata) -> Result<(u32, u32), PathError> {
+        let Some(owners) = self.options.owners else { return Ok((metadata.st_uid, metadata.st_gid)) };
+        let kind = match dir::Kind::in_metadata(metadata) {
+            Some(dir::Kind::Directory) => Kind::Directory,
+            Some(dir::Kind::Symlink) => Kind::Symlink,
+            Some(dir::Kind::Fifo) => Kind::Fifo,
+            _ => Kind::Regular,
+        };
+        let owner = owners.of(raw, kind);
+        let own = place.layer(shown) == TOP && owner != ROOT;
+        let hides = || self.marks.is_opaque(&place.parent(shown).open_dir_no_links(&shown.name)?);
+        let anew = own && (self.is_anew(&place.path) || kind == Kind::Directory && hides()?);
+        Ok(if anew { ROOT } else { owner })
+    }
+
+    /// Whether nothing that is in this directory of the top layer's takes the place of something below.
+    fn is_anew(&self, path: &Path) -> bool {
+        self.anew.as_ref().is_some_and(|anew| path.starts_with(anew))
+    }
+
     /// Makes the entry a link when its file has been written under another name.
-    fn linked(&mut self, metadata: &Metadata, entry: &mut Entry) -> bool {
-        if metadata.st_nlink < 2 {
-            return false;
-        }
-        match self.links.get(&(metadata.st_dev, metadata.st_ino)) {
-            Some(first) => {
-                entry.kind = Kind::HardLink;
-                entry.link.clone_from(first);
-                true
-            }
-            None => {
-                self.links.insert((metadata.st_dev, metadata.st_ino), entry.path.clone());
-                false
-            }
+    fn link(&self, metadata: &Metadata, entry: &mut Entry) -> bool {
+        let first = self.links.get(&(metadata.st_dev, metadata.st_ino)).filter(|_| metadata.st_nlink > 1);
+        let Some(first) = first else { return false };
+        entry.kind = Kind::HardLink;
+        entry.link.clone_from(&first.path);
+        (entry.uid, entry.gid) = first.owner;
+        true
+    }
+
+    /// Notes the name by which a file of several is written.
+    fn remember(&mut self, metadata: &Metadata, entry: &Entry) {
+        if metadata.st_nlink > 1 {
+            let first = First { path: entry.path.clone(), owner: (entry.uid, entry.gid) };
+            self.links.insert((metadata.st_dev, metadata.st_ino), first);
         }
     }
 

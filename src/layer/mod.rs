@@ -3,9 +3,11 @@
 mod ahead;
 pub mod apply;
 pub mod assemble;
+mod churn;
 pub mod compression;
 pub mod diff;
 pub mod error;
+mod owners;
 pub mod replay;
 pub mod split;
 pub mod tar;
@@ -17,4 +19,5 @@ pub use apply::{Applied, ApplyOptions, Content, Target, apply};
 pub use assemble::{Assembler, Unpacked};
 pub use compression::Compression;
 pub use error::LayerError;
+pub use owners::Owners;
 pub use split::split;

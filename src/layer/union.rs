@@ -86,6 +86,11 @@ impl Place {
         &self.parts[0].1
     }
 
+    /// The number of the layer that an entry lies in.
+    pub fn layer(&self, shown: &Shown) -> usize {
+        self.parts[shown.parts[0]].0
+    }
+
     /// The directory that an entry lies in.
     pub fn parent(&self, shown: &Shown) -> &Arc<Dir> {
         &self.parts[shown.parts[0]].1
@@ -99,7 +104,8 @@ impl Place {
             for entry in dir.entries()? {
                 let directory = match entry.kind {
                     _ if self.parts.len() == 1 => false,
-                    None => Kind::in_metadata(&dir.stat(&entry.name)?) == Some(Kind::Directory),
+                    // What is wrong with it is told to whoever looks at the entry itself.
+                    None => dir.stat(&entry.name).is_ok_and(|found| Kind::in_metadata(&found) == Some(Kind::Directory)),
                     kind => kind == Some(Kind::Directory),
                 };
                 match found.entry(entry.name) {

@@ -76,20 +76,28 @@ pub fn commit(store: &Store, dir: &ContainerDir, request: CommitRequest, ctx: &C
     };
     let transaction = store.begin(ctx)?;
     let upper = [Dir::open(&layer.upper)?];
-    let options = DiffOptions { tree: Tree::Upper, userxattr: store.options().userxattr, latest: request.latest };
+    let owners = store.owners(layer.parent)?;
+    let options = DiffOptions {
+        tree: Tree::Upper,
+        userxattr: store.options().userxattr,
+        latest: request.latest,
+        owners: owners.as_ref(),
+    };
     let (mut reader, writer) = std::io::pipe().map_err(|error| LayerFailed(error.to_string()))?;
-    let record = std::thread::scope(|scope| {
-        let written = scope.spawn(|| -> Result<(), BoxFault> {
-            let mut writer = std::io::BufWriter::with_capacity(1 << 18, writer);
-            diff::write(&upper, &mut writer, &options, ctx)?;
-            writer.flush().map_err(|error| LayerFailed(error.to_string()))?;
-            Ok(())
-        });
-        let record = transaction.add_layer(layer.parent, None, &mut reader, ctx);
-        drop(reader);
-        let written = written.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        // What is wrong with the tree is the cause of what is wrong with the tar.
-        written.and(record.map_err(BoxFault::from))
+    let record = lifecycle::reading(dir, "commit", || {
+        std::thread::scope(|scope| {
+            let written = scope.spawn(|| -> Result<(), BoxFault> {
+                let mut writer = std::io::BufWriter::with_capacity(1 << 18, writer);
+                diff::write(&upper, &mut writer, &options, ctx)?;
+                writer.flush().map_err(|error| LayerFailed(error.to_string()))?;
+                Ok(())
+            });
+            let record = transaction.add_layer(layer.parent, None, &mut reader, ctx);
+            drop(reader);
+            let written = written.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            // What is wrong with the tree is the cause of what is wrong with the tar.
+            written.and(record.map_err(BoxFault::from))
+        })
     })?;
     drop(frozen);
     let mut file = base.config.fields().clone();

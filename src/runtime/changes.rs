@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::RuntimeError;
 use crate::base::{BoxFault, Ctx, PathError};
 use crate::sys::dir::{Dir, Kind, Metadata};
 
@@ -29,7 +30,8 @@ impl Change {
     }
 }
 
-/// All changes, in order of their paths. `lower` is what the layers below show together; `None` when there are none.
+/// All changes, in order of their paths. `lower` is what the layers below show together; `None` when there are none. What
+/// a program takes away meanwhile is left out.
 pub fn between(
     upper: &Dir,
     lower: Option<&Dir>,
@@ -51,11 +53,11 @@ struct Walk<'a> {
 const DEEPEST: usize = 400;
 
 impl Walk<'_> {
-    fn directory(&mut self, path: &Path, upper: &Dir, lower: Option<&Dir>) -> Result<(), BoxFault> {
-        self.ctx.check()?;
+    fn directory(&mut self, path: &Path, upper: &Dir, lower: Option<&Dir>) -> Result<(), RuntimeError> {
+        self.ctx.check().map_err(|interrupted| RuntimeError::Other(interrupted.into()))?;
         if path.components().count() > DEEPEST {
             let why = format!("directories of the container are nested deeper than {DEEPEST} levels");
-            return Err(super::RuntimeError::Unsupported(why).into());
+            return Err(RuntimeError::Unsupported(why));
         }
         let opaque = lower.is_some() && self.marked(upper, Path::new("."), "opaque")?;
         let mut names: BTreeSet<OsString> = upper.entries()?.into_iter().map(|entry| entry.name).collect();
@@ -66,26 +68,35 @@ impl Walk<'_> {
         for name in names {
             let name = Path::new(&name);
             let path = path.join(name);
-            let below = match lower {
-                Some(lower) => stat(lower, name)?,
-                None => None,
-            };
-            match (stat(upper, name)?, below) {
-                (None, None) => {}
-                (None, Some(_)) => self.found.push((path, Change::Deleted)),
-                (Some(own), below) if self.is_whiteout(upper, name, &own)? => {
-                    if below.is_some() {
-                        self.found.push((path, Change::Deleted));
-                    }
-                }
-                (Some(own), None) => {
-                    self.found.push((path.clone(), Change::Added));
-                    if is_dir(&own) {
-                        self.directory(&path, &upper.open_dir_no_links(name)?, None)?;
-                    }
-                }
-                (Some(own), Some(below)) => self.both(path, name, (upper, &own), (lower, &below))?,
+            let at = self.found.len();
+            match self.entry(path, name, upper, lower) {
+                Err(RuntimeError::Path(error)) if error.is_gone() => self.found.truncate(at),
+                looked => looked?,
             }
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, path: PathBuf, name: &Path, upper: &Dir, lower: Option<&Dir>) -> Result<(), RuntimeError> {
+        let below = match lower {
+            Some(lower) => stat(lower, name)?,
+            None => None,
+        };
+        match (stat(upper, name)?, below) {
+            (None, None) => {}
+            (None, Some(_)) => self.found.push((path, Change::Deleted)),
+            (Some(own), below) if self.is_whiteout(upper, name, &own)? => {
+                if below.is_some() {
+                    self.found.push((path, Change::Deleted));
+                }
+            }
+            (Some(own), None) => {
+                self.found.push((path.clone(), Change::Added));
+                if is_dir(&own) {
+                    self.directory(&path, &upper.open_dir_no_links(name)?, None)?;
+                }
+            }
+            (Some(own), Some(below)) => self.both(path, name, (upper, &own), (lower, &below))?,
         }
         Ok(())
     }
@@ -96,7 +107,7 @@ impl Walk<'_> {
         name: &Path,
         (upper, own): (&Dir, &Metadata),
         (lower, below): (Option<&Dir>, &Metadata),
-    ) -> Result<(), BoxFault> {
+    ) -> Result<(), RuntimeError> {
         let at = self.found.len();
         let mut changed = differ(own, below);
         if is_dir(own) {

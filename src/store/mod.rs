@@ -18,6 +18,7 @@ mod manifests;
 mod names;
 mod originals;
 mod overlay;
+mod owners;
 mod packed;
 mod pins;
 mod plan;

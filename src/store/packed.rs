@@ -137,7 +137,8 @@ impl Packed {
         Ok(Unpacked { tree: Dir::open(&self.tree)?, tar_split, contents })
     }
 
-    fn fault(&self, source: impl Into<BoxFault>) -> StoreError {
+    /// Says which layer something is wrong with.
+    pub fn fault(&self, source: impl Into<BoxFault>) -> StoreError {
         StoreError::Layer { diff_id: Some(self.diff_id), source: source.into() }
     }
 }

@@ -10,7 +10,7 @@ use super::super::{Global, output};
 use super::containers;
 use crate::base::{AtPath, BoxFault};
 use crate::layer::diff::{self, DiffOptions, Tree};
-use crate::runtime::{RuntimeError, events, overlay};
+use crate::runtime::{RuntimeError, events, lifecycle, overlay};
 
 /// Write a container's file system as a tar
 #[derive(Debug, Args)]
@@ -31,8 +31,12 @@ pub fn run(args: ExportArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     }
     let root = std::path::absolute(&global.root).at("resolve", &global.root)?;
     events::record(&root, &dir.container()?, "export", &[]);
-    let store = overlay::store(&root)?;
+    let store = global.store()?;
     let layers = overlay::layers(&store, &dir)?;
-    let options = DiffOptions { tree: Tree::Merged, userxattr: store.options().userxattr, latest: None };
-    output::write(args.output.as_deref(), 0o600, |out| diff::write(&layers, out, &options, &global.ctx))
+    let owners = store.owners(store.rw_layer(dir.id())?.parent)?;
+    let options =
+        DiffOptions { tree: Tree::Merged, userxattr: store.options().userxattr, latest: None, owners: owners.as_ref() };
+    output::write(args.output.as_deref(), 0o600, |out| {
+        lifecycle::reading(&dir, "export", || diff::write(&layers, out, &options, &global.ctx))
+    })
 }

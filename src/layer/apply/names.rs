@@ -49,7 +49,7 @@ pub(super) fn path(bytes: &[u8]) -> &Path {
 }
 
 /// Stands for a path in a table: sixteen bytes of its BLAKE3, which nobody can make collide.
-pub(super) fn key(clean: &[u8]) -> u128 {
+pub(crate) fn key(clean: &[u8]) -> u128 {
     let mut short = [0; 16];
     short.copy_from_slice(&blake3::hash(clean).as_bytes()[..16]);
     u128::from_le_bytes(short)
