@@ -16,6 +16,7 @@ mod leftovers;
 mod lines;
 mod media;
 mod net;
+mod notices;
 mod peers;
 mod reach;
 mod seal;

@@ -232,6 +232,8 @@ fn ls(args: &LsArgs, networks: &Networks) -> Result<ExitCode, BoxFault> {
         })
     };
     let mut rows: Vec<Value> = Vec::new();
+    // Docker has it from the first day. A store that cannot be written shows what it has.
+    let _ = networks.get(DEFAULT);
     for network in networks.list()? {
         let dangling = networks.leases(&network)?.is_empty();
         if fits(&args.filter, (&network.name, &network.id, "bridge"), &network.labels, dangling)? {

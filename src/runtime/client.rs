@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::container::ContainerDir;
 use super::error::{RuntimeError, While};
-use super::monitor::protocol::{self, Attach, Exit, FRAME_BYTES, Failure, Kind, frame, frame_of};
+use super::monitor::protocol::{self, Attach, Exit, FRAME_BYTES, Failure, Kind, Started, frame, frame_of};
 use super::{sealed, terminal};
 use crate::sys::process::{self as sys, SignalFd};
 
@@ -105,6 +105,8 @@ struct Session<'a> {
     input_open: bool,
     matched: usize,
     detached: bool,
+    /// What to do with what the user should know of the start; done once.
+    notice: Option<&'a mut dyn FnMut(&str)>,
 }
 
 /// Signals at which a command leaves when they are not passed on.
@@ -114,14 +116,14 @@ const LEAVING: [i32; 3] = [libc::SIGHUP, libc::SIGINT, libc::SIGTERM];
 const PASSED: [i32; 9] = [1, 2, 3, 10, 12, 13, 14, 15, 18];
 
 /// Passes input, output, sizes and signals until the program ends. With `begin`, first tells a new monitor to start.
-/// Output goes to `out` and `err`.
-pub fn attach(
+/// Output goes to `out` and `err`; what the user should know of the start to `notice`.
+pub fn attach<'a>(
     stream: UnixStream,
-    options: &Terminal<'_>,
+    options: &'a Terminal<'a>,
     streams: Attach,
     begin: bool,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
+    (out, err): (&mut dyn Write, &mut dyn Write),
+    notice: &'a mut dyn FnMut(&str),
 ) -> Result<Outcome, RuntimeError> {
     let talk = "talk to the container's monitor";
     let mut watched = vec![libc::SIGWINCH];
@@ -143,6 +145,7 @@ pub fn attach(
         input_open: options.stdin.is_some(),
         matched: 0,
         detached: false,
+        notice: Some(notice),
     };
     session.unsent.extend(frame_of(Kind::Attach, &streams));
     session.unsent.extend(frame(Kind::Wait, &[]));
@@ -295,6 +298,11 @@ impl Session<'_> {
             match kind {
                 Kind::Output => out.write_all(&payload).and_then(|()| out.flush()).trying("write the output")?,
                 Kind::ErrorOutput => err.write_all(&payload).and_then(|()| err.flush()).trying("write the output")?,
+                Kind::Started => {
+                    if let Some(notice) = self.notice.take() {
+                        Started::parse(&payload).notices.iter().for_each(|text| notice(text));
+                    }
+                }
                 Kind::Exit => {
                     let exit: Exit = serde_json::from_slice(&payload).map_err(json)?;
                     return Ok(Some(Outcome::Exited(exit.code)));
@@ -313,14 +321,15 @@ impl Session<'_> {
     }
 }
 
-/// Tells a new monitor to start, and waits until the program runs.
-pub fn begin(mut stream: UnixStream) -> Result<(), RuntimeError> {
+/// Tells a new monitor to start, and waits until the program runs. Gives what the user should know of that.
+pub fn begin(mut stream: UnixStream) -> Result<Vec<String>, RuntimeError> {
     let talk = "talk to the container's monitor";
     protocol::send(&mut stream, Kind::Wait, &[]).trying(talk)?;
     protocol::send(&mut stream, Kind::Begin, &[]).trying(talk)?;
     loop {
         match protocol::receive(&mut stream).trying(talk)? {
-            Some((Kind::Started | Kind::Exit, _)) => return Ok(()),
+            Some((Kind::Started, payload)) => return Ok(Started::parse(&payload).notices),
+            Some((Kind::Exit, _)) => return Ok(Vec::new()),
             Some((Kind::Failed, payload)) => return Err(failure(&payload)),
             Some(_) => {}
             None => return Err(RuntimeError::Malformed("the container's monitor ended without a word".into())),
@@ -439,6 +448,7 @@ mod tests {
                 input_open: true,
                 matched: 0,
                 detached: false,
+                notice: None,
             };
             let mut out = Vec::new();
             for piece in pieces {

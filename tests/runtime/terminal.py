@@ -106,6 +106,26 @@ def detach():
     print(ferry("rm", "one"))
 
 
+def own_keys():
+    def played(name, terminal):
+        terminal.type("echo he''re\n")
+        terminal.until("here")
+        # Docker's own keys are input then.
+        terminal.type("\x10\x11\n")
+        terminal.type("echo the''re\n")
+        terminal.until("there")
+        terminal.type("\x01d")
+        print(name, terminal.code(), running("one"))
+
+    keys = ["--detach-keys", "ctrl-a,d"]
+    played("run", Terminal(FERRY, "run", "-it", *keys, "--name", "one", *QUIET, "busybox:1", "sh"))
+    played("exec", Terminal(FERRY, "exec", "-it", *keys, "one", "sh"))
+    ferry("kill", "one")
+    played("start", Terminal(FERRY, "start", "-ai", *keys, "one"))
+    played("attach", Terminal(FERRY, "attach", *keys, "one"))
+    print(ferry("rm", "-f", "one"))
+
+
 def signals():
     trap = "trap 'echo got; exit 7' TERM; echo ready; while :; do sleep 0.01; done"
     for words in (["busybox:1", "sh", "-c", trap], ["--init", "busybox:1", "sh", "-c", "echo ready; exec sleep 1000"]):

@@ -16,7 +16,7 @@ fn place() -> tempfile::TempDir {
     let dir = tempfile::Builder::new().prefix("ferry-user-").tempdir_in("/var/tmp").unwrap();
     let at = |name: &str| dir.path().join(name);
     let open = |name: &str| fs::set_permissions(at(name), fs::Permissions::from_mode(0o755)).unwrap();
-    for name in ["bin", "home", "r/bin", "r/etc", "r/tmp"] {
+    for name in ["bin", "home", "r/bin", "r/etc", "r/tmp", "r/dir"] {
         fs::create_dir_all(at(name)).unwrap();
     }
     fs::copy(ferry(), at("bin/ferry")).unwrap();
@@ -28,6 +28,9 @@ fn place() -> tempfile::TempDir {
     fs::write(at("r/bobs"), "bobs\n").unwrap();
     chown(at("r/bobs"), Some(1000), Some(1000)).unwrap();
     chown(at("r/tmp"), Some(5), Some(6)).unwrap();
+    fs::write(at("r/dir/in"), "in\n").unwrap();
+    chown(at("r/dir/in"), Some(7), Some(8)).unwrap();
+    chown(at("r/dir"), Some(9), Some(10)).unwrap();
     let mut tar = Command::new("tar");
     tar.args(["-C", "r", "--numeric-owner", "-cf", "image.tar", "."]).current_dir(dir.path());
     assert!(tar.status().unwrap().success());
@@ -99,6 +102,34 @@ fn a_user_without_ranges_does_the_same_with_one_id() {
     assert_eq!(out, format!("{DONE}single\n"));
 }
 
+/// A changed file, a changed directory, a further name, a directory made anew and a new file; shown as they are exported
+/// and as they are saved; changed again in the next container.
+const CHANGED: &str = "
+    owners() { tar --numeric-owner -tvf $1 2>/dev/null | awk '{sub(\"^\\\\./\", \"\", $6)} $6 ~ /bob|dir|new|^tmp/ {print $2, $6}'; }
+    ferry import -c 'ENV PATH=/bin' ../image.tar i:1 >/dev/null
+    ferry run --name one --net none i:1 sh -c 'echo more >>/bobs; busybox ln /bobs /bobs2; busybox chmod 700 /tmp; echo x >/tmp/new
+        busybox rm -r /dir; busybox mkdir /dir; echo x >/dir/in'
+    ferry diff one; ferry export one >out.tar; owners out.tar
+    ferry commit one i:2 >/dev/null
+    ferry run --name two --net none i:2 sh -c 'echo again >>/bobs; busybox chmod 711 /dir; cat /bobs'; ferry commit two i:3 >/dev/null
+    ferry rm one two >/dev/null
+    ferry save -o saved.tar i:3; mkdir saved; tar -C saved -xf saved.tar
+    for t in $(tar -xOf saved.tar manifest.json | sed 's/.*\"Layers\":\\[//; s/\\].*//' | tr -d '\"' | tr , ' '); do
+        echo layer; owners saved/$t | LC_ALL=C sort -k 2; done
+";
+
+#[test]
+fn what_a_container_changes_keeps_its_owner_with_one_id() {
+    let dir = place();
+    let out = play(dir.path(), "other:700000:65536\n", "$PATH", CHANGED);
+    let diff = "C /bobs\nA /bobs2\nC /dir\nC /dir/in\nC /tmp\nA /tmp/new\n";
+    let made = "1000/1000 bobs\n1000/1000 bobs2\n0/0 dir/\n";
+    let rest = "0/0 dir/in\n5/6 tmp/\n0/0 tmp/new\n";
+    let first = "layer\n1000/1000 bobs\n9/10 dir/\n7/8 dir/in\n5/6 tmp/\n";
+    let second = format!("layer\n{made}0/0 dir/.wh..wh..opq\n{rest}");
+    assert_eq!(out, format!("{diff}{made}{rest}bobs\nmore\nagain\n{first}{second}layer\n1000/1000 bobs\n0/0 dir/\n"));
+}
+
 #[test]
 fn a_user_is_told_when_newuidmap_is_missing_and_goes_on_with_one_id() {
     let dir = place();
@@ -143,9 +174,9 @@ fn a_user_reaches_out_by_pasta_or_slirp4netns_and_is_told_when_there_is_neither(
     let mut command = machine.command("bash");
     let output = command.args(["-ec", HOST]).env("FERRY", ferry()).env("WORK", REACH).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
-    let expected = "pasta\noutside\ninside\nweb\nslirp4netns\noutside\ninside\nweb\nnone\n\
-        wget: can't connect to remote host (10.9.0.254): Network is unreachable\n\
-        ferry: warning: without root and without pasta or slirp4netns a container has no way out of its network; its published \
-        ports are served by a proxy\ninside\nweb\n";
-    assert_eq!(said, expected, "{output:?}");
+    let expected = "pasta\noutside\ninside\nweb\nslirp4netns\noutside\ninside\nweb\nnone\n{told}\
+        wget: can't connect to remote host (10.9.0.254): Network is unreachable\n{told}inside\nweb\n";
+    let told = "ferry: warning: without root and without pasta or slirp4netns a container has no way out of its network; its \
+                published ports are served by a proxy\n";
+    assert_eq!(said, expected.replace("{told}", told), "{output:?}");
 }

@@ -1,6 +1,6 @@
 //! `ferry attach`.
 
-use std::io;
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::super::Global;
 use super::{containers, exit_code};
-use crate::base::BoxFault;
+use crate::base::{BoxFault, Ctx};
 use crate::runtime::client::{self, Outcome, Terminal};
 use crate::runtime::container::Status;
 use crate::runtime::monitor::protocol::Attach;
@@ -44,17 +44,18 @@ pub fn run(args: AttachArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let stdin = container.config.open_stdin && !args.no_stdin;
     let streams = Attach { stdin, stdout: true, stderr: true };
     events::record(&global.root, &container, "attach", &[]);
-    Ok(session(dir.connect()?, streams, container.config.tty, &keys, args.sig_proxy, false)?)
+    Ok(session(dir.connect()?, streams, container.config.tty, &keys, args.sig_proxy, None)?)
 }
 
-/// Passes this process's input and output on until the program ends or the user detaches.
+/// Passes this process's input and output on until the program ends or the user detaches. With `begin` the program is
+/// started first, and the user told what there is to know of that.
 pub fn session(
     stream: UnixStream,
     streams: Attach,
     tty: bool,
     keys: &[u8],
     pass_signals: bool,
-    begin: bool,
+    begin: Option<&Ctx>,
 ) -> Result<ExitCode, RuntimeError> {
     let stdin = io::stdin();
     let terminal = Terminal {
@@ -65,7 +66,15 @@ pub fn session(
         detach_keys: keys.to_vec(),
     };
     let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
-    match client::attach(stream, &terminal, streams, begin, &mut out, &mut err)? {
+    let raw = tty && streams.stdin && stdin.is_terminal();
+    let mut notice = |text: &str| {
+        begin.into_iter().for_each(|ctx| ctx.warn(text));
+        if raw {
+            // A raw terminal goes to the next line, and stays in its column.
+            let _ = io::stderr().write_all(b"\r");
+        }
+    };
+    match client::attach(stream, &terminal, streams, begin.is_some(), (&mut out, &mut err), &mut notice)? {
         Outcome::Exited(code) => Ok(exit_code(code)),
         Outcome::Detached => Ok(ExitCode::SUCCESS),
         Outcome::Left(signal) => Ok(exit_code(128 + signal)),

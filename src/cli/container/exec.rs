@@ -75,11 +75,11 @@ pub fn run(args: ExecArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let run = || -> Result<ExitCode, RuntimeError> {
         let stream = exec::spawn(&global.root, &dir, &request)?;
         if args.detach {
-            return client::begin(stream).map(|()| ExitCode::SUCCESS);
+            return client::begin(stream).map(|_| ExitCode::SUCCESS);
         }
         let streams = Attach { stdin: request.interactive, stdout: true, stderr: true };
         // Docker's exec passes no signals on, but ends when it is interrupted itself; with a terminal they are keys.
-        attach::session(stream, streams, request.tty, &keys, false, true)
+        attach::session(stream, streams, request.tty, &keys, false, Some(&global.ctx))
     };
     Ok(run().unwrap_or_else(|error| match error {
         RuntimeError::Start { .. } => super::start::failed(error),

@@ -29,6 +29,8 @@ pub fn run(args: RestartArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let signal = args.signal.as_deref().map(signals::parse).transpose()?;
     each(global, &args.containers, |dir| {
         lifecycle::stop(&global.root, dir, signal, patience(dir, args.time)?)?;
-        client::begin(lifecycle::start_monitor(&global.root, dir)?)
+        let notices = client::begin(lifecycle::start_monitor(&global.root, dir)?)?;
+        notices.into_iter().for_each(|notice| global.ctx.warn(notice));
+        Ok(())
     })
 }

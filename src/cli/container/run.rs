@@ -63,16 +63,12 @@ fn start(
 ) -> Result<ExitCode, RuntimeError> {
     let stream = lifecycle::start_monitor(&global.root, dir)?;
     if *detach {
-        client::begin(stream)?;
-        // What the network could not give, or had to change on the host.
-        for notice in dir.recorded_state()?.network.into_iter().flat_map(|network| network.notices) {
-            global.ctx.warn(notice);
-        }
+        client::begin(stream)?.into_iter().for_each(|notice| global.ctx.warn(notice));
         // The ID is what the caller came for; that it cannot be written is told as any other failure.
         return Ok(output::line(&container.id).map_or_else(own_failure, |()| ExitCode::SUCCESS));
     }
     let config = &container.config;
     events::record(&global.root, container, "attach", &[]);
     let streams = Attach { stdin: config.attach_stdin, stdout: config.attach_stdout, stderr: config.attach_stderr };
-    attach::session(stream, streams, config.tty, keys, pass_signals, true)
+    attach::session(stream, streams, config.tty, keys, pass_signals, Some(&global.ctx))
 }

@@ -52,11 +52,11 @@ pub fn run(args: StartArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         events::record(&global.root, &container, "attach", &[]);
         if dir.state()?.status.is_live() {
             let streams = Attach { stdin: args.interactive && config.open_stdin, stdout: true, stderr: true };
-            return Ok(attach::session(dir.connect()?, streams, config.tty, &keys, true, false)?);
+            return Ok(attach::session(dir.connect()?, streams, config.tty, &keys, true, None)?);
         }
         let streams = Attach { stdin: args.interactive && config.open_stdin, stdout: true, stderr: true };
         let started = lifecycle::start_monitor(&global.root, &dir)
-            .and_then(|stream| attach::session(stream, streams, config.tty, &keys, true, true));
+            .and_then(|stream| attach::session(stream, streams, config.tty, &keys, true, Some(&global.ctx)));
         return Ok(started.unwrap_or_else(failed));
     }
     let mut code = ExitCode::SUCCESS;
@@ -71,7 +71,9 @@ pub fn run(args: StartArgs, global: &Global) -> Result<ExitCode, BoxFault> {
             if state.status.is_live() {
                 return Ok(());
             }
-            client::begin(lifecycle::start_monitor(&global.root, &dir)?)
+            let notices = client::begin(lifecycle::start_monitor(&global.root, &dir)?)?;
+            notices.into_iter().for_each(|notice| global.ctx.warn(notice));
+            Ok(())
         };
         match start() {
             Ok(()) => output::line(name)?,

@@ -40,7 +40,7 @@ pub enum Kind {
     Wait = b'Q',
     /// To a new monitor: how to attach has been said, start. No answer but `Started` or `Failed`.
     Begin = b'B',
-    /// From the monitor: the program runs.
+    /// From the monitor: the program runs, see [`Started`].
     Started = b'S',
     /// From the monitor: bytes of standard output.
     Output = b'O',
@@ -108,6 +108,20 @@ pub struct Connect {
     pub network: String,
     /// What is asked for there.
     pub endpoint: EndpointRequest,
+}
+
+/// A container's program runs.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Started {
+    /// What the network could not give, or had to change on the host: for the user, once.
+    pub notices: Vec<String>,
+}
+
+impl Started {
+    /// Reads a payload. A command that was added to a container has none.
+    pub fn parse(payload: &[u8]) -> Self {
+        serde_json::from_slice(payload).unwrap_or_default()
+    }
 }
 
 /// How a program ended.

@@ -10,7 +10,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 use super::health::Checks;
 use super::hub::Streams;
-use super::protocol::{Kind, frame};
+use super::protocol::{Kind, Started, frame_of};
 use super::{Monitor, Running, host_pid};
 use crate::base::AtPath;
 use crate::runtime::container::Status;
@@ -128,7 +128,8 @@ impl Monitor {
         self.write_state();
         volumes::note(&self.store_root, &self.container, true);
         events::record(&self.store_root, &self.container, "start", &[]);
-        self.hub.announce(&frame(Kind::Started, &[]));
+        let notices = self.state.network.as_ref().map(|network| network.notices.clone()).unwrap_or_default();
+        self.hub.announce(&frame_of(Kind::Started, &Started { notices }));
         self.running = Some(Running { pid, pidfd, since: Instant::now(), checks });
         Ok(())
     }

@@ -62,10 +62,13 @@ impl Networks {
         self.directory.list()
     }
 
-    /// The network of a name, or whose ID begins so.
+    /// The network of a name, or whose ID begins so. Docker's default is there before it is needed.
     pub fn get(&self, name: &str) -> Result<Network, NetError> {
         if let Some(network) = self.directory.get(name)? {
             return Ok(network);
+        }
+        if name == DEFAULT {
+            return self.wanted(DEFAULT, &self.directory.lock()?);
         }
         let mut matching = self.list()?.into_iter().filter(|network| network.id.starts_with(name));
         match (matching.next(), matching.next()) {
