@@ -10,12 +10,13 @@ use crate::base::Ctx;
 const NAMED: u64 = 20;
 
 /// Tells of them; used by several threads at once.
-pub(super) struct Churn<'a> {
+pub struct Churn<'a> {
     ctx: &'a Ctx,
     count: AtomicU64,
 }
 
 impl<'a> Churn<'a> {
+    /// Tells the user by `ctx`.
     pub fn new(ctx: &'a Ctx) -> Self {
         Self { ctx, count: AtomicU64::new(0) }
     }

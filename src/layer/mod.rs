@@ -17,6 +17,7 @@ mod pgzip;
 
 pub use apply::{Applied, ApplyOptions, Content, Target, apply};
 pub use assemble::{Assembler, Unpacked};
+pub use churn::Churn;
 pub use compression::Compression;
 pub use error::LayerError;
 pub use owners::Owners;

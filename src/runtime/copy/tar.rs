@@ -9,15 +9,18 @@ use super::super::error::RuntimeError;
 use super::place::Source;
 use super::tree::Owner;
 use super::{DEEPEST, given, is_dir, too_deep};
-use crate::base::{AtPath, BoxFault, Ctx};
+use crate::base::{AtPath, BoxFault, Ctx, PathError};
+use crate::layer::Churn;
 use crate::layer::compression::{self, DecodeLimits};
 use crate::layer::tar::{self, Entry, Handler, Kind, Time};
 use crate::sys::dir::{self, Dir, Metadata};
 
-/// Writes a file or a tree under its base name.
+/// Writes a file or a tree under its base name. A program may be at work in the tree: what goes before it is read is left
+/// out, what shrinks is filled up with zeros, and the user is warned of both.
 pub fn write(source: &Source, out: &mut dyn Write, ctx: &Ctx) -> Result<(), BoxFault> {
     let mut out = BufWriter::with_capacity(1 << 18, out);
-    let mut writer = Writer { out: &mut out, ctx };
+    let churn = Churn::new(ctx);
+    let mut writer = Writer { out: &mut out, ctx, churn: &churn };
     match &source.name {
         Some(name) => writer.entry(&source.parent, Path::new(name), Path::new(&source.base), 0)?,
         None => {
@@ -26,6 +29,7 @@ pub fn write(source: &Source, out: &mut dyn Write, ctx: &Ctx) -> Result<(), BoxF
         }
     }
     tar::write::end(&mut out).at("write", "the tar stream")?;
+    churn.sum_up();
     out.flush().at("write", "the tar stream")?;
     Ok(())
 }
@@ -33,6 +37,7 @@ pub fn write(source: &Source, out: &mut dyn Write, ctx: &Ctx) -> Result<(), BoxF
 struct Writer<'a> {
     out: &'a mut dyn Write,
     ctx: &'a Ctx,
+    churn: &'a Churn<'a>,
 }
 
 fn describe(path: &Path, metadata: &Metadata, kind: Kind) -> Entry {
@@ -60,38 +65,55 @@ impl Writer<'_> {
         if depth > DEEPEST {
             return Err(too_deep().into());
         }
-        for entry in dir.entries()? {
-            self.entry(dir, Path::new(&entry.name), &path.join(&entry.name), depth)?;
+        let Some(entries) = self.still(dir.entries(), path, depth)? else { return Ok(()) };
+        for entry in entries {
+            self.entry(dir, Path::new(&entry.name), &path.join(&entry.name), depth + 1)?;
         }
         Ok(())
     }
 
+    /// What was found, unless it has gone since it was listed. What the user has named must be there.
+    fn still<T>(&self, found: Result<T, PathError>, path: &Path, depth: usize) -> Result<Option<T>, PathError> {
+        match found {
+            Err(error) if depth > 0 && error.is_gone() => {
+                self.churn.vanished(path.as_os_str().as_bytes());
+                Ok(None)
+            }
+            found => found.map(Some),
+        }
+    }
+
     fn entry(&mut self, parent: &Dir, name: &Path, path: &Path, depth: usize) -> Result<(), BoxFault> {
         self.ctx.check()?;
-        let metadata = parent.stat(name)?;
+        let Some(metadata) = self.still(parent.stat(name), path, depth)? else { return Ok(()) };
         let mut entry = describe(path, &metadata, Kind::Regular);
         match dir::Kind::in_metadata(&metadata) {
             Some(dir::Kind::Directory) => {
                 entry.kind = Kind::Directory;
                 entry.path.push(b'/');
+                let Some(dir) = self.still(parent.open_dir_no_links(name), path, depth)? else { return Ok(()) };
                 self.header(&entry)?;
-                return self.children(&parent.open_dir_no_links(name)?, path, depth + 1);
+                return self.children(&dir, path, depth);
             }
             Some(dir::Kind::Regular) => {
-                let file = parent.open_file(name)?;
+                let Some(file) = self.still(parent.open_file(name), path, depth)? else { return Ok(()) };
                 entry.stored = file.metadata().at("read", parent.full(name))?.len();
                 self.header(&entry)?;
-                // What grows meanwhile is cut, what shrinks is an error: the header has promised a size.
+                // The header has promised a size.
                 let copied =
                     std::io::copy(&mut file.take(entry.stored), &mut self.out).at("read", parent.full(name))?;
-                if copied != entry.stored {
-                    return Err(crate::layer::LayerError::Changed(parent.full(name)).into());
+                let missing = entry.stored.saturating_sub(copied);
+                if missing > 0 {
+                    self.churn.shrank(path.as_os_str().as_bytes(), missing);
+                    std::io::copy(&mut std::io::repeat(0).take(missing), &mut self.out)
+                        .at("write", "the tar stream")?;
                 }
                 return Ok(tar::write::pad(self.out, entry.stored).at("write", "the tar stream")?);
             }
             Some(dir::Kind::Symlink) => {
                 entry.kind = Kind::Symlink;
-                entry.link = parent.read_link(name)?.into_os_string().as_bytes().to_vec();
+                let Some(link) = self.still(parent.read_link(name), path, depth)? else { return Ok(()) };
+                entry.link = link.into_os_string().as_bytes().to_vec();
             }
             Some(dir::Kind::Fifo) => entry.kind = Kind::Fifo,
             Some(kind @ (dir::Kind::CharDevice | dir::Kind::BlockDevice)) => {
