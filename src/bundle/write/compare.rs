@@ -13,6 +13,9 @@ use crate::bundle::frame;
 use crate::bundle::parallel::in_parallel;
 use crate::bundle::plan::{self, Chunk, Grain, Plan};
 
+/// Where contents are cut, by their numbers.
+type Chunks = HashMap<u32, Vec<Chunk>>;
+
 /// Versions below this size, in bytes, are compared as a whole.
 const WHOLE: u64 = 2 * plan::WHOLE;
 /// What a range costs in the index, in bytes: its content's ID and size, its place.
@@ -59,7 +62,7 @@ impl Job<'_> {
             work.extend(version.map(|version| (content, Some(version))));
         }
         let grain = |content: u32| if self.is_large(content) { Grain::STORED } else { FINE };
-        let done: Mutex<(HashMap<u32, Vec<Chunk>>, HashMap<u32, Vec<Chunk>>)> = Mutex::default();
+        let done: Mutex<(Chunks, Chunks)> = Mutex::default();
         in_parallel(self.options.threads, work.len(), &|at| {
             self.ctx.check()?;
             let (content, version) = work[at];
