@@ -9,8 +9,8 @@ TRIPLE := $(shell uname -m)-unknown-linux-musl
 RUST := --release --locked --target $(TRIPLE)
 # musl-tools has the C compiler for the target; ssh2 builds its own OpenSSL, which wants perl.
 PACKAGES := binutils gcc libc6-dev make musl-tools perl pkg-config
-# What tests make their input with, and look at the kernel with.
-TEST_PACKAGES := busybox-static e2fsprogs iproute2 pigz python3 tar uidmap util-linux
+# What tests make their input with, look at the kernel with, and run containers with beside ferry's own runtime.
+TEST_PACKAGES := busybox-static e2fsprogs iproute2 pigz python3 runc tar uidmap util-linux
 TESTS ?=
 VM ?=
 

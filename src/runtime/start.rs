@@ -218,8 +218,9 @@ fn external(
             create.stdin(stdin).stdout(stdout).stderr(stderr);
         }
         Stdio::Terminal(socket, size) => {
-            let (listener, path) = console_listener(bundle)?;
-            create.arg("--console-socket").arg(path);
+            let listener = console_listener(bundle)?;
+            // By a short name, from where the runtimes go themselves: a socket's path has 107 bytes, which the bundle's own fills.
+            create.current_dir(bundle).args(["--console-socket", CONSOLE]);
             let null = std::process::Stdio::null;
             create.stdin(null()).stdout(null()).stderr(null());
             passed = Some((listener, socket, size));
@@ -251,14 +252,17 @@ fn external(
     Err(classify(runtime, &message))
 }
 
-fn console_listener(bundle: &Path) -> Result<(std::os::unix::net::UnixListener, PathBuf), RuntimeError> {
-    let path = bundle.join("console");
+/// The socket in the bundle that a runtime sends the terminal to.
+const CONSOLE: &str = "console";
+
+fn console_listener(bundle: &Path) -> Result<std::os::unix::net::UnixListener, RuntimeError> {
+    let path = bundle.join(CONSOLE);
     let _ = fs::remove_file(&path);
     let directory = File::open(bundle).at("open", bundle)?;
-    let short = format!("/proc/self/fd/{}/console", directory.as_raw_fd());
+    let short = format!("/proc/self/fd/{}/{CONSOLE}", directory.as_raw_fd());
     let listener = std::os::unix::net::UnixListener::bind(short).at("create", &path)?;
     listener.set_nonblocking(true).at("open", &path)?;
-    Ok((listener, path))
+    Ok(listener)
 }
 
 type Accepted = (std::os::unix::net::UnixStream, std::os::unix::net::SocketAddr);

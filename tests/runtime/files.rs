@@ -2,20 +2,20 @@
 
 use std::fs;
 
-use super::Host;
+use super::{Host, both};
 
 #[test]
 fn cp_follows_dockers_path_rules_both_ways() {
-    let host = Host::new();
-    fs::create_dir_all(host.path("d/sub")).unwrap();
-    fs::write(host.path("d/one"), "1\n").unwrap();
-    fs::write(host.path("d/sub/two"), "2\n").unwrap();
-    std::os::unix::fs::symlink("one", host.path("d/link")).unwrap();
-    fs::write(host.path("f"), "f\n").unwrap();
-    // A stopped and a running container alike.
-    for state in ["create", "run -d"] {
-        let out = host.run(&format!(
-            "exec 2>&1
+    both(|host| {
+        fs::create_dir_all(host.path("d/sub")).unwrap();
+        fs::write(host.path("d/one"), "1\n").unwrap();
+        fs::write(host.path("d/sub/two"), "2\n").unwrap();
+        std::os::unix::fs::symlink("one", host.path("d/link")).unwrap();
+        fs::write(host.path("f"), "f\n").unwrap();
+        // A stopped and a running container alike.
+        for state in ["create", "run -d"] {
+            let out = host.run(&format!(
+                "exec 2>&1
              ferry {state} --name cc --network none busybox:1 sleep 1000 >/dev/null
              show() {{ ferry cp cc:/t - | busybox tar t | busybox sort | busybox tr '\\n' ' '; echo; }}
              mkdir -p t; ferry cp t cc:/; show
@@ -28,8 +28,8 @@ fn cp_follows_dockers_path_rules_both_ways() {
              echo over >o; ferry cp o cc:/t/new; ferry cp cc:/t/new o2; cat o2; rm o o2
              ferry cp cc:/t/nothing x; echo code $?; ferry cp a b; echo code $?
              ferry rm -f cc"
-        ));
-        let expected = "t/ \n\
+            ));
+            let expected = "t/ \n\
             ferry: no such directory: /t/missing/\ncode 1\n\
             t/ t/contents/ t/contents/link t/contents/one t/contents/sub/ t/contents/sub/two t/f t/new t/renamed/ \
             t/renamed/d/ t/renamed/d/link t/renamed/d/one t/renamed/d/sub/ t/renamed/d/sub/two t/renamed/link \
@@ -38,17 +38,18 @@ fn cp_follows_dockers_path_rules_both_ways() {
             one\n1\nf\ntwo\ncontents\nf\ntwo\nover\n\
             ferry: there is no /t/nothing to copy\ncode 1\n\
             ferry: must specify at least one container source\ncode 1\ncc\n";
-        assert_eq!(out, expected, "{state}");
-    }
+            assert_eq!(out, expected, "{state}");
+        }
+    });
 }
 
 #[test]
 fn a_tar_stream_goes_in_and_out_and_never_out_of_the_container() {
-    let host = Host::new();
-    fs::write(host.path("secret"), "host\n").unwrap();
-    let inside = host.path("secret").display().to_string();
-    let out = host.run(&format!(
-        "exec 2>&1
+    both(|host| {
+        fs::write(host.path("secret"), "host\n").unwrap();
+        let inside = host.path("secret").display().to_string();
+        let out = host.run(&format!(
+            "exec 2>&1
          ferry run -d --name cc --network none busybox:1 sleep 1000 >/dev/null
          mkdir -p s/a; echo x >s/a/b; busybox tar -C s -cf - . | ferry cp - cc:/tmp; ferry exec cc cat /tmp/a/b
          busybox tar -C s -czf - a | ferry cp - cc:/tmp/a; ferry exec cc cat /tmp/a/a/b
@@ -57,23 +58,25 @@ fn a_tar_stream_goes_in_and_out_and_never_out_of_the_container() {
          ferry exec cc busybox ln -s /../../../../../../tmp/escaped /tmp/e
          echo y >y; ferry cp y cc:/tmp/e; ferry exec cc cat /tmp/escaped; ls /tmp/escaped 2>/dev/null
          ferry rm -f cc"
-    ));
-    let shown: Vec<&str> = out.lines().map(|line| line.split(": ").next().unwrap_or(line)).collect();
-    assert_eq!(shown, ["x", "x", "ferry", "code 1", "ferry", "code 1", "y", "cc"], "{out}");
+        ));
+        let shown: Vec<&str> = out.lines().map(|line| line.split(": ").next().unwrap_or(line)).collect();
+        assert_eq!(shown, ["x", "x", "ferry", "code 1", "ferry", "code 1", "y", "cc"], "{out}");
+    });
 }
 
 #[test]
 fn diff_tells_what_docker_tells() {
-    let host = Host::new();
-    let out = host.run(
-        "exec 2>&1
+    both(|host| {
+        let out = host.run(
+            "exec 2>&1
          ferry run --name cc --network none busybox:1 sh -c 'echo x >/tmp/new; mkdir -p /root/a/b; rm /etc/group; \
          echo bob >>/etc/passwd; rm -r /bin/true; rm -r /tmp; mkdir /tmp; echo y >/tmp/z'
          ferry diff cc; ferry diff nothing; echo code $?; ferry rm cc",
-    );
-    let expected = "C /bin\nD /bin/true\nC /etc\nD /etc/group\nC /etc/passwd\nC /root\nA /root/a\nA /root/a/b\nC /tmp\nA /tmp/z\n\
+        );
+        let expected = "C /bin\nD /bin/true\nC /etc\nD /etc/group\nC /etc/passwd\nC /root\nA /root/a\nA /root/a/b\nC /tmp\nA /tmp/z\n\
          ferry: no such container: nothing\ncode 1\ncc\n";
-    assert_eq!(out, expected);
+        assert_eq!(out, expected);
+    });
 }
 
 #[test]

@@ -1,72 +1,76 @@
 //! The flags of run: each does what it says.
 
-use super::Host;
+use super::{Host, both};
 
 #[test]
 fn every_flag_of_run_does_what_it_says() {
-    let host = Host::new();
-    std::fs::write(host.path("env"), "# c\nA=from file\nB\n").unwrap();
-    std::fs::write(host.path("labels"), "l=1\n").unwrap();
-    std::fs::create_dir(host.path("bound")).unwrap();
-    std::fs::write(host.path("bound/f"), "bound\n").unwrap();
-    let bound = host.path("bound").display().to_string();
-    let bind = format!("type=bind,source={bound},target=/b,readonly");
-    let plain = format!("{bound}:/b");
-    for (flags, command, expected) in [
-        ("-h name", "busybox hostname", "name\n"),
-        ("--hostname name --domainname dom", "cat /proc/sys/kernel/domainname", "dom\n"),
-        ("-e A=1 -e A=2", "sh -c 'echo $A'", "2\n"),
-        ("-e A=1 -e A", "sh -c 'echo ${A-taken away}'", "taken away\n"),
-        ("-v ./bound:/b:ro", "cat /b/f", "bound\n"),
-        ("-v ./x/../bound:/b", "cat /b/f", "bound\n"),
-        ("--mount type=bind,source=./bound,target=/b", "cat /b/f", "bound\n"),
-        ("--env-file env", "sh -c 'echo $A $B.'", "from file .\n"),
-        ("-w /new/dir", "busybox pwd", "/new/dir\n"),
-        ("-u bob", "id -u", "1000\n"),
-        ("-u 7:8", "busybox sh -c 'id -u; id -g'", "7\n8\n"),
-        ("-u bob --group-add 55", "busybox id -G", "1000 10 55\n"),
-        ("--entrypoint /bin/sh", "-c 'echo entry'", "entry\n"),
-        ("--add-host there:10.9.8.7", "busybox grep there /etc/hosts", "10.9.8.7\tthere\n"),
-        (
-            "--dns 9.9.9.9 --dns-search x.y --dns-option ndots:3",
-            "busybox cat /etc/resolv.conf",
-            "nameserver 9.9.9.9\nsearch x.y\noptions ndots:3\n",
-        ),
-        (&*format!("--mount {bind}"), "sh -c 'cat /b/f; echo x >/b/g || echo ro' 2>/dev/null", "bound\nro\n"),
-        (&*format!("-v {plain}:ro"), "sh -c 'cat /b/f; echo x >/b/g || echo ro' 2>/dev/null", "bound\nro\n"),
-        (
-            "--mount type=tmpfs,target=/t,tmpfs-size=1m",
-            "sh -c 'busybox df -k /t | busybox tail -n 1 | busybox awk \"{print \\$2}\"'",
-            "1024\n",
-        ),
-        ("--tmpfs /t:size=2m", "sh -c 'busybox df -k /t | busybox tail -n 1 | busybox awk \"{print \\$2}\"'", "2048\n"),
-        (
-            "--shm-size 3m",
-            "sh -c 'busybox df -k /dev/shm | busybox tail -n 1 | busybox awk \"{print \\$2}\"'",
-            "3072\n",
-        ),
-        ("--read-only", "sh -c 'touch /x || echo ro' 2>/dev/null", "ro\n"),
-        ("--read-only --tmpfs /tmp", "sh -c 'touch /tmp/x && echo rw'", "rw\n"),
-        ("--ulimit nofile=100:200", "sh -c 'ulimit -n; ulimit -Hn'", "100\n200\n"),
-        ("--sysctl net.ipv4.ip_forward=1", "cat /proc/sys/net/ipv4/ip_forward", "1\n"),
-        ("--device /dev/zero:/dev/mine", "sh -c 'busybox head -c 1 /dev/mine | busybox wc -c'", "1\n"),
-        ("--cap-drop ALL", "busybox grep CapEff /proc/self/status", "CapEff:\t0000000000000000\n"),
-        ("--cap-drop ALL --cap-add CHOWN", "busybox grep CapEff /proc/self/status", "CapEff:\t0000000000000001\n"),
-        ("--security-opt no-new-privileges", "busybox grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t1\n"),
-        ("--security-opt seccomp=unconfined", "busybox grep Seccomp: /proc/self/status", "Seccomp:\t0\n"),
-        ("--oom-score-adj 300", "cat /proc/self/oom_score_adj", "300\n"),
-        ("--pid host", "sh -c '[ $$ = 1 ] || echo host'", "host\n"),
-        ("--uts host", "sh -c 'echo uts'", "uts\n"),
-        ("--ipc none", "sh -c 'busybox grep -q /dev/shm /proc/mounts || echo none'", "none\n"),
-        ("--userns host", "cat /proc/self/uid_map", "         0          0 4294967295\n"),
-        ("--cgroupns host", "sh -c 'echo ok'", "ok\n"),
-        ("--pull never --platform linux", "sh -c 'echo ok'", "ok\n"),
-    ] {
-        let network = if flags.contains("dns") || flags.contains("add-host") { "" } else { "--network none" };
-        let out = host.run(&format!("ferry run --rm {network} {flags} busybox:1 {command}"));
-        assert_eq!(out, expected, "{flags}");
-    }
-    let out = host.run(
+    both(|host| {
+        std::fs::write(host.path("env"), "# c\nA=from file\nB\n").unwrap();
+        std::fs::write(host.path("labels"), "l=1\n").unwrap();
+        std::fs::create_dir(host.path("bound")).unwrap();
+        std::fs::write(host.path("bound/f"), "bound\n").unwrap();
+        let bound = host.path("bound").display().to_string();
+        let bind = format!("type=bind,source={bound},target=/b,readonly");
+        let plain = format!("{bound}:/b");
+        for (flags, command, expected) in [
+            ("-h name", "busybox hostname", "name\n"),
+            ("--hostname name --domainname dom", "cat /proc/sys/kernel/domainname", "dom\n"),
+            ("-e A=1 -e A=2", "sh -c 'echo $A'", "2\n"),
+            ("-e A=1 -e A", "sh -c 'echo ${A-taken away}'", "taken away\n"),
+            ("-v ./bound:/b:ro", "cat /b/f", "bound\n"),
+            ("-v ./x/../bound:/b", "cat /b/f", "bound\n"),
+            ("--mount type=bind,source=./bound,target=/b", "cat /b/f", "bound\n"),
+            ("--env-file env", "sh -c 'echo $A $B.'", "from file .\n"),
+            ("-w /new/dir", "busybox pwd", "/new/dir\n"),
+            ("-u bob", "id -u", "1000\n"),
+            ("-u 7:8", "busybox sh -c 'id -u; id -g'", "7\n8\n"),
+            ("-u bob --group-add 55", "busybox id -G", "1000 10 55\n"),
+            ("--entrypoint /bin/sh", "-c 'echo entry'", "entry\n"),
+            ("--add-host there:10.9.8.7", "busybox grep there /etc/hosts", "10.9.8.7\tthere\n"),
+            (
+                "--dns 9.9.9.9 --dns-search x.y --dns-option ndots:3",
+                "busybox cat /etc/resolv.conf",
+                "nameserver 9.9.9.9\nsearch x.y\noptions ndots:3\n",
+            ),
+            (&*format!("--mount {bind}"), "sh -c 'cat /b/f; echo x >/b/g || echo ro' 2>/dev/null", "bound\nro\n"),
+            (&*format!("-v {plain}:ro"), "sh -c 'cat /b/f; echo x >/b/g || echo ro' 2>/dev/null", "bound\nro\n"),
+            (
+                "--mount type=tmpfs,target=/t,tmpfs-size=1m",
+                "sh -c 'busybox df -k /t | busybox tail -n 1 | busybox awk \"{print \\$2}\"'",
+                "1024\n",
+            ),
+            (
+                "--tmpfs /t:size=2m",
+                "sh -c 'busybox df -k /t | busybox tail -n 1 | busybox awk \"{print \\$2}\"'",
+                "2048\n",
+            ),
+            (
+                "--shm-size 3m",
+                "sh -c 'busybox df -k /dev/shm | busybox tail -n 1 | busybox awk \"{print \\$2}\"'",
+                "3072\n",
+            ),
+            ("--read-only", "sh -c 'touch /x || echo ro' 2>/dev/null", "ro\n"),
+            ("--read-only --tmpfs /tmp", "sh -c 'touch /tmp/x && echo rw'", "rw\n"),
+            ("--ulimit nofile=100:200", "sh -c 'ulimit -n; ulimit -Hn'", "100\n200\n"),
+            ("--sysctl net.ipv4.ip_forward=1", "cat /proc/sys/net/ipv4/ip_forward", "1\n"),
+            ("--device /dev/zero:/dev/mine", "sh -c 'busybox head -c 1 /dev/mine | busybox wc -c'", "1\n"),
+            ("--cap-drop ALL", "busybox grep CapEff /proc/self/status", "CapEff:\t0000000000000000\n"),
+            ("--cap-drop ALL --cap-add CHOWN", "busybox grep CapEff /proc/self/status", "CapEff:\t0000000000000001\n"),
+            ("--security-opt no-new-privileges", "busybox grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t1\n"),
+            ("--security-opt seccomp=unconfined", "busybox grep Seccomp: /proc/self/status", "Seccomp:\t0\n"),
+            ("--oom-score-adj 300", "cat /proc/self/oom_score_adj", "300\n"),
+            ("--pid host", "sh -c '[ $$ = 1 ] || echo host'", "host\n"),
+            ("--uts host", "sh -c 'echo uts'", "uts\n"),
+            ("--ipc none", "sh -c 'busybox grep -q /dev/shm /proc/mounts || echo none'", "none\n"),
+            ("--userns host", "cat /proc/self/uid_map", "         0          0 4294967295\n"),
+            ("--cgroupns host", "sh -c 'echo ok'", "ok\n"),
+            ("--pull never --platform linux", "sh -c 'echo ok'", "ok\n"),
+        ] {
+            let network = if flags.contains("dns") || flags.contains("add-host") { "" } else { "--network none" };
+            let out = host.run(&format!("ferry run --rm {network} {flags} busybox:1 {command}"));
+            assert_eq!(out, expected, "{flags}");
+        }
+        let out = host.run(
         "ferry create --cidfile id --name cc --label a=b --label-file labels --expose 80 --expose 90-91/udp -P --restart always \
              --stop-signal USR1 --stop-timeout 3 --annotation k=v --mac-address 02:00:00:00:00:07 busybox:1 true >/dev/null
          [ $(cat id) = $(ferry inspect -f '{{.Id}}' cc) ] && echo same
@@ -75,9 +79,9 @@ fn every_flag_of_run_does_what_it_says() {
          ferry inspect -f '{{.HostConfig.RestartPolicy.Name}} {{.Config.StopSignal}} {{.Config.StopTimeout}}' cc
          ferry rm cc",
     );
-    let expected =
-        "same\ncode 1\n{\"a\":\"b\",\"l\":\"1\"} {\"80/tcp\":{},\"90/udp\":{},\"91/udp\":{}} true\nalways USR1 3\ncc\n";
-    assert_eq!(out, expected);
+        let expected = "same\ncode 1\n{\"a\":\"b\",\"l\":\"1\"} {\"80/tcp\":{},\"90/udp\":{},\"91/udp\":{}} true\nalways USR1 3\ncc\n";
+        assert_eq!(out, expected);
+    });
 }
 
 #[test]

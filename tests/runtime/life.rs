@@ -1,14 +1,14 @@
 //! Lives of containers: health, init, restarts, networks that come and go, the boot unit.
 
-use super::Host;
+use super::{Host, both};
 
 /// Waits for a line of shell to succeed; the script's own time is the limit.
 const UNTIL: &str = "come() { while ! eval \"$1\"; do :; done; }";
 
 #[test]
 fn health_is_what_the_check_says() {
-    let host = Host::new();
-    let out = host.run(&format!(
+    both(|host| {
+        let out = host.run(&format!(
         "{UNTIL}
          health() {{ ferry inspect -f '{{{{.State.Health.Status}}}}' cc; }}
          ferry run -d --name cc --network none --health-cmd 'echo said; test -e /tmp/well' --health-interval 50ms \
@@ -24,28 +24,30 @@ fn health_is_what_the_check_says() {
          come '[ \"$(ferry inspect -f \"{{{{.State.Health.Status}}}}\" tt)\" = unhealthy ]'
          ferry inspect -f '{{{{range .State.Health.Log}}}}{{{{.Output}}}} {{{{end}}}}' tt | busybox cut -d ')' -f 1; ferry rm -f tt"
     ));
-    let expected = "unhealthy\n1 said\n(healthy)\n1\nhealth_status: unhealthy\nhealth_status: healthy\ncc\n\
+        let expected = "unhealthy\n1 said\n(healthy)\n1\nhealth_status: unhealthy\nhealth_status: healthy\ncc\n\
          Health check exceeded timeout (100ms\ntt\n";
-    assert_eq!(out, expected);
+        assert_eq!(out, expected);
+    });
 }
 
 #[test]
 fn an_init_collects_and_passes_on() {
-    let host = Host::new();
-    let out = host.run(
-        "ferry run --rm --init --network none busybox:1 sh -c 'echo $$; exit 5'; echo code $?
+    both(|host| {
+        let out = host.run(
+            "ferry run --rm --init --network none busybox:1 sh -c '[ $$ = 1 ] || echo another; exit 5'; echo code $?
          ferry run --rm --init --network none busybox:1 nothing 2>/dev/null; echo code $?
          ferry run -d --init --name cc --network none busybox:1 sleep 1000 >/dev/null
          ferry exec cc cat /proc/1/comm; ferry exec cc sh -c '(sleep 0.1 &) ; true'
          ferry stop -t 5 cc; ferry inspect -f '{{.State.ExitCode}} {{.HostConfig.Init}}' cc; ferry rm cc",
-    );
-    assert_eq!(out, "2\ncode 5\ncode 127\ndocker-init\ncc\n143 true\ncc\n");
+        );
+        assert_eq!(out, "another\ncode 5\ncode 127\ndocker-init\ncc\n143 true\ncc\n");
+    });
 }
 
 #[test]
 fn a_running_container_joins_and_leaves_networks() {
-    let host = Host::new();
-    let out = host.run(
+    both(|host| {
+        let out = host.run(
         "ferry network create one >/dev/null; ferry network create two >/dev/null
          ferry run -d --name aa --network one --network-alias alpha busybox:1 sleep 1000 >/dev/null
          ferry run -d --name bb busybox:1 sleep 1000 >/dev/null
@@ -60,15 +62,16 @@ fn a_running_container_joins_and_leaves_networks() {
          ferry restart -t 0 bb; ferry inspect -f '{{range $k, $v := .NetworkSettings.Networks}}{{$k}} {{end}}' bb
          ferry rm -f aa bb; ferry network rm one two",
     );
-    let expected = "unknown 1\nagain 1\nreached\nreached\nbridge one two \nagain 1\ngone\ndefault via\nbb\ntwo \naa\nbb\none\ntwo\n";
-    assert_eq!(out, expected);
+        let expected = "unknown 1\nagain 1\nreached\nreached\nbridge one two \nagain 1\ngone\ndefault via\nbb\ntwo \naa\nbb\none\ntwo\n";
+        assert_eq!(out, expected);
+    });
 }
 
 #[test]
 fn a_boot_brings_back_what_its_policy_says() {
-    let host = Host::new();
-    let out = host.run(&format!(
-        "{UNTIL}
+    both(|host| {
+        let out = host.run(&format!(
+            "{UNTIL}
          for policy in no always unless-stopped on-failure; do
              ferry run -d --name $policy --restart $policy --network none busybox:1 sleep 1000 >/dev/null; done
          ferry run -d --name stopped --restart unless-stopped --network none busybox:1 sleep 1000 >/dev/null
@@ -83,14 +86,15 @@ fn a_boot_brings_back_what_its_policy_says() {
          ferry run -d --name rr --restart on-failure:2 --network none busybox:1 sh -c 'exit 3' >/dev/null
          ferry wait rr; come '[ \"$(ferry inspect -f \"{{{{.State.Status}}}}\" rr)\" = exited ]'
          ferry inspect -f '{{{{.RestartCount}}}} {{{{.State.ExitCode}}}}' rr; ferry rm rr"
-    ));
-    assert_eq!(out, "exited\nalways halted on-failure unless-stopped \n1\n3\n2 3\nrr\n");
+        ));
+        assert_eq!(out, "exited\nalways halted on-failure unless-stopped \n1\n3\n2 3\nrr\n");
+    });
 }
 
 #[test]
 fn a_user_opens_its_streams_again_and_the_hosts_null_device_stays_the_hosts() {
-    let host = Host::new();
-    let out = host.run(
+    both(|host| {
+        let out = host.run(
         "owner() { busybox stat -c '%u:%g %a' /dev/null; }; before=$(owner)
          for user in 5:6 bob; do
              ferry run --rm --network none -u $user busybox:1 sh -c 'echo $(id -u) >/dev/stdout; echo err >/dev/stderr'; done 2>&1
@@ -99,14 +103,15 @@ fn a_user_opens_its_streams_again_and_the_hosts_null_device_stays_the_hosts() {
          for user in 5:6 bob; do ferry exec -u $user cc sh -c 'echo $(id -u) >/dev/stdout'; done
          echo in | ferry exec -i -u bob cc sh -c 'cat </dev/stdin'; ferry rm -f cc",
     );
-    assert_eq!(out, "5\nerr\n1000\nerr\nsame\n5\n1000\nin\ncc\n");
+        assert_eq!(out, "5\nerr\n1000\nerr\nsame\n5\n1000\nin\ncc\n");
+    });
 }
 
 #[test]
 fn a_frozen_container_and_one_that_waits_for_its_restart_hear_what_ends_them() {
-    let host = Host::new();
-    let out = host.run(&format!(
-        "{UNTIL}
+    both(|host| {
+        let out = host.run(&format!(
+            "{UNTIL}
          is() {{ [ \"$(ferry inspect -f '{{{{.State.Status}}}}' $1)\" = $2 ]; }}
          code() {{ ferry inspect -f '{{{{.State.Status}}}} {{{{.State.ExitCode}}}}' $1; }}
          ferry run -d --init --name cc --network none busybox:1 sleep 1000 >/dev/null; ferry pause cc
@@ -116,8 +121,9 @@ fn a_frozen_container_and_one_that_waits_for_its_restart_hear_what_ends_them() {
          ferry kill -s TERM dd; come 'is dd exited'; code dd; ferry rm dd
          ferry run -d --name ee --restart always --network none busybox:1 false >/dev/null; come 'is ee restarting'
          ferry kill ee; come 'is ee exited'; code ee; ferry rm ee"
-    ));
-    assert_eq!(out, "cc\nexited 143\ncc\ndd\ndd\nexited 143\ndd\nee\nexited 1\nee\n");
+        ));
+        assert_eq!(out, "cc\nexited 143\ncc\ndd\ndd\nexited 143\ndd\nee\nexited 1\nee\n");
+    });
 }
 
 #[test]
@@ -132,4 +138,45 @@ fn what_cannot_be_taken_away_whole_is_dead_and_can_be_taken_again() {
         ferry.display()
     ));
     assert_eq!(out, "code 1\ncc dead\ncc\n");
+}
+
+#[test]
+fn one_whose_monitor_was_lost_while_it_was_being_stopped_stays_stopped_until_the_boot() {
+    both(|host| {
+        let out = host.run(&format!(
+            "{UNTIL}
+             state() {{ ferry inspect -f '{{{{.State.Status}}}}' cc; }}
+             ferry run -d --name cc --restart always --network none busybox:1 sh -c 'trap : TERM; >/up; while :; do sleep 0.05; done' >/dev/null
+             come 'ferry exec cc test -e /up'
+             pid=$(ferry inspect -f '{{{{.State.Pid}}}}' cc); m=$(busybox awk '/PPid/ {{print $2}}' /proc/$pid/status)
+             ferry stop -t 200 cc >/dev/null 2>&1 &
+             come '[ -n \"$(ferry events --since 1h --until 0s -f container=cc -f event=kill)\" ]'
+             kill -9 $m; come \"! kill -0 $pid 2>/dev/null\"; wait
+             ferry ps -q; state; ferry ps -q; state; ferry system start; state; ferry rm -f cc"
+        ));
+        assert_eq!(out, "exited\nexited\nrunning\ncc\n");
+    });
+}
+
+#[test]
+fn a_start_that_fails_when_the_program_runs_already_ends_it_and_leaves_nothing() {
+    let host = Host::new();
+    // An OCI runtime that starts the program and says that it could not.
+    let runtime = "#!/bin/sh\nrunc \"$@\" || exit\nfor word in \"$@\"; do [ $word != start ] || { echo too late >&2; exit 1; }; done\n";
+    std::fs::write(host.path("late"), runtime).unwrap();
+    let out = host.run(&format!(
+        "{UNTIL}
+         chmod 755 late; mkdir out
+         ferry run -d --name cc --runtime $PWD/late -p 8080:80 -v $PWD/out:/out busybox:1 \
+             sh -c 'echo $$ >/out/started; exec sleep 77777' >id 2>said; echo code $?
+         busybox cut -d : -f 3- said
+         come '[ -e out/started ]'; for p in /proc/[0-9]*; do
+             [ \"$(busybox cat $p/cmdline 2>/dev/null | busybox tr '\\0' ' ')\" != 'sleep 77777 ' ] || echo $p runs; done
+         ferry inspect -f '{{{{.State.Status}}}} {{{{.State.Pid}}}} {{{{.State.ExitCode}}}}' cc
+         id=$(ferry inspect -f '{{{{.Id}}}}' cc); find /sys/fs/cgroup -name \"*$id*\" 2>/dev/null
+         busybox netstat -tln | grep -c 8080
+         ferry rm cc"
+    ));
+    assert_eq!(out, "code 125\n too late\ncreated 0 125\n0\ncc\n");
+    assert_eq!(host.traces(), Vec::<String>::new());
 }

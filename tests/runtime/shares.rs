@@ -1,6 +1,6 @@
 //! What containers share with the host or with each other when told so, and what nobody gets.
 
-use super::Host;
+use super::{Host, both};
 
 /// Plays lines and compares what each prints.
 fn table(host: &Host, cases: &[(&str, &str)]) {
@@ -15,8 +15,8 @@ fn table(host: &Host, cases: &[(&str, &str)]) {
 
 #[test]
 fn namespaces_ports_and_rights_are_shared_as_told() {
-    let host = Host::new();
-    table(
+    both(|host| {
+        table(
         &host,
         &[
             ("ferry run -d --name one -P --expose 81 -p 127.0.0.1:9000:80 busybox:1 sleep 1000 | busybox wc -l", "1\n"),
@@ -58,65 +58,67 @@ fn namespaces_ports_and_rights_are_shared_as_told() {
             ("ferry rm -f one", "one\n"),
         ],
     );
-    assert_eq!(host.traces(), Vec::<String>::new());
+        assert_eq!(host.traces(), Vec::<String>::new());
+    });
 }
 
 #[test]
 fn what_an_image_declares_is_honoured_and_what_is_committed_is_told() {
-    let host = Host::new();
-    table(
-        &host,
-        &[
-            (
-                "ferry import -c 'VOLUME /data' -c 'CMD [\"sleep\",\"1000\"]' -c 'ENV PATH=/bin' \
+    both(|host| {
+        table(
+            &host,
+            &[
+                (
+                    "ferry import -c 'VOLUME /data' -c 'CMD [\"sleep\",\"1000\"]' -c 'ENV PATH=/bin' \
                     -c 'HEALTHCHECK --interval=50ms --retries=1 CMD test -e /data/well' image.tar vol:1 | busybox wc -l
                  ferry run -d --name one --network none vol:1 | busybox wc -l",
-                "1\n1\n",
-            ),
-            (
-                "ferry inspect -f '{{range .Mounts}}{{.Type}} {{.Destination}} {{.Driver}} {{.RW}}{{end}}' one
+                    "1\n1\n",
+                ),
+                (
+                    "ferry inspect -f '{{range .Mounts}}{{.Type}} {{.Destination}} {{.Driver}} {{.RW}}{{end}}' one
                  ferry exec one grep -c ' /data ' /proc/mounts; ferry volume ls -q | busybox wc -l",
-                "volume /data local true\n1\n1\n",
-            ),
-            (
-                "ferry exec one touch /data/well
+                    "volume /data local true\n1\n1\n",
+                ),
+                (
+                    "ferry exec one touch /data/well
                  until [ $(ferry inspect -f '{{.State.Health.Status}}' one) = healthy ]; do :; done; echo healthy",
-                "healthy\n",
-            ),
-            // What is in a volume is no part of the image.
-            (
-                "ferry commit -a 'some one' -m why one vol:2 | busybox wc -l; ferry rm -fv one; ferry volume ls -q
+                    "healthy\n",
+                ),
+                // What is in a volume is no part of the image.
+                (
+                    "ferry commit -a 'some one' -m why one vol:2 | busybox wc -l; ferry rm -fv one; ferry volume ls -q
                  ferry inspect -f '{{.Author}}, {{.Comment}}, {{json .Config.Volumes}}' vol:2
                  ferry run --rm --network none vol:2 ls /data",
-                "1\none\nsome one, why, {\"/data\":{}}\n",
-            ),
-            (
-                "ferry run --name two --network none busybox:1 sh -c 'echo a >/tmp/a; mkdir /d; ln /tmp/a /d/b'
+                    "1\none\nsome one, why, {\"/data\":{}}\n",
+                ),
+                (
+                    "ferry run --name two --network none busybox:1 sh -c 'echo a >/tmp/a; mkdir /d; ln /tmp/a /d/b'
                  for i in 1 2; do
                      SOURCE_DATE_EPOCH=1700000000 ferry commit two same:$i >ids.$i
                      ferry inspect -f '{{.Created}} {{.RootFS.Layers}}' same:$i >said.$i
                      ferry export two >/dev/null; done
                  cmp ids.1 ids.2 && cmp said.1 said.2 && busybox cut -d ' ' -f 1 said.2; ferry rm two",
-                "2023-11-14T22:13:20Z\ntwo\n",
-            ),
-        ],
-    );
-    assert_eq!(host.traces(), Vec::<String>::new());
+                    "2023-11-14T22:13:20Z\ntwo\n",
+                ),
+            ],
+        );
+        assert_eq!(host.traces(), Vec::<String>::new());
+    });
 }
 
 #[test]
 fn the_kernels_files_are_masked_and_forbidden_calls_fail_for_init_and_exec_whatever_the_capabilities() {
-    let host = Host::new();
-    // swapon is forbidden by the profile and allowed by the capability: a file that is no swap area is an invalid argument then.
-    let swap = "swapon /etc/passwd 2>&1 | busybox sed 's/.*: //'";
-    let run = "--network none --cap-add ALL";
-    let seen = "for f in /proc/kcore /proc/keys /proc/timer_list /proc/latency_stats /proc/sched_debug; do
+    both(|host| {
+        // swapon is forbidden by the profile and allowed by the capability: a file that is no swap area is an invalid argument then.
+        let swap = "swapon /etc/passwd 2>&1 | busybox sed 's/.*: //'";
+        let run = "--network none --cap-add ALL";
+        let seen = "for f in /proc/kcore /proc/keys /proc/timer_list /proc/latency_stats /proc/sched_debug; do
                     busybox head -c 1 $f 2>/dev/null; done | busybox wc -c
                 ls -A /proc/acpi /proc/scsi /sys/firmware 2>/dev/null | busybox grep -v : | busybox grep -c .
                 for f in /proc/sys/kernel/hostname /proc/sys/vm/swappiness; do echo 1 >$f; done 2>&1 | busybox grep -c Read-only
                 mkdir /sys/fs/xx 2>&1 | busybox grep -c Read-only";
-    let masked = "0\n0\n2\n1\n";
-    table(
+        let masked = "0\n0\n2\n1\n";
+        table(
         &host,
         &[
             (&format!("ferry run --rm --network none busybox:1 sh -c '{seen}'"), masked),
@@ -137,5 +139,6 @@ fn the_kernels_files_are_masked_and_forbidden_calls_fail_for_init_and_exec_whate
             ),
         ],
     );
-    assert_eq!(host.traces(), Vec::<String>::new());
+        assert_eq!(host.traces(), Vec::<String>::new());
+    });
 }

@@ -2,28 +2,28 @@
 
 use std::fs;
 
-use super::Host;
-use crate::support::ferry;
+use super::both;
 
 /// Plays a scene of `terminal.py`.
-fn play(scene: &str) -> String {
-    let host = Host::new();
-    fs::write(host.path("terminal.py"), include_str!("terminal.py")).unwrap();
-    let out = host.run(&format!("python3 terminal.py {} {scene}", ferry().display()));
-    assert_eq!(host.traces(), Vec::<String>::new());
-    out
+fn play(scene: &str, expected: &str) {
+    both(|host| {
+        fs::write(host.path("terminal.py"), include_str!("terminal.py")).unwrap();
+        let out = host.run(&format!("python3 terminal.py {} {scene}", host.program().display()));
+        assert_eq!(out, expected);
+        assert_eq!(host.traces(), Vec::<String>::new());
+    });
 }
 
 #[test]
 fn the_terminal_inside_has_the_size_of_ours_and_follows_it() {
-    assert_eq!(play("size"), "run 5 restored\nexec 6 restored\none\n");
+    play("size", "run 5 restored\nexec 6 restored\none\n");
 }
 
 #[test]
 fn detach_keys_leave_the_program_running_and_attach_has_it_back() {
     let expected = "run 0 restored running\nattach 0 restored running\nattach 9 restored ended\n\
                     exec 0 restored running\nstart 3 restored ended\none\n";
-    assert_eq!(play("detach"), expected);
+    play("detach", expected);
 }
 
 #[test]
@@ -35,10 +35,10 @@ fn keys_of_ones_own_detach_wherever_there_is_a_terminal() {
 
 #[test]
 fn signals_to_the_command_reach_the_program() {
-    assert_eq!(play("signals"), "run got 7\nrun  143\n");
+    play("signals", "run got 7\nrun  143\n");
 }
 
 #[test]
 fn a_terminal_that_hangs_up_ends_the_command_and_not_the_container() {
-    assert_eq!(play("hang_up"), "running running\nattach 8 restored\none\ntwo\n");
+    play("hang_up", "running running\nattach 8 restored\none\ntwo\n");
 }

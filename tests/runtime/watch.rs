@@ -1,11 +1,11 @@
 //! Watching containers: events, stats, logs.
 
-use super::Host;
+use super::{Host, both};
 
 #[test]
 fn events_tell_what_happened() {
-    let host = Host::new();
-    let out = host.run(
+    both(|host| {
+        let out = host.run(
         "start=$(busybox date +%s)
          ferry run --name cc --label l=v --network none busybox:1 sh -c 'exit 3'; ferry rm cc >/dev/null
          ferry events --since $start --until $(($(busybox date +%s)+1)) -f container=cc --format '{{.Action}} {{.Actor.Attributes.name}}'
@@ -13,15 +13,16 @@ fn events_tell_what_happened() {
          ferry events --since $start --until 0s -f event=die -f label=other
          ferry events -f nonsense=1 2>/dev/null; echo code $?",
     );
-    let expected = "create cc\nattach cc\nstart cc\ndie cc\ndestroy cc\n\
+        let expected = "create cc\nattach cc\nstart cc\ndie cc\ndestroy cc\n\
          container die ID (execDuration=0, exitCode=3, image=busybox:1, l=v, name=cc)\ncode 1\n";
-    assert_eq!(out, expected);
+        assert_eq!(out, expected);
+    });
 }
 
 #[test]
 fn events_of_exec_images_networks_and_volumes_are_dockers() {
-    let host = Host::new();
-    let out = host.run(
+    both(|host| {
+        let out = host.run(
         "start=$(busybox date +%s)
          exec 3>&1 >/dev/null
          ferry tag busybox:1 b:2; ferry save -o x.tar b:2
@@ -36,7 +37,7 @@ fn events_of_exec_images_networks_and_volumes_are_dockers() {
          ferry events --since $start --until 0s |
            busybox sed -nE '/name=b:2/,$ { s/^[^ ]* //; s/[0-9a-f]{64}/ID/g; s/sha256:ID/IMAGE/g; s/execDuration=[0-9]*/execDuration=N/; p }'",
     );
-    let expected = "\
+        let expected = "\
         image tag IMAGE (name=b:2)\n\
         image save IMAGE (name=IMAGE)\n\
         network create ID (name=n, type=bridge)\n\
@@ -76,17 +77,18 @@ fn events_of_exec_images_networks_and_volumes_are_dockers() {
         image delete IMAGE (name=IMAGE)\n\
         image untag IMAGE (name=IMAGE)\n\
         image load IMAGE (name=IMAGE)\n";
-    // What runs in the background may end before or after what comes next is noted.
-    let detached = "container exec_die ID (execID=ID, exitCode=3, image=busybox:1, name=one)\n";
-    assert!(out.contains(detached), "{out}");
-    assert_eq!(out.replacen(detached, "", 1), expected);
+        // What runs in the background may end before or after what comes next is noted.
+        let detached = "container exec_die ID (execID=ID, exitCode=3, image=busybox:1, name=one)\n";
+        assert!(out.contains(detached), "{out}");
+        assert_eq!(out.replacen(detached, "", 1), expected);
+    });
 }
 
 #[test]
 fn volumes_that_are_mounted_and_all_that_is_pruned_are_dockers_events() {
-    let host = Host::new();
-    let out = host.run(
-        "start=$(busybox date +%s)
+    both(|host| {
+        let out = host.run(
+            "start=$(busybox date +%s)
          exec 3>&1 >/dev/null
          ferry run --rm --name one --network none -v vv:/data -v vv:/ro:ro -v /tmp:/host busybox:1 true
          ferry create --name two --network none busybox:1 true; ferry container prune -f; ferry volume prune -af
@@ -98,8 +100,8 @@ fn volumes_that_are_mounted_and_all_that_is_pruned_are_dockers_events() {
          since --format '{{.Action}} {{.Type}}' -f volume=vv -f type=volume | busybox tr '\\n' ,; echo
          since --format '{{.Type}} {{.Action}} {{json .Actor}}' -f event=prune | busybox sed 's/\"[1-9][0-9]*\"/\"N\"/'
          since --format json -f event=prune | grep -c '\"status\":\"prune\"'",
-    );
-    let expected = "\
+        );
+        let expected = "\
         volume mount vv (container=ID, destination=/data, driver=local, propagation=, read/write=true)\n\
         volume mount vv (container=ID, destination=/ro, driver=local, propagation=, read/write=false)\n\
         volume unmount vv (container=ID, driver=local)\n\
@@ -114,13 +116,14 @@ fn volumes_that_are_mounted_and_all_that_is_pruned_are_dockers_events() {
         volume prune {\"Attributes\":{\"reclaimed\":\"0\"},\"ID\":\"\"}\n\
         image prune {\"Attributes\":{\"reclaimed\":\"0\"},\"ID\":\"\"}\n\
         4\n";
-    assert_eq!(out, expected);
+        assert_eq!(out, expected);
+    });
 }
 
 #[test]
 fn stats_show_what_is_used() {
-    let host = Host::new();
-    let out = host.run(
+    both(|host| {
+        let out = host.run(
         "ferry run -d --name cc --network none --memory 64m busybox:1 sh -c 'while :; do :; done' >/dev/null
          ferry create --name idle --network none busybox:1 true >/dev/null
          ferry stats --no-stream --format '{{.Name}} {{.MemUsage}} {{.PIDs}} {{.NetIO}}' | busybox sed 's/ [0-9.]*[KM]*i*B / MEM /'
@@ -129,19 +132,40 @@ fn stats_show_what_is_used() {
          ferry stats --no-stream | busybox head -n 1 | busybox tr -s ' '
          ferry rm -f cc idle",
     );
-    let expected = "cc MEM / 64MiB 1 0B / 0B\n1\nidle --\n\
+        let expected = "cc MEM / 64MiB 1 0B / 0B\n1\nidle 0.00%\n\
          CONTAINER ID NAME CPU % MEM USAGE / LIMIT MEM % NET I/O BLOCK I/O PIDS\ncc\nidle\n";
-    assert_eq!(out, expected);
+        assert_eq!(out, expected);
+    });
 }
 
 #[test]
 fn logs_are_cut_by_lines_and_by_time() {
-    let host = Host::new();
-    let out = host.run(
+    both(|host| {
+        let out = host.run(
         "ferry run --name cc --network none busybox:1 sh -c 'echo one; echo two; echo err >&2; sleep 0.1; echo three' >/dev/null 2>&1
          ferry logs cc 2>/dev/null; ferry logs cc 2>&1 >/dev/null; ferry logs -n 1 cc
          ferry logs --since $(ferry logs -t -n 1 cc | busybox cut -d ' ' -f 1) cc; ferry logs --until 2020-01-01 cc; ferry logs -t -n 1 cc | busybox cut -d ' ' -f 2
          ferry logs --since 2020-01-01T00:00:00Z -n 2 cc 2>/dev/null; ferry logs -f -n 1 cc; ferry rm cc",
     );
-    assert_eq!(out, "one\ntwo\nthree\nerr\nthree\nthree\nthree\nthree\nthree\ncc\n");
+        assert_eq!(out, "one\ntwo\nthree\nerr\nthree\nthree\nthree\nthree\nthree\ncc\n");
+    });
+}
+
+#[test]
+fn who_follows_a_log_sees_every_line_while_it_is_rotated() {
+    let host = Host::new();
+    // So many lines at once that a log with old files has been rotated twice, and one without is just begun anew.
+    for (files, lines) in [(3, 20), (1, 8)] {
+        let out = host.run(&format!(
+            "ferry run -d --name cc --network none --log-opt max-size=1k --log-opt max-file={files} busybox:1 sh -c '
+               for n in 1 2 3 4 5 6; do until [ -e /go$n ]; do sleep 0.02; done; for i in $(busybox seq {lines}); do echo $n.$i; done; done' >/dev/null
+             ferry logs -f cc >seen &
+             for n in 1 2 3 4 5 6; do
+               ferry exec cc touch /go$n; until grep -qx $n.{lines} seen; do busybox usleep 20000; done
+             done; wait
+             for n in 1 2 3 4 5 6; do for i in $(busybox seq {lines}); do echo $n.$i; done; done | cmp - seen && echo whole
+             ls store/ferry/containers/*/*-json.log* | busybox wc -l; ferry rm cc"
+        ));
+        assert_eq!(out, format!("whole\n{files}\ncc\n"));
+    }
 }

@@ -1,6 +1,7 @@
 //! A host for containers: a store with one image, and shell lines run in a network namespace.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -9,12 +10,31 @@ use super::ferry;
 /// A directory with a root file system of busybox and a store that has it as `busybox:1`.
 pub struct Host {
     dir: tempfile::TempDir,
+    /// What executes containers, when it is not ferry itself.
+    runtime: Option<&'static str>,
+}
+
+/// Plays a test with the built-in runtime and with runc, each on a host of its own.
+pub fn both(test: impl Fn(&Host) + Sync) {
+    std::thread::scope(|scope| {
+        let runc = scope.spawn(|| test(&Host::with(Some("runc"))));
+        test(&Host::new());
+        if let Err(panic) = runc.join() {
+            eprintln!("this was with runc");
+            std::panic::resume_unwind(panic);
+        }
+    });
 }
 
 impl Host {
     pub fn new() -> Self {
+        Self::with(None)
+    }
+
+    /// The same, whose containers another OCI runtime executes.
+    pub fn with(runtime: Option<&'static str>) -> Self {
         let dir = tempfile::Builder::new().prefix("ferry-containers-").tempdir_in("/var/tmp").unwrap();
-        let host = Self { dir };
+        let host = Self { dir, runtime };
         host.make_rootfs();
         let import = host.script("ferry import -c 'CMD [\"sh\"]' -c 'ENV PATH=/bin' image.tar busybox:1");
         assert!(import.status.success(), "{import:?}");
@@ -42,9 +62,19 @@ impl Host {
         self.dir.path().join(name)
     }
 
+    /// ferry, or a program that is ferry with the host's runtime.
+    pub fn program(&self) -> PathBuf {
+        let Some(runtime) = self.runtime else { return ferry().to_owned() };
+        let path = self.path("ferry-with-runtime");
+        let insert = format!("case $1 in run|create) verb=$1; shift; set -- $verb --runtime {runtime} \"$@\" ;; esac");
+        fs::write(&path, format!("#!/bin/sh\n{insert}\nexec {} \"$@\"\n", ferry().display())).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
     /// Runs shell lines as on a host of their own: a network namespace with loopback.
     pub fn script(&self, lines: &str) -> Output {
-        let script = format!("busybox ip link set lo up; ferry() {{ {} \"$@\"; }}; {lines}", ferry().display());
+        let script = format!("busybox ip link set lo up; ferry() {{ {} \"$@\"; }}; {lines}", self.program().display());
         Command::new("timeout")
             .args(["-s", "KILL", "280", "unshare", "-n", "sh", "-c", &script])
             .env("FERRY_ROOT", self.path("store"))

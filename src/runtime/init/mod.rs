@@ -198,9 +198,6 @@ fn steps(spec: &Spec, root: &Path, wait: OwnedFd, stdio: Stdio, user: bool) -> R
     if let Some(name) = spec.hostname() {
         rustix::system::sethostname(name.as_bytes()).trying("set the host name")?;
     }
-    if let Some(name) = spec.domainname() {
-        rustix::system::setdomainname(name.as_bytes()).trying("set the domain name")?;
-    }
     process::set_oom_score(spec.process().as_ref().and_then(|process| process.oom_score_adj()))?;
     rustix::process::umask(rustix::fs::Mode::empty());
     rootfs::leave_propagation()?;
