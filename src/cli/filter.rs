@@ -12,6 +12,14 @@ pub fn bad(filter: &str) -> RuntimeError {
     RuntimeError::usage(format!("invalid filter {filter:?}"))
 }
 
+/// A filter as an option's value: `KIND=VALUE`.
+pub fn pair(text: &str) -> Result<String, String> {
+    match text.contains('=') {
+        true => Ok(text.to_owned()),
+        false => Err("it has to be KIND=VALUE".to_owned()),
+    }
+}
+
 /// Whether a thing fits `filters`; of one of them, by its kind and value, `one` says it, or nothing of a kind it does not
 /// know.
 pub fn fits(filters: &[String], one: impl Fn(&str, &str) -> Option<bool>) -> Result<bool, RuntimeError> {

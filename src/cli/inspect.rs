@@ -51,15 +51,19 @@ enum Kind {
 
 /// `ferry container inspect`.
 pub fn containers_only(args: InspectArgs, global: &Global) -> Result<ExitCode, BoxFault> {
-    run(InspectArgs { kind: Some(Kind::Container), ..args }, global)
+    tell(InspectArgs { kind: Some(Kind::Container), ..args }, global, container::failed)
 }
 
 /// Shows what is there, then tells what is not.
 pub fn run(args: InspectArgs, global: &Global) -> Result<ExitCode, BoxFault> {
+    tell(args, global, exit::report)
+}
+
+fn tell(args: InspectArgs, global: &Global, fail: fn(&dyn Fault) -> ExitCode) -> Result<ExitCode, BoxFault> {
     let store = global.store()?;
     let containers = container::containers(global);
     let find = |name: &str| find(name, &args, &store, &containers, global);
-    show(&args.names, args.format.as_deref(), find, exit::report)
+    show(&args.names, args.format.as_deref(), find, fail)
 }
 
 /// Shows the documents of `names` as one array, or each by a Go template; those that are not there are told by `fail`.
@@ -85,8 +89,8 @@ pub fn show(
         None if format.is_some() => output::line(Value::Array(documents).to_string())?,
         None => output::line(pretty(&Value::Array(documents)))?,
         Some(template) => {
-            for document in &documents {
-                output::line(output::clean(&template.render(document)?))?;
+            for document in documents {
+                output::line(output::clean(&template.render(&runtime::inspect::for_template(document))?))?;
             }
         }
     }

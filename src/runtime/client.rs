@@ -173,7 +173,7 @@ impl Session<'_> {
                     if signal == libc::SIGWINCH {
                         self.size();
                     } else if self.options.pass_signals && !hung_up {
-                        let kill = protocol::Kill { signal, end: false };
+                        let kill = protocol::Kill { signal, end: false, keep: false };
                         self.unsent.extend(frame_of(Kind::Kill, &kill));
                     } else {
                         self.unsent.extend(frame(Kind::Detach, &[]));

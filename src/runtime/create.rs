@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
-use super::container::config::MountRequest;
+use super::container::config::{LEAST_MEMORY, MountRequest};
 use super::container::{Config, Container, ContainerDir, Containers, HostConfig, MountPoint, State};
 use super::error::RuntimeError;
 use super::net::EndpointRequest;
@@ -93,9 +93,7 @@ fn describe(id: &str, image: &StoredImage, request: &Request) -> Result<Containe
             config.cmd = words(&from.cmd).filter(|words| !words.is_empty());
         }
     }
-    let mut env = from.env.clone();
-    spec::merge_env(&mut env, &config.env);
-    config.env = env;
+    config.env = spec::env_over(&from.env, &config.env);
     let mut labels = from.labels.clone();
     labels.append(&mut config.labels);
     config.labels = labels;
@@ -211,9 +209,8 @@ fn check(container: &Container) -> Result<(), RuntimeError> {
         clean_path(path)?;
     }
     let policy = &host.restart_policy;
-    if !matches!(policy.name.as_str(), "" | "no" | "always" | "unless-stopped" | "on-failure") {
-        return Err(RuntimeError::usage(format!("invalid restart policy {:?}", policy.name)));
-    }
+    policy.check()?;
+    host.log_config.check()?;
     if host.auto_remove && !matches!(policy.name.as_str(), "" | "no") {
         return Err(RuntimeError::usage("conflicting options: --restart and --rm"));
     }
@@ -226,7 +223,7 @@ fn check(container: &Container) -> Result<(), RuntimeError> {
         }
     }
     spec::check_cpus(host)?;
-    if host.memory > 0 && host.memory < 6 << 20 {
+    if host.memory > 0 && host.memory < LEAST_MEMORY {
         return Err(RuntimeError::usage("minimum memory limit allowed is 6MB"));
     }
     if host.memory_swap > 0 && host.memory_swap < host.memory {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::container::config::MountPoint;
 use super::container::{Container, ContainerDir, State, Status};
 use super::error::RuntimeError;
 use super::net::{Endpoint, NetworkState};
@@ -51,7 +52,7 @@ pub fn document(store_root: &Path, dir: &ContainerDir) -> Result<Value, RuntimeE
         "ExecIDs": null,
         "HostConfig": with_rest(own(serde_json::to_value(&container.host_config))?),
         "GraphDriver": driver,
-        "Mounts": own(serde_json::to_value(&container.mounts))?,
+        "Mounts": own(serde_json::to_value(mounts(&container)))?,
         "Config": own(serde_json::to_value(&container.config))?,
         "NetworkSettings": networks(&container, &state),
     }))
@@ -60,10 +61,10 @@ pub fn document(store_root: &Path, dir: &ContainerDir) -> Result<Value, RuntimeE
 /// What docker has besides, at the values that mean nothing was asked for: scripts read it.
 fn with_rest(mut host: Value) -> Value {
     let rest = json!({
-        "BlkioDeviceReadBps": null,
-        "BlkioDeviceReadIOps": null,
-        "BlkioDeviceWriteBps": null,
-        "BlkioDeviceWriteIOps": null,
+        "BlkioDeviceReadBps": [],
+        "BlkioDeviceReadIOps": [],
+        "BlkioDeviceWriteBps": [],
+        "BlkioDeviceWriteIOps": [],
         "BlkioWeightDevice": [],
         "Cgroup": "",
         "ConsoleSize": [0, 0],
@@ -82,8 +83,40 @@ fn with_rest(mut host: Value) -> Value {
         for (key, value) in rest {
             host.entry(key).or_insert(value);
         }
+        if host.get("Ulimits").is_none_or(Value::is_null) {
+            host.insert("Ulimits".to_owned(), json!([]));
+        }
     }
     host
+}
+
+/// What is mounted: what the container keeps, and each tmpfs that `--mount` asks for.
+fn mounts(container: &Container) -> Vec<MountPoint> {
+    let asked = container.host_config.mounts.iter().flatten().filter(|mount| mount.kind == "tmpfs");
+    let tmpfs = asked.map(|mount| MountPoint {
+        kind: mount.kind.clone(),
+        destination: mount.target.clone(),
+        rw: !mount.read_only,
+        ..MountPoint::default()
+    });
+    container.mounts.iter().cloned().chain(tmpfs).collect()
+}
+
+/// The same with what docker's document leaves out when there is none of it: its templates know these fields all the same.
+pub fn for_template(mut document: Value) -> Value {
+    const LEFT_OUT: [(&str, &[&str]); 4] = [
+        ("", &["SizeRw", "SizeRootFs"]),
+        ("/State", &["Health"]),
+        ("/Config", &["ExposedPorts", "Healthcheck", "StopSignal", "StopTimeout", "Shell"]),
+        ("/HostConfig", &["Annotations", "Init", "Mounts", "StorageOpt", "Sysctls", "Tmpfs"]),
+    ];
+    for (of, names) in LEFT_OUT {
+        let Some(fields) = document.pointer_mut(of).and_then(Value::as_object_mut) else { continue };
+        for name in names {
+            fields.entry(*name).or_insert(Value::Null);
+        }
+    }
+    document
 }
 
 fn state_json(state: &State) -> Value {
@@ -111,6 +144,9 @@ fn state_json(state: &State) -> Value {
 /// Docker's map of ports, of what is published and what is only exposed.
 pub fn ports(container: &Container, state: &State) -> Value {
     let mut all = serde_json::Map::new();
+    if !state.status.has_process() {
+        return Value::Object(all);
+    }
     for port in container.config.exposed_ports.keys() {
         all.insert(port.clone(), Value::Null);
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::cgroup::{Cgroup, Hierarchy};
 use super::client;
-use super::container::config::RestartPolicy;
+use super::container::config::{LEAST_MEMORY, RestartPolicy};
 use super::container::{ContainerDir, Containers, HostConfig, State, Status, name};
 use super::error::RuntimeError;
 use super::monitor::protocol::{Kill, Kind};
@@ -131,21 +131,22 @@ pub fn kill(dir: &ContainerDir, signal: i32) -> Result<(), RuntimeError> {
     let container = dir.container()?;
     dir.state()?.require(Status::can_kill, "kill", &container.name)?;
     let end = signal == 9 || signal == signals::stop_signal(&container);
-    send(dir, signal, end)
+    send(dir, Kill { signal, end, keep: false })
 }
 
-fn send(dir: &ContainerDir, signal: i32, end: bool) -> Result<(), RuntimeError> {
-    let kill = serde_json::to_vec(&Kill { signal, end }).map_err(|error| RuntimeError::Malformed(error.to_string()))?;
+fn send(dir: &ContainerDir, kill: Kill) -> Result<(), RuntimeError> {
+    let kill = serde_json::to_vec(&kill).map_err(|error| RuntimeError::Malformed(error.to_string()))?;
     client::ask(dir, Kind::Kill, &kill)
 }
 
 /// Asks the program to stop, and kills it when it has not within `timeout` (`None`: however long it takes). Nothing
-/// happens to a container that does not run.
+/// happens to a container that does not run. `keep`: it stays although it is `--rm`, to be started again.
 pub fn stop(
     store_root: &Path,
     dir: &ContainerDir,
     signal: Option<i32>,
     timeout: Option<Duration>,
+    keep: bool,
 ) -> Result<(), RuntimeError> {
     let container = dir.container()?;
     let state = dir.state()?;
@@ -156,13 +157,13 @@ pub fn stop(
     if state.status == Status::Paused {
         client::ask(dir, Kind::Unpause, &[])?;
     }
-    let asked = send(dir, signal, true);
+    let asked = send(dir, Kill { signal, end: true, keep });
     if asked.is_err() && !dir.monitor_lives() {
         return Ok(());
     }
     asked?;
     if client::wait_for_end(dir, timeout)?.is_none() {
-        let _ = send(dir, 9, true);
+        let _ = send(dir, Kill { signal: 9, end: true, keep });
         if client::wait_for_end(dir, Some(KILL_PATIENCE))?.is_none() {
             return Err(RuntimeError::Conflict(format!("container {} does not end, even killed", container.name)));
         }
@@ -184,7 +185,7 @@ pub fn rm(store_root: &Path, dir: &ContainerDir, force: bool, volumes: bool) -> 
         dir.settled()?.require(Status::can_remove, "remove", &container.name)?;
     } else if dir.monitor_lives() {
         // One that is just starting its program hears it as soon as that runs.
-        let _ = send(dir, 9, true);
+        let _ = send(dir, Kill { signal: 9, end: true, keep: false });
         client::wait_for_end(dir, Some(KILL_PATIENCE))?;
         dir.wait_for_monitor()?;
     }
@@ -303,8 +304,9 @@ impl Update {
         set(&mut host.cpuset_mems, &self.cpuset_mems);
         set(&mut host.blkio_weight, &self.blkio_weight);
         set(&mut host.restart_policy, &self.restart_policy);
-        if self.pids_limit.is_some() {
-            host.pids_limit = self.pids_limit;
+        if let Some(limit) = self.pids_limit {
+            // Docker has 0 for none.
+            host.pids_limit = Some(limit.max(0));
         }
     }
 }
@@ -313,8 +315,21 @@ impl Update {
 pub fn update(store_root: &Path, dir: &ContainerDir, update: &Update) -> Result<(), RuntimeError> {
     let _lock = dir.lock()?;
     let mut container = dir.container()?;
+    let unlimited = container.host_config.memory_swap == -1;
+    if !unlimited
+        && update.memory_swap.is_none()
+        && update.memory.is_some_and(|memory| memory > container.host_config.memory_swap)
+    {
+        return Err(RuntimeError::usage(
+            "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time",
+        ));
+    }
+    if update.memory.is_some_and(|memory| (1..LEAST_MEMORY).contains(&memory)) {
+        return Err(RuntimeError::usage("minimum memory limit allowed is 6MB"));
+    }
     update.apply(&mut container.host_config);
     let host = &container.host_config;
+    host.restart_policy.check()?;
     spec::check_cpus(host)?;
     if host.memory_swap > 0 && host.memory_swap < host.memory {
         return Err(RuntimeError::usage(

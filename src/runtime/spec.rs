@@ -112,6 +112,17 @@ pub fn environment(container: &Container, user: &User, tty: bool) -> Vec<String>
     env
 }
 
+/// An image's variables under the user's, in docker's order: the user's own come first, and a bare name takes the image's away.
+pub fn env_over(image: &[String], own: &[String]) -> Vec<String> {
+    fn name(pair: &str) -> &str {
+        pair.split_once('=').map_or(pair, |(name, _)| name)
+    }
+    let mut env = Vec::new();
+    merge_env(&mut env, own);
+    env.extend(image.iter().filter(|pair| !own.iter().any(|other| name(other) == name(pair))).cloned());
+    env
+}
+
 /// Adds variables: one that is there already is replaced in its place, a bare name removes it.
 pub fn merge_env(env: &mut Vec<String>, more: &[String]) {
     for pair in more {
@@ -187,9 +198,6 @@ pub fn generate(container: &Container, around: &Surroundings<'_>) -> Result<Spec
     });
     if host.uts_mode != "host" && !joins(around, "uts") {
         document["hostname"] = json!(config.hostname);
-        if !config.domainname.is_empty() {
-            document["domainname"] = json!(config.domainname);
-        }
     }
     serde_json::from_value(document).map_err(|error| RuntimeError::Malformed(format!("runtime document: {error}")))
 }
@@ -324,6 +332,10 @@ fn linux(container: &Container, around: &Surroundings<'_>) -> Result<Value, Runt
         if !around.rootless {
             sysctl.insert("net.ipv4.ping_group_range".into(), "0 2147483647".into());
         }
+    }
+    if !container.config.domainname.is_empty() && host.uts_mode != "host" && !joins(around, "uts") {
+        // As docker: older runtimes do not know the document's own field for it.
+        sysctl.insert("kernel.domainname".into(), container.config.domainname.clone());
     }
     for (key, value) in host.sysctls.iter().flatten() {
         check_sysctl(key, host, own_net)?;

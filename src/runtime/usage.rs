@@ -7,7 +7,7 @@ use super::container::{Container, ContainerDir};
 use super::start;
 
 /// The use at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
     /// What its control group says.
     pub group: Stats,

@@ -42,9 +42,19 @@ pub fn run(args: AttachArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let container: container::Container = dir.container()?;
     dir.state()?.require(|status| status == Status::Running, "attach to", &container.name)?;
     let stdin = container.config.open_stdin && !args.no_stdin;
+    check_terminal(stdin, container.config.tty)?;
     let streams = Attach { stdin, stdout: true, stderr: true };
     events::record(&global.root, &container, "attach", &[]);
     Ok(session(dir.connect()?, streams, container.config.tty, &keys, args.sig_proxy, None)?)
+}
+
+/// Fails, as docker, when a terminal inside is to be fed from what is none here.
+pub fn check_terminal(stdin: bool, tty: bool) -> Result<(), RuntimeError> {
+    use std::io::IsTerminal;
+    if stdin && tty && !io::stdin().is_terminal() {
+        return Err(RuntimeError::usage("the input device is not a TTY"));
+    }
+    Ok(())
 }
 
 /// Passes this process's input and output on until the program ends or the user detaches. With `begin` the program is

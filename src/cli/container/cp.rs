@@ -73,7 +73,11 @@ pub fn run(args: CpArgs, global: &Global) -> Result<ExitCode, BoxFault> {
             if std::io::stdout().is_terminal() {
                 return Err(RuntimeError::usage("cowardly refusing to write a tar to a terminal: redirect it").into());
             }
-            let source = Source::find(&root.dir, Path::new(path), args.follow_link)?;
+            let mut source = Source::find(&root.dir, Path::new(path), args.follow_link)?;
+            if let (true, Some(name)) = (args.follow_link, &source.name) {
+                // As docker: in a stream what a link leads to has its own name.
+                source.base.clone_from(name);
+            }
             copy::write(&source, &mut std::io::stdout().lock(), &global.ctx)?;
             return Ok(ExitCode::SUCCESS);
         }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::super::render::template::Template;
-use super::super::{Global, moment, output};
+use super::super::{Global, filter, moment, output};
 use super::containers;
 use crate::base::BoxFault;
 use crate::runtime::RuntimeError;
@@ -18,17 +18,17 @@ use crate::runtime::events::Follower;
 #[derive(Debug, Args)]
 pub struct EventsArgs {
     /// Only those that fit: container=NAME, event=ACTION, image=NAME, label=KEY[=VALUE], type=TYPE, volume=NAME, network=NAME
-    #[arg(short, long, value_name = "FILTER")]
+    #[arg(short, long, value_name = "FILTER", value_parser = filter::pair)]
     filter: Vec<String>,
     /// Format the output with a Go template, or as `json`
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
     /// Those since then, too
-    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
-    since: Option<Timestamp>,
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
     /// Those until then, and no longer
-    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
-    until: Option<Timestamp>,
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
 }
 
 /// How long nothing is looked for after nothing was found.
@@ -41,11 +41,13 @@ pub fn run(args: EventsArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         Some(format) => Some(Template::parse(format)?),
     };
     let filters = args.filter.iter().map(|filter| split(filter)).collect::<Result<Vec<_>, _>>()?;
+    let time = |text: &Option<String>| text.as_deref().map(moment::parse).transpose().map_err(RuntimeError::Usage);
+    let (since, until) = (time(&args.since)?, time(&args.until)?);
     let _ = containers(global);
     // With an end in the past all there is to see is in the log.
-    let from_start = args.since.is_some() || args.until.is_some_and(|until| until <= Timestamp::now());
-    let since = args.since.map_or(0, nanos);
-    let until = args.until.map_or(i64::MAX, nanos);
+    let from_start = since.is_some() || until.is_some_and(|until| until <= Timestamp::now());
+    let since = since.map_or(0, nanos);
+    let until = until.map_or(i64::MAX, nanos);
     let mut follower = Follower::open(&global.root, from_start)?;
     loop {
         // Looked at before the log is read: what came before the end is still shown.
@@ -56,7 +58,7 @@ pub fn run(args: EventsArgs, global: &Global) -> Result<ExitCode, BoxFault> {
                 continue;
             }
             match &template {
-                Some(template) => output::line(output::clean(&template.render(&event)?))?,
+                Some(template) => output::line(output::clean(&template.render(&with_names(event))?))?,
                 None if args.format.is_some() => output::line(event.to_string())?,
                 None => output::line(output::clean(&line(&event)))?,
             }
@@ -67,6 +69,22 @@ pub fn run(args: EventsArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         global.ctx.check()?;
         std::thread::sleep(PAUSE);
     }
+}
+
+/// Templates know the fields by their names in Go, too.
+fn with_names(mut event: Value) -> Value {
+    const NAMES: [(&str, &str); 6] = [
+        ("Status", "status"),
+        ("ID", "id"),
+        ("From", "from"),
+        ("Scope", "scope"),
+        ("Time", "time"),
+        ("TimeNano", "timeNano"),
+    ];
+    for (name, key) in NAMES {
+        event[name] = event.get(key).cloned().unwrap_or_else(|| "".into());
+    }
+    event
 }
 
 fn nanos(time: Timestamp) -> i64 {
@@ -87,12 +105,14 @@ fn fits(filters: &[(&str, &str)], event: &Value) -> bool {
     let name = text(&attributes["name"]);
     let of = |kind: &str| event["Type"] == kind;
     let one = |(kind, value): &(&str, &str)| match *kind {
-        "container" => of("container") && (name == *value || id.starts_with(value)),
-        "volume" => of("volume") && id == *value,
-        "network" => of("network") && (name == *value || id.starts_with(value)),
+        // As docker: the beginning of a name will do.
+        "container" | "volume" | "network" => of(kind) && (name.starts_with(value) || id.starts_with(value)),
         // `health_status` means all of them.
         "event" => text(&event["Action"]) == *value || text(&event["Action"]).starts_with(&format!("{value}:")),
-        "image" => attributes["image"] == *value || of("image") && (id == *value || name == *value),
+        "image" => {
+            let image = if of("image") { name.clone() } else { text(&attributes["image"]) };
+            id == *value || image == *value || untagged(&image) == *value
+        }
         "type" => of(value),
         "scope" => event["scope"] == *value,
         "label" => match value.split_once('=') {
@@ -105,6 +125,11 @@ fn fits(filters: &[(&str, &str)], event: &Value) -> bool {
         let (kind, _) = filter;
         if *kind == "label" { one(filter) } else { filters.iter().filter(|(other, _)| other == kind).any(one) }
     })
+}
+
+/// A name without its tag.
+fn untagged(name: &str) -> &str {
+    name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(name, |(name, _)| name)
 }
 
 /// Docker's line: time, type, action, what, and what else there is to say.

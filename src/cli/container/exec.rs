@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::super::Global;
+use super::super::{Global, exit};
 use super::flags::values;
 use super::{attach, containers, failed};
 use crate::base::BoxFault;
@@ -62,6 +62,9 @@ pub fn run(args: ExecArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     for text in &args.env {
         env.push(values::env_pair(text)?.unwrap_or_else(|| text.clone()));
     }
+    if !args.detach {
+        attach::check_terminal(args.interactive, args.tty)?;
+    }
     let request = Request {
         command: args.command,
         env,
@@ -82,7 +85,11 @@ pub fn run(args: ExecArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         attach::session(stream, streams, request.tty, &keys, false, Some(&global.ctx))
     };
     Ok(run().unwrap_or_else(|error| match error {
-        RuntimeError::Start { .. } => super::start::failed(error),
+        // Docker's one code for whatever cannot be executed; in the background nobody waits for one.
+        RuntimeError::Start { .. } if !args.detach => {
+            let _ = exit::report(&error);
+            ExitCode::from(126)
+        }
         error => failed(&error),
     }))
 }

@@ -27,17 +27,17 @@ pub struct LogsArgs {
     #[arg(short, long)]
     follow: bool,
     /// Only what was written since then
-    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
-    since: Option<Timestamp>,
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
     /// Only the last lines
-    #[arg(short = 'n', long, value_name = "NUMBER|all", default_value = "all")]
+    #[arg(short = 'n', long, value_name = "NUMBER|all", default_value = "all", allow_hyphen_values = true)]
     tail: String,
     /// Show when each line was written
     #[arg(short, long)]
     timestamps: bool,
     /// Only what was written until then
-    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
-    until: Option<Timestamp>,
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
     /// A name or an ID
     #[arg(value_name = "CONTAINER")]
     container: String,
@@ -61,11 +61,11 @@ pub fn run(args: LogsArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     if container.host_config.log_config.kind == "none" {
         return Err(RuntimeError::Unsupported("the container keeps no log (its log driver is none)".into()).into());
     }
-    let tail = match args.tail.as_str() {
-        "all" | "-1" => None,
-        number => Some(number.parse::<usize>().map_err(|_| RuntimeError::usage("--tail takes a number or all"))?),
-    };
-    let shown = Show { timestamps: args.timestamps, details: args.details, since: args.since, until: args.until };
+    // As docker: what is no number is all.
+    let tail = args.tail.parse::<usize>().ok();
+    let time = |text: &Option<String>| text.as_deref().map(moment::parse).transpose().map_err(RuntimeError::Usage);
+    let (since, until) = (time(&args.since)?, time(&args.until)?);
+    let shown = Show { timestamps: args.timestamps, details: args.details, since, until };
     let path = dir.log();
     // Rotated files first, the oldest at the top.
     let mut rotated = Vec::new();

@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 use jiff::Timestamp;
+use regex::Regex;
 use serde_json::{Value, json};
 
 use super::super::render::human;
-use super::super::render::list::{Column, Layout};
+use super::super::render::list::{Column, LABEL, Layout};
 use super::super::{Global, filter, output};
 use super::{containers, prune};
 use crate::base::BoxFault;
@@ -22,7 +23,7 @@ pub struct PsArgs {
     all: bool,
     /// Only those that fit: ancestor=IMAGE, before=NAME, exited=CODE, expose=PORT, health=STATUS, id=ID, label=KEY[=VALUE],
     /// name=NAME, network=NAME, publish=PORT, since=NAME, status=STATUS, volume=NAME
-    #[arg(short, long, value_name = "FILTER")]
+    #[arg(short, long, value_name = "FILTER", value_parser = filter::pair)]
     filter: Vec<String>,
     /// Format the output: `table`, `table TEMPLATE`, `json` or a Go template
     #[arg(long, value_name = "FORMAT")]
@@ -133,7 +134,11 @@ fn fits(filters: &[String], container: &Container, state: &State) -> Result<bool
         let fits = match kind {
             "status" if !STATES.contains(&value) => return None,
             "status" => state.status.as_str() == value,
-            "name" => container.name.contains(value.trim_start_matches(['/', '^']).trim_end_matches('$')),
+            // As docker: a pattern, for the name with or without its slash.
+            "name" => {
+                let pattern = Regex::new(value).ok()?;
+                pattern.is_match(&container.name) || pattern.is_match(&format!("/{}", container.name))
+            }
             "before" | "since" => true,
             "health" if !HEALTH.contains(&value) => return None,
             "health" => state.health.as_ref().map_or("none", |health| health.status.as_str()) == value,
@@ -144,11 +149,19 @@ fn fits(filters: &[String], container: &Container, state: &State) -> Result<bool
                     || container.endpoints.contains_key(value)
                     || own.into_iter().any(|endpoint| endpoint.network_id.starts_with(value))
             }
-            "volume" => container.mounts.iter().any(|mount| mount.name == value || mount.destination == value),
+            "volume" => container.mounts.iter().any(|mount| {
+                mount.name == value || mount.destination == value || mount.name.is_empty() && mount.source == value
+            }),
+            // As docker: of what does not run no port is known.
+            "expose" | "publish" if !state.status.has_process() => false,
             "expose" => has_port(container.config.exposed_ports.keys().cloned(), value),
             "publish" => has_port(container.host_config.port_bindings.keys().cloned(), value),
             "id" => container.id.starts_with(value),
-            "exited" => state.status == Status::Exited && value.parse() == Ok(state.exit_code),
+            "exited" => {
+                let code: i32 = value.parse().ok()?;
+                state.status == Status::Exited && state.exit_code == code
+            }
+            "is-task" => !filter::truth(value)?,
             "ancestor" => container.config.image == value || image == value || image[7..].starts_with(value),
             "label" => filter::has_label(&container.config.labels, value),
             _ => return None,
@@ -183,19 +196,46 @@ pub fn status(state: &State) -> String {
     }
 }
 
-/// Docker's list of ports, the published ones with where they are.
+/// Docker's list of ports: those that are only exposed and those published under their own number, neighbours as a range, and then
+/// the others that are published.
 fn ports(container: &Container, state: &State) -> String {
     let published = state.network.as_ref().map(|network| network.ports.as_slice()).unwrap_or_default();
-    let mut all: Vec<String> = Vec::new();
-    for port in published {
-        let ip = if port.host_ip.is_ipv6() { format!("[{}]", port.host_ip) } else { port.host_ip.to_string() };
-        all.push(format!("{ip}:{}->{}", port.host_port, port.container));
-    }
+    // Number, address of the host or none, its port, protocol.
+    let mut all: Vec<(u16, String, u16, String)> = published
+        .iter()
+        .map(|port| {
+            (port.container.port, port.host_ip.to_string(), port.host_port, port.container.protocol.to_string())
+        })
+        .collect();
     if state.status.has_process() {
-        let known = |name: &String| published.iter().any(|port| port.container.to_string() == *name);
-        all.extend(container.config.exposed_ports.keys().filter(|name| !known(name)).cloned());
+        for name in container.config.exposed_ports.keys() {
+            let Some((number, protocol)) = name.split_once('/') else { continue };
+            let Ok(number) = number.parse() else { continue };
+            if !all.iter().any(|(known, _, _, of)| (*known, of.as_str()) == (number, protocol)) {
+                all.push((number, String::new(), 0, protocol.to_owned()));
+            }
+        }
     }
-    all.join(", ")
+    all.sort();
+    let (mut ranges, mut others) = (Vec::<(String, String, u16, u16)>::new(), Vec::new());
+    for (number, ip, host, protocol) in all {
+        if !ip.is_empty() && host != number {
+            others.push(format!("{ip}:{host}->{number}/{protocol}"));
+            continue;
+        }
+        match ranges.iter_mut().rev().find(|(of, kind, _, _)| (of, kind) == (&ip, &protocol)) {
+            Some((_, _, _, last)) if number == last.saturating_add(1) => *last = number,
+            _ => ranges.push((ip, protocol, number, number)),
+        }
+    }
+    let range = |(ip, protocol, first, last): &(String, String, u16, u16)| {
+        let numbers = if first == last { first.to_string() } else { format!("{first}-{last}") };
+        match ip.as_str() {
+            "" => format!("{numbers}/{protocol}"),
+            ip => format!("{ip}:{numbers}->{numbers}/{protocol}"),
+        }
+    };
+    ranges.iter().map(range).chain(others).collect::<Vec<_>>().join(", ")
 }
 
 fn row(container: &Container, state: &State, whole: bool) -> Value {
@@ -228,6 +268,7 @@ fn row(container: &Container, state: &State, whole: bool) -> Value {
         // One line, whatever an image puts into them.
         "Labels": labels.join(",").replace(char::is_control, "\u{fffd}"),
         "Mounts": mounts.join(","),
+        LABEL: container.config.labels,
         "LocalVolumes": container.mounts.iter().filter(|mount| mount.kind == "volume").count().to_string(),
         "Size": "",
         "Networks": network.unwrap_or_else(|| container.host_config.network_mode.to_string()),

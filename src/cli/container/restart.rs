@@ -8,7 +8,7 @@ use super::super::Global;
 use super::each;
 use super::stop::patience;
 use crate::base::BoxFault;
-use crate::runtime::{client, lifecycle, signals};
+use crate::runtime::{client, events, lifecycle, signals};
 
 /// Restart containers
 #[derive(Debug, Args)]
@@ -28,9 +28,10 @@ pub struct RestartArgs {
 pub fn run(args: RestartArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let signal = args.signal.as_deref().map(signals::parse).transpose()?;
     each(global, &args.containers, |dir| {
-        lifecycle::stop(&global.root, dir, signal, patience(dir, args.time)?)?;
+        lifecycle::stop(&global.root, dir, signal, patience(dir, args.time)?, true)?;
         let notices = client::begin(lifecycle::start_monitor(&global.root, dir)?)?;
         notices.into_iter().for_each(|notice| global.ctx.warn(notice));
+        events::record(&global.root, &dir.container()?, "restart", &[]);
         Ok(())
     })
 }

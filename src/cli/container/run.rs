@@ -36,13 +36,17 @@ pub struct RunArgs {
 pub fn run(args: RunArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let containers = containers(global);
     if args.detach && !args.flags.attach.is_empty() {
-        return Ok(own_failure(RuntimeError::usage("conflicting options: -a and -d").into()));
+        return Err(RuntimeError::usage("conflicting options: -a and -d").into());
+    }
+    if !args.detach {
+        // Docker gives 1 for it.
+        attach::check_terminal(args.flags.interactive, args.flags.tty)?;
     }
     let keys = match client::parse_detach_keys(&args.detach_keys) {
         Ok(keys) => keys,
         Err(error) => return Ok(own_failure(error.into())),
     };
-    let container = match create::make(args.flags, args.detach, global) {
+    let container = match create::Wanted::of(args.flags, args.detach).and_then(|wanted| create::make(wanted, global)) {
         Ok(container) => container,
         Err(fault) => return Ok(own_failure(fault)),
     };

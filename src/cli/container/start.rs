@@ -49,6 +49,7 @@ pub fn run(args: StartArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         let dir = all.find(name)?;
         let container = dir.container()?;
         let config = &container.config;
+        attach::check_terminal(args.interactive && config.open_stdin, config.tty)?;
         events::record(&global.root, &container, "attach", &[]);
         if dir.state()?.status.is_live() {
             let streams = Attach { stdin: args.interactive && config.open_stdin, stdout: true, stderr: true };

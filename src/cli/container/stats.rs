@@ -53,6 +53,8 @@ const FIRST: Duration = Duration::from_millis(250);
 const INTERVAL: Duration = Duration::from_secs(1);
 
 struct Row {
+    /// As it was asked for.
+    name: String,
     container: Container,
     cpu: Option<f64>,
     usage: Option<Usage>,
@@ -83,7 +85,7 @@ pub fn run(args: StatsArgs, global: &Global) -> Result<ExitCode, BoxFault> {
 fn look(args: &StatsArgs, global: &Global, before: &mut HashMap<String, (Instant, u64)>) -> Result<Vec<Row>, BoxFault> {
     let all = containers(global);
     let mut rows = Vec::new();
-    let mut take = |dir: ContainerDir, container: Container| {
+    let mut take = |dir: ContainerDir, container: Container, name: Option<&String>| {
         let usage = usage::of(&dir, &container);
         let now = Instant::now();
         let last = usage.and_then(|usage| before.insert(dir.id().to_owned(), (now, usage.group.cpu_ns)));
@@ -91,12 +93,13 @@ fn look(args: &StatsArgs, global: &Global, before: &mut HashMap<String, (Instant
             let wall = now.duration_since(then).as_nanos().max(1) as f64;
             usage.group.cpu_ns.saturating_sub(ns) as f64 / wall * 100.0
         });
-        rows.push(Row { container, cpu, usage });
+        let name = name.cloned().unwrap_or_else(|| container.short_id().to_owned());
+        rows.push(Row { name, container, cpu, usage });
     };
     if args.containers.is_empty() {
         for (dir, container, state) in all.all()? {
             if args.all || state.status.has_process() {
-                take(dir, container);
+                take(dir, container, None);
             }
         }
         return Ok(rows);
@@ -104,7 +107,7 @@ fn look(args: &StatsArgs, global: &Global, before: &mut HashMap<String, (Instant
     for name in &args.containers {
         let dir = all.find(name)?;
         let container = dir.container()?;
-        take(dir, container);
+        take(dir, container, Some(name));
     }
     Ok(rows)
 }
@@ -113,18 +116,18 @@ fn show(row: &Row, whole: bool) -> Value {
     let percent = |value: f64| format!("{value:.2}%");
     let pair = |a: String, b: String| format!("{a} / {b}");
     let id = if whole { row.container.id.as_str() } else { row.container.short_id() };
-    let none = || "--".to_owned();
-    let of = |text: &dyn Fn(&Usage) -> String, otherwise: String| row.usage.as_ref().map_or(otherwise, text);
+    // As docker: what does not run uses nothing.
+    let u = row.usage.unwrap_or_default();
     let decimal = |bytes: u64| human::size(bytes, 3);
     json!({
-        "Container": id,
+        "Container": row.name,
         "ID": id,
         "Name": row.container.name,
-        "CPUPerc": row.cpu.map_or_else(none, percent),
-        "MemUsage": of(&|u| pair(human::binary(u.group.memory), human::binary(u.limit)), pair(none(), none())),
-        "MemPerc": of(&|u| percent(u.group.memory as f64 / u.limit.max(1) as f64 * 100.0), none()),
-        "NetIO": of(&|u| pair(decimal(u.received), decimal(u.sent)), none()),
-        "BlockIO": of(&|u| pair(decimal(u.group.read), decimal(u.group.written)), none()),
-        "PIDs": of(&|u| u.group.pids.to_string(), none()),
+        "CPUPerc": percent(row.cpu.unwrap_or_default()),
+        "MemUsage": pair(human::binary(u.group.memory), human::binary(u.limit)),
+        "MemPerc": percent(u.group.memory as f64 / u.limit.max(1) as f64 * 100.0),
+        "NetIO": pair(decimal(u.received), decimal(u.sent)),
+        "BlockIO": pair(decimal(u.group.read), decimal(u.group.written)),
+        "PIDs": u.group.pids.to_string(),
     })
 }

@@ -29,7 +29,7 @@ pub struct StopArgs {
 /// Stops.
 pub fn run(args: StopArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let signal = args.signal.as_deref().map(signals::parse).transpose()?;
-    each(global, &args.containers, |dir| lifecycle::stop(&global.root, dir, signal, patience(dir, args.time)?))
+    each(global, &args.containers, |dir| lifecycle::stop(&global.root, dir, signal, patience(dir, args.time)?, false))
 }
 
 /// How long a container has to stop: what the flag says, or the container's own.

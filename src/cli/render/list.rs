@@ -11,6 +11,9 @@ pub type Column = (&'static str, &'static str);
 const NARROWEST: usize = 10;
 const GAP: usize = 3;
 
+/// The field in which templates find a label by its key: `{{.Label "key"}}`.
+pub const LABEL: &str = "Label";
+
 /// How a list is shown.
 #[derive(Debug)]
 pub enum Layout {
@@ -53,7 +56,18 @@ impl Layout {
     /// Shows `rows`, whose fields `columns` name.
     pub fn render(&self, columns: &[Column], rows: &[Value]) -> Result<String, TemplateError> {
         match self {
-            Self::Json => Ok(rows.iter().map(|row| format!("{row}\n")).collect()),
+            Self::Json => {
+                let whole = |row: &Value| match row.as_object() {
+                    // What templates look single labels up in is no field.
+                    Some(fields) if fields.contains_key(LABEL) => {
+                        let fields: Map<String, Value> =
+                            fields.clone().into_iter().filter(|(name, _)| name != LABEL).collect();
+                        format!("{}\n", Value::Object(fields))
+                    }
+                    _ => format!("{row}\n"),
+                };
+                Ok(rows.iter().map(whole).collect())
+            }
             Self::Only(field) => {
                 let ids = rows.iter().filter_map(|row| row.get(field).and_then(Value::as_str));
                 Ok(ids.map(|id| super::super::output::clean(id) + "\n").collect())
@@ -63,8 +77,9 @@ impl Layout {
                 .map(|row| template.render(row).map(|line| super::super::output::clean(&line) + "\n"))
                 .collect(),
             Self::Table(template) => {
-                let headings: Map<String, Value> =
+                let mut headings: Map<String, Value> =
                     columns.iter().map(|(name, heading)| ((*name).to_owned(), Value::from(*heading))).collect();
+                headings.insert(LABEL.to_owned(), Value::Null);
                 let mut lines = vec![template.render(&Value::Object(headings))?];
                 for row in rows {
                     lines.push(super::super::output::clean(&template.render(row)?));

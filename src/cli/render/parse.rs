@@ -300,6 +300,11 @@ fn pipe(tokens: &[Token]) -> Result<Pipe, String> {
     if at == tokens.len() { Ok(calls) } else { Err("unexpected )".into()) }
 }
 
+/// Whether a term is docker's `.Label`, which takes a key.
+fn is_label(term: &Term) -> bool {
+    matches!(term, Term::Dot(path) if path.last().is_some_and(|name| name == "Label"))
+}
+
 /// Commands up to the end or an unmatched `)`.
 fn calls(tokens: &[Token], at: &mut usize, depth: usize) -> Result<Pipe, String> {
     if depth > DEPTH {
@@ -309,7 +314,10 @@ fn calls(tokens: &[Token], at: &mut usize, depth: usize) -> Result<Pipe, String>
     let mut call = Call { function: None, arguments: Vec::new() };
     let finish = |call: Call| match &call {
         Call { function: None, arguments } if arguments.is_empty() => Err("missing value for command".to_owned()),
-        Call { function: None, arguments } if arguments.len() > 1 => Err("a value cannot have arguments".to_owned()),
+        // Docker's `.Label "key"` is one that can.
+        Call { function: None, arguments } if arguments.len() > 1 && !is_label(&arguments[0]) => {
+            Err("a value cannot have arguments".to_owned())
+        }
         _ => Ok(call),
     };
     while let Some(token) = tokens.get(*at) {

@@ -86,7 +86,15 @@ impl Run<'_> {
                 apply(name, arguments)
             }
             None if last.is_some() => Err("a value is no function to pipe into".into()),
-            None => arguments.pop().ok_or_else(|| "missing value for command".into()),
+            None => match &arguments[..] {
+                // Docker's `.Label "key"`: of the headings of a table, which have no labels, the key.
+                [Value::Object(labels), Value::String(key)] => {
+                    Ok(labels.get(key).cloned().unwrap_or_else(|| "".into()))
+                }
+                [Value::Null, Value::String(key)] => Ok(key.as_str().into()),
+                [_, _, ..] => Err("a value is no function with arguments".into()),
+                _ => arguments.pop().ok_or_else(|| "missing value for command".into()),
+            },
         }
     }
 

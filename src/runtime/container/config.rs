@@ -8,8 +8,11 @@ use serde::{Deserialize, Serialize};
 use super::state::State;
 use crate::image::ImageId;
 use crate::image::config::Healthcheck;
-use crate::runtime::NetworkMode;
 use crate::runtime::net::EndpointRequest;
+use crate::runtime::{NetworkMode, RuntimeError};
+
+/// The least memory that a container can be limited to.
+pub const LEAST_MEMORY: i64 = 6 << 20;
 
 /// A container.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -149,6 +152,31 @@ pub struct LogConfig {
     pub config: BTreeMap<String, String>,
 }
 
+impl LogConfig {
+    /// Fails for a driver that ferry has not, and for options that no json-file log has.
+    pub fn check(&self) -> Result<(), RuntimeError> {
+        const OPTIONS: [&str; 10] = [
+            "compress",
+            "env",
+            "env-regex",
+            "labels",
+            "labels-regex",
+            "max-buffer-size",
+            "max-file",
+            "max-size",
+            "mode",
+            "tag",
+        ];
+        if !matches!(self.kind.as_str(), "" | "json-file" | "none") {
+            return Err(RuntimeError::usage(format!("log driver {:?}: ferry has json-file and none", self.kind)));
+        }
+        match self.config.keys().find(|key| !OPTIONS.contains(&key.as_str())) {
+            Some(key) => Err(RuntimeError::usage(format!("unknown log option {key:?}"))),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Default for LogConfig {
     fn default() -> Self {
         Self { kind: "json-file".to_owned(), config: BTreeMap::new() }
@@ -173,6 +201,17 @@ pub struct RestartPolicy {
     pub name: String,
     /// For `on-failure`; 0 is without end.
     pub maximum_retry_count: u32,
+}
+
+impl RestartPolicy {
+    /// Fails for a policy that there is none of, or a count where none belongs.
+    pub fn check(&self) -> Result<(), RuntimeError> {
+        match self.name.as_str() {
+            "" | "no" | "always" | "unless-stopped" if self.maximum_retry_count == 0 => Ok(()),
+            "on-failure" => Ok(()),
+            name => Err(RuntimeError::usage(format!("invalid restart policy {name:?}"))),
+        }
+    }
 }
 
 impl Default for RestartPolicy {
@@ -209,6 +248,7 @@ pub struct MountRequest {
     #[serde(rename = "Type")]
     pub kind: String,
     /// A path of the host, or a volume's name.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub source: String,
     /// Where in the container.
     pub target: String,

@@ -161,6 +161,13 @@ impl State {
         Err(RuntimeError::State { verb, name: name.to_owned(), state: self.status.to_string() })
     }
 
+    /// Nobody looks after the program's health any more: docker calls that unhealthy.
+    pub fn unwatched(&mut self) {
+        if let Some(health) = &mut self.health {
+            "unhealthy".clone_into(&mut health.status);
+        }
+    }
+
     /// The state after the monitor was lost: the kernel has ended the container with it.
     pub fn lost(&mut self, now: &str) {
         if self.status.is_live() {
@@ -168,6 +175,7 @@ impl State {
             self.status = Status::Exited;
             self.exit_code = 255;
             now.clone_into(&mut self.finished_at);
+            self.unwatched();
         }
         self.pid = 0;
         self.pid_start = 0;

@@ -11,6 +11,7 @@ use super::super::init::{mounts, rootfs};
 use super::super::{overlay, start_time};
 use crate::base::AtPath;
 use crate::sys::dir::Dir;
+use crate::sys::mount::set_attributes;
 use crate::sys::process::unshare;
 
 /// An open root. Of a container that does not run it is mounted in this process's own mount namespace, with its volumes,
@@ -53,6 +54,10 @@ impl Root {
                 .build()
                 .map_err(|error| RuntimeError::Malformed(error.to_string()))?;
             mounts::mount(&opened, &bind)?;
+        }
+        if container.host_config.readonly_rootfs {
+            // Its volumes stay what they are.
+            set_attributes(&opened, false, libc::MOUNT_ATTR_RDONLY, 0, 0).at("make read-only", &path)?;
         }
         Ok(Self { dir: Dir::open(&path)?, _lock: Some(lock) })
     }

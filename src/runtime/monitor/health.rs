@@ -224,7 +224,7 @@ impl Running {
     }
 
     fn kill(&mut self) {
-        let kill = protocol::frame_of(Kind::Kill, &Kill { signal: libc::SIGKILL, end: false });
+        let kill = protocol::frame_of(Kind::Kill, &Kill { signal: libc::SIGKILL, end: false, keep: false });
         // It may have ended by itself.
         let _ = std::io::Write::write_all(&mut self.stream, &kill);
     }

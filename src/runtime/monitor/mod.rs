@@ -131,6 +131,11 @@ struct Monitor {
     restarting: bool,
     /// A signal that ends the monitor has come: the program is stopped, and not started again.
     ending: bool,
+    /// Any signal has been sent to the program, and one after whose end it is not started again.
+    signalled: bool,
+    last: bool,
+    /// It is ended to be started again at once by whoever asked: it stays although it is `--rm`.
+    keep: bool,
     /// When the program is killed, should it not have stopped by then.
     kill_at: Option<Instant>,
 }
@@ -180,6 +185,9 @@ impl Monitor {
             pause: FIRST_PAUSE,
             restarting: false,
             ending: false,
+            signalled: false,
+            last: false,
+            keep: false,
             kill_at: None,
         })
     }
@@ -332,12 +340,16 @@ impl Monitor {
         self.state.pid_start = 0;
         self.state.finished_at = super::now();
         self.pause = if lived > SETTLED { FIRST_PAUSE } else { self.pause };
+        // As docker: after any signal `unless-stopped` takes the end for a stop.
+        let unless_stopped = self.container.host_config.restart_policy.name == "unless-stopped";
+        self.state.stopped_by_user |= self.last || self.signalled && unless_stopped;
         let again =
             !self.ending && self.container.restarts_after(code, self.state.restart_count, self.state.stopped_by_user);
+        self.state.unwatched();
         self.state.status = match again {
             true => Status::Restarting,
             // Should this monitor not live to do it, the next command does.
-            false if self.container.host_config.auto_remove => Status::Removing,
+            false if self.container.host_config.auto_remove && !self.keep => Status::Removing,
             false => Status::Exited,
         };
         self.write_state();
@@ -400,7 +412,7 @@ impl Monitor {
 
     fn farewell(&mut self) {
         let code = self.state.exit_code;
-        if self.container.host_config.auto_remove {
+        if self.container.host_config.auto_remove && !self.keep {
             let _ = remove::ended(&self.store_root, &self.dir, &self.container);
         }
         // Those who asked before the lock is gone are answered; later ones see the state.

@@ -99,6 +99,8 @@ pub struct Kill {
     pub signal: i32,
     /// Whether the container is meant to end by it: no policy starts it again then.
     pub end: bool,
+    /// Whether it is ended to be started again at once: it stays although it is `--rm`.
+    pub keep: bool,
 }
 
 /// A network to connect to, and how.

@@ -28,13 +28,19 @@ impl Monitor {
 
     fn kill(&mut self, payload: &[u8]) -> Result<(), RuntimeError> {
         let kill: Kill = serde_json::from_slice(payload).map_err(|e| RuntimeError::Malformed(e.to_string()))?;
+        self.keep |= kill.keep;
+        self.signalled = true;
+        // Docker's rule: without a stop signal of its own whatever is sent to a container is meant to end it.
+        let last = kill.end || self.container.config.stop_signal.is_none();
+        self.last |= last;
         if kill.end {
             self.state.stopped_by_user = true;
             self.restarting = false;
+            self.write_state();
         }
         self.signal(kill.signal).trying(format!("send signal {}", kill.signal))?;
         events::record(&self.store_root, &self.container, "kill", &[("signal", &kill.signal.to_string())]);
-        if kill.end { self.thaw() } else { Ok(()) }
+        if last { self.thaw() } else { Ok(()) }
     }
 
     /// A frozen program would hear a signal only once it is thawed, even the one that kills (cgroups v1 at least).

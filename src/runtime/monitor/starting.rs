@@ -121,8 +121,10 @@ impl Monitor {
         self.state.pid = host_pid;
         self.state.pid_start = start_time(host_pid).unwrap_or(0);
         self.state.started_at = now();
+        self.state.exit_code = 0;
         self.state.error.clear();
         self.state.oom_killed = false;
+        (self.signalled, self.last) = (false, false);
         let checks = Checks::of(&self.container);
         self.state.health = checks.as_ref().map(|_| Checks::initial());
         self.write_state();

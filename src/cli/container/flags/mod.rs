@@ -121,7 +121,7 @@ pub struct ContainerFlags {
     init: bool,
     /// Keep standard input open
     #[arg(short, long)]
-    interactive: bool,
+    pub interactive: bool,
     /// The container's address in its network
     #[arg(long, value_name = "ADDRESS")]
     ip: Option<Ipv4Addr>,
@@ -235,7 +235,7 @@ pub struct ContainerFlags {
     tmpfs: Vec<String>,
     /// Give it a terminal
     #[arg(short, long)]
-    tty: bool,
+    pub tty: bool,
     /// Resource limits
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     ulimit: Vec<String>,

@@ -35,6 +35,9 @@ impl ContainerFlags {
         let wants = |stream: &str| self.attach.iter().any(|named| named.eq_ignore_ascii_case(stream));
         let by_default = self.attach.is_empty() && !detached;
         let healthcheck = self.healthcheck();
+        if self.no_healthcheck && healthcheck.is_some() {
+            return Err(usage("--no-healthcheck conflicts with --health-* options").into());
+        }
         let config = Config {
             hostname: self.hostname.clone().unwrap_or_default(),
             domainname: self.domainname.clone().unwrap_or_default(),
