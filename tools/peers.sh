@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # peers.sh [DIR]        (default: $FERRY_PEERS, else target/peers)
 #
-# Makes the trees that the tests take their peers from: DIR/12 and DIR/13, Debian 12 and 13 with docker, podman, skopeo
-# and the rest. The host itself gets no package but debootstrap, no service is started, and what the installation mounts
-# lives in a mount namespace of its own. Needs root. A tree that is complete is left alone, so a second call costs nothing.
-# Programs run from the trees with tools/peer.sh.
+# Makes the trees that the tests take their peers from: DIR/12 and DIR/13, Debian 12 and 13 with docker, podman, skopeo and the
+# rest, and in the latter services to make images of. The host itself gets no package but debootstrap, no service is started, and
+# what the installation mounts lives in a mount namespace of its own. Needs root. A tree that is complete is left alone, so a second
+# call costs nothing. Programs run from the trees with tools/peer.sh.
 set -euo pipefail
 top=$(cd "$(dirname "$0")/.." && pwd)
 dir=${1:-${FERRY_PEERS:-$top/target/peers}}
@@ -21,7 +21,7 @@ esac
 packages() {
   case $1 in
     12) echo $common containernetworking-plugins ;;
-    13) echo $common docker-cli aardvark-dns $qemu ;;
+    13) echo $common docker-cli aardvark-dns $qemu nginx-light redis-server postgresql python3 nodejs ;;
   esac
 }
 suite() { case $1 in 12) echo bookworm ;; 13) echo trixie ;; esac; }

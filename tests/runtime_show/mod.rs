@@ -6,4 +6,5 @@ mod endurance;
 mod keys;
 mod lifecycle;
 mod rootless;
+mod services;
 mod tutorial;
