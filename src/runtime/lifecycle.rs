@@ -126,12 +126,17 @@ pub fn start_monitor(store_root: &Path, dir: &ContainerDir) -> Result<UnixStream
     client::start_monitor(store_root, dir)
 }
 
-/// Sends a signal.
+/// Sends a signal. The one that kills is waited for, as docker does.
 pub fn kill(dir: &ContainerDir, signal: i32) -> Result<(), RuntimeError> {
     let container = dir.container()?;
     dir.state()?.require(Status::can_kill, "kill", &container.name)?;
     let end = signal == 9 || signal == signals::stop_signal(&container);
-    send(dir, Kill { signal, end, keep: false })
+    send(dir, Kill { signal, end, keep: false })?;
+    if signal == 9 {
+        client::wait_for_end(dir, Some(KILL_PATIENCE))?;
+        dir.wait_for_monitor()?;
+    }
+    Ok(())
 }
 
 fn send(dir: &ContainerDir, kill: Kill) -> Result<(), RuntimeError> {
@@ -205,7 +210,7 @@ pub fn rm(store_root: &Path, dir: &ContainerDir, force: bool, volumes: bool) -> 
 /// Takes away a container whose settings cannot be read.
 fn rm_unreadable(store_root: &Path, dir: &ContainerDir) -> Result<(), RuntimeError> {
     if dir.monitor_lives() {
-        let _ = send(dir, 9, true);
+        let _ = send(dir, Kill { signal: 9, end: true, keep: false });
         client::wait_for_end(dir, Some(KILL_PATIENCE))?;
         dir.wait_for_monitor()?;
     }

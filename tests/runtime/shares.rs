@@ -17,7 +17,7 @@ fn table(host: &Host, cases: &[(&str, &str)]) {
 fn namespaces_ports_and_rights_are_shared_as_told() {
     both(|host| {
         table(
-        &host,
+        host,
         &[
             ("ferry run -d --name one -P --expose 81 -p 127.0.0.1:9000:80 busybox:1 sleep 1000 | busybox wc -l", "1\n"),
             ("ferry port one 80; ferry port one 80/tcp", "127.0.0.1:9000\n127.0.0.1:9000\n"),
@@ -66,7 +66,7 @@ fn namespaces_ports_and_rights_are_shared_as_told() {
 fn what_an_image_declares_is_honoured_and_what_is_committed_is_told() {
     both(|host| {
         table(
-            &host,
+            host,
             &[
                 (
                     "ferry import -c 'VOLUME /data' -c 'CMD [\"sleep\",\"1000\"]' -c 'ENV PATH=/bin' \
@@ -119,7 +119,7 @@ fn the_kernels_files_are_masked_and_forbidden_calls_fail_for_init_and_exec_whate
                 mkdir /sys/fs/xx 2>&1 | busybox grep -c Read-only";
         let masked = "0\n0\n2\n1\n";
         table(
-        &host,
+        host,
         &[
             (&format!("ferry run --rm --network none busybox:1 sh -c '{seen}'"), masked),
             (&format!("ferry run --rm {run} busybox:1 sh -c '{}'", swap.replace('\'', "\"")), "Operation not permitted\n"),

@@ -74,6 +74,6 @@ fn the_unit_brings_containers_back_after_the_machine_was_cut_off_and_stops_them_
     let said = fs::read_to_string(&out).unwrap_or_default();
     let up = "always running\nhalted running\nno exited\nstopped exited\nunless-stopped running\n";
     let down = "always exited\nhalted exited\nno exited\nstopped exited\nunless-stopped exited\n";
-    let expected = format!("/etc/systemd/system/ferry.service\nactive\n{up}2\n{down}{up}");
+    let expected = format!("/etc/systemd/system/ferry.service\nactive\n{up}3\n{down}{up}");
     assert_eq!(said, expected, "{booted:?}");
 }
