@@ -10,7 +10,7 @@ one of docker's container of the same command. All in one machine of tools/peer.
 import shlex
 import sys
 
-from harness import CORPUS, FERRY, FreshFs, Machine, need_corpus
+from harness import CORPUS, FERRY, FreshFs, Machine, need_corpus, publish
 
 HTTP = r"printf 'GET / HTTP/1.0\r\n\r\n' | nc -q1 -w2 127.0.0.1 PORT | grep -q 'HTTP/1.[01] 200'"
 POSTGRES = "PATH=$PATH:/usr/lib/postgresql/15/bin; initdb -A trust -D /tmp/d >/dev/null && exec postgres -D /tmp/d -k /tmp -h 0.0.0.0"
@@ -32,6 +32,7 @@ SERVICES = [
 def main():
     chosen = [service for service in SERVICES if not sys.argv[1:] or service[0] in sys.argv[1:]]
     need_corpus(*(f"docker-archive/{name}.tar" for name, *_ in chosen))
+    rows = []
     with FreshFs() as fs, Machine(13) as machine:
         ferry, docker = f"{FERRY} --root {fs}/ferry", machine.dockerd(f"{fs}/docker")
         for number, (name, image, options, command, port, request) in enumerate(chosen):
@@ -53,6 +54,10 @@ def main():
             print(f"{name}: answers; stopped with {codes[ferry]}, docker's with {codes[docker]}", flush=True)
             if codes[ferry] != codes[docker]:
                 sys.exit(f"{name}: the exit codes differ")
+            rows.append(f"| {image} | yes | {codes[ferry]} | {codes[docker]} |\n")
+    if len(rows) == len(SERVICES):
+        publish("services", "## services of the corpus\n\nEach is started by ferry, asked over a published port, and stopped by SIGTERM; docker 26 does the same.\n\n"
+                "| image | answers | exit code | docker's |\n|---|---|---|---|\n" + "".join(rows))
 
 
 if __name__ == "__main__":
