@@ -127,6 +127,26 @@ fn what_goes_or_changes_while_it_is_read_is_told_and_the_tar_is_whole() {
 }
 
 #[test]
+fn nothing_but_a_regular_file_is_opened_even_for_a_moment() {
+    use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::write(at("file"), b"bytes").unwrap();
+    fs::create_dir(at("directory")).unwrap();
+    std::os::unix::fs::symlink("file", at("link")).unwrap();
+    mknodat(CWD, at("fifo"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+    // No driver has this number: whoever opened it would be told so.
+    mknodat(CWD, at("device"), FileType::BlockDevice, Mode::RUSR, makedev(400, 77)).unwrap();
+    assert_eq!(fs::File::open(at("device")).unwrap_err().raw_os_error(), Some(libc::ENXIO));
+    let tree = Dir::open(dir.path()).unwrap();
+    assert_eq!(std::io::read_to_string(tree.open_file_of_others("file").unwrap()).unwrap(), "bytes");
+    for name in ["directory", "link", "fifo", "device"] {
+        let error = tree.open_file_of_others(name).unwrap_err();
+        assert_eq!(error.source.kind(), std::io::ErrorKind::InvalidInput, "{name}");
+    }
+}
+
+#[test]
 fn a_file_of_an_images_layer_that_is_not_there_is_an_error() {
     let (top, image) = (tempfile::tempdir_in("/var/tmp").unwrap(), layer());
     let (tar, warned) = tar_of(&[top.path(), image.path()], Tree::Merged, || {

@@ -17,8 +17,47 @@ struct Extended {
     size: Option<u64>,
 }
 
+/// What a tar is cut into.
+pub(crate) trait Parts {
+    /// Headers, padding, whatever is odd.
+    fn segment(&mut self, bytes: &[u8]) -> Result<(), BoxFault>;
+
+    /// The next bytes of a content.
+    fn data(&mut self, bytes: &[u8]);
+
+    /// A content, at `offset` in the tar, all of whose `size` bytes have been given.
+    fn content(&mut self, path: &[u8], offset: u64, size: u64) -> Result<(), BoxFault>;
+}
+
+/// Contents with their IDs.
+struct Identified<'s> {
+    sink: &'s mut dyn SplitSink,
+    hasher: blake3::Hasher,
+}
+
+impl Parts for Identified<'_> {
+    fn segment(&mut self, bytes: &[u8]) -> Result<(), BoxFault> {
+        self.sink.segment(bytes)
+    }
+
+    fn data(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+    }
+
+    fn content(&mut self, path: &[u8], offset: u64, size: u64) -> Result<(), BoxFault> {
+        let id = ContentId::from_bytes(*self.hasher.finalize().as_bytes());
+        self.hasher.reset();
+        self.sink.content(&SplitContent { id, size, offset, path })
+    }
+}
+
 /// Gives all of `tar` to `sink`, in order.
 pub(crate) fn split(tar: &mut dyn Read, sink: &mut dyn SplitSink) -> Result<(), BoxFault> {
+    cut(tar, &mut Identified { sink, hasher: blake3::Hasher::new() })
+}
+
+/// Gives all of `tar` to `parts`, in order.
+pub(crate) fn cut(tar: &mut dyn Read, parts: &mut dyn Parts) -> Result<(), BoxFault> {
     let mut at = 0u64;
     let mut extended = Extended::default();
     let mut block = [0; BLOCK];
@@ -26,7 +65,7 @@ pub(crate) fn split(tar: &mut dyn Read, sink: &mut dyn SplitSink) -> Result<(), 
     loop {
         let got = fill(tar, &mut block).doing(|| "read the layer".into())?;
         at += got as u64;
-        sink.segment(&block[..got])?;
+        parts.segment(&block[..got])?;
         if got < BLOCK {
             return Ok(());
         }
@@ -35,14 +74,14 @@ pub(crate) fn split(tar: &mut dyn Read, sink: &mut dyn SplitSink) -> Result<(), 
         }
         let Some(size) = number(&block[124..136]) else {
             // No header: the rest is passed on as it is.
-            return pass_on(tar, sink, u64::MAX, &mut buffer).map(drop);
+            return pass_on(tar, parts, u64::MAX, &mut buffer).map(drop);
         };
         match block[156] {
             kind @ (b'x' | b'L') if size <= caps::TAR_METADATA_BYTES => {
                 let mut data = vec![0; size as usize];
                 let got = fill(tar, &mut data).doing(|| "read the layer".into())?;
                 at += got as u64;
-                sink.segment(&data[..got])?;
+                parts.segment(&data[..got])?;
                 if got < data.len() {
                     return Ok(());
                 }
@@ -57,7 +96,6 @@ pub(crate) fn split(tar: &mut dyn Read, sink: &mut dyn SplitSink) -> Result<(), 
                 let size = pax_size.unwrap_or(size);
                 let path = path.unwrap_or_else(|| own_path(&block));
                 if size > 0 {
-                    let mut hasher = blake3::Hasher::new();
                     let mut left = size;
                     while left > 0 {
                         let most = left.min(buffer.len() as u64) as usize;
@@ -66,24 +104,23 @@ pub(crate) fn split(tar: &mut dyn Read, sink: &mut dyn SplitSink) -> Result<(), 
                             let what = format!("{} is cut short", String::from_utf8_lossy(&path));
                             return Err(BundleError::malformed("layer", what).into());
                         }
-                        hasher.update(&buffer[..n]);
+                        parts.data(&buffer[..n]);
                         left -= n as u64;
                     }
-                    let id = ContentId::from_bytes(*hasher.finalize().as_bytes());
-                    sink.content(&SplitContent { id, size, offset: at, path: &path })?;
+                    parts.content(&path, at, size)?;
                     at += size;
                 }
             }
             // Links, directories and devices have no data, whatever their size says.
             b'1' | b'2' | b'3' | b'4' | b'5' | b'6' => extended = Extended::default(),
-            b'g' | b'K' => at += pass_on(tar, sink, size, &mut buffer)?,
+            b'g' | b'K' => at += pass_on(tar, parts, size, &mut buffer)?,
             _ => {
-                at += pass_on(tar, sink, extended.size.unwrap_or(size), &mut buffer)?;
+                at += pass_on(tar, parts, extended.size.unwrap_or(size), &mut buffer)?;
                 extended = Extended::default();
             }
         }
         let zeros = at.next_multiple_of(BLOCK as u64) - at;
-        at += pass_on(tar, sink, zeros, &mut buffer)?;
+        at += pass_on(tar, parts, zeros, &mut buffer)?;
     }
 }
 
@@ -126,8 +163,8 @@ fn number(field: &[u8]) -> Option<u64> {
     if text.is_empty() { Some(0) } else { u64::from_str_radix(text, 8).ok() }
 }
 
-/// Gives up to `count` bytes to `sink` as a segment; fewer at the end of the tar.
-fn pass_on(tar: &mut dyn Read, sink: &mut dyn SplitSink, count: u64, buffer: &mut [u8]) -> Result<u64, BoxFault> {
+/// Gives up to `count` bytes to `parts` as a segment; fewer at the end of the tar.
+fn pass_on(tar: &mut dyn Read, parts: &mut dyn Parts, count: u64, buffer: &mut [u8]) -> Result<u64, BoxFault> {
     let mut left = count;
     while left > 0 {
         let most = left.min(buffer.len() as u64) as usize;
@@ -135,7 +172,7 @@ fn pass_on(tar: &mut dyn Read, sink: &mut dyn SplitSink, count: u64, buffer: &mu
         if got == 0 {
             break;
         }
-        sink.segment(&buffer[..got])?;
+        parts.segment(&buffer[..got])?;
         left -= got as u64;
     }
     Ok(count - left)

@@ -6,14 +6,15 @@ use std::io::{self, Read};
 use std::rc::Rc;
 
 use super::base::shortened;
-use super::cut;
+use super::cut::{self, Parts};
 use super::error::BundleError;
 use super::index::{ID_LENGTH, Index, LayerKind, LayerRecord, Replay, ShortId};
 use super::pieces::Pieces;
 use super::recipe::Piece;
 use super::source::BundleSource;
+use crate::base::read::Ready;
 use crate::base::{BoxFault, ContentId};
-use crate::image::{DiffId, Form, ImageSource, Layer, SplitContent, SplitSink};
+use crate::image::{DiffId, Form, ImageSource, Layer};
 use crate::layer::tar::{self, Entry, Handler, Kind};
 
 /// A file of a layer, without its bytes.
@@ -58,17 +59,19 @@ pub(crate) fn paths(
         starts: Starts,
         take: &'t mut dyn FnMut(&[u8], u32),
     }
-    impl SplitSink for Paths<'_> {
+    impl Parts for Paths<'_> {
         fn segment(&mut self, _: &[u8]) -> Result<(), BoxFault> {
             Ok(())
         }
 
-        fn content(&mut self, content: &SplitContent<'_>) -> Result<(), BoxFault> {
+        fn data(&mut self, _: &[u8]) {}
+
+        fn content(&mut self, path: &[u8], offset: u64, _: u64) -> Result<(), BoxFault> {
             let mut starts = self.starts.borrow_mut();
-            while let Some((start, number)) = starts.front().copied().filter(|(start, _)| *start <= content.offset) {
+            while let Some((start, number)) = starts.front().copied().filter(|(start, _)| *start <= offset) {
                 starts.pop_front();
-                if start == content.offset {
-                    (self.take)(content.path, number);
+                if start == offset {
+                    (self.take)(path, number);
                 }
             }
             Ok(())
@@ -77,7 +80,7 @@ pub(crate) fn paths(
     let Some(pieces) = Pieces::of(source, record)? else { return Ok(()) };
     let starts = Starts::default();
     let mut hollow = Hollow { maps: false, ..Hollow::new(source, pieces, starts.clone()) };
-    cut::split(&mut hollow, &mut Paths { starts, take })
+    cut::cut(&mut hollow, &mut Paths { starts, take })
 }
 
 /// How many bytes of the bundle a layer takes. Frames are compressed as a whole, so each object is charged with its
@@ -169,9 +172,7 @@ const MAP_IN_DATA: &[u8] = b"GNU.sparse.major=1";
 struct Hollow<'a> {
     source: &'a BundleSource,
     pieces: Pieces<'a>,
-    ready: Vec<u8>,
-    used: usize,
-    zeros: u64,
+    ready: Ready,
     /// Whether maps are wanted.
     maps: bool,
     /// Whether the next content begins with a map.
@@ -185,23 +186,22 @@ struct Hollow<'a> {
 
 impl<'a> Hollow<'a> {
     fn new(source: &'a BundleSource, pieces: Pieces<'a>, starts: Starts) -> Self {
-        Self { source, pieces, ready: Vec::new(), used: 0, zeros: 0, maps: true, map: false, real: None, at: 0, starts }
+        Self { source, pieces, ready: Ready::default(), maps: true, map: false, real: None, at: 0, starts }
     }
 
     /// Gets the next piece ready; false at the end.
     fn advance(&mut self) -> Result<bool, BundleError> {
-        let source = self.source;
+        let (source, ready) = (self.source, &mut self.ready);
+        ready.clear();
         match self.pieces.next()? {
             None => return Ok(false),
             Some(Piece::Bytes(bytes)) => {
-                self.ready.clear();
-                self.ready.extend_from_slice(bytes);
-                self.used = 0;
-                self.map |= self.maps && self.ready.windows(MAP_IN_DATA.len()).any(|part| part == MAP_IN_DATA);
-                self.at += self.ready.len() as u64;
+                ready.bytes.extend_from_slice(bytes);
+                self.map |= self.maps && bytes.windows(MAP_IN_DATA.len()).any(|part| part == MAP_IN_DATA);
+                self.at += bytes.len() as u64;
             }
             Some(Piece::Zeros(count)) => {
-                self.zeros = count;
+                ready.zeros = count;
                 self.at += count;
             }
             Some(Piece::Content { number }) => {
@@ -210,7 +210,7 @@ impl<'a> Hollow<'a> {
                 if std::mem::take(&mut self.map) {
                     self.real = Some(Box::new(source.open_content(number)));
                 } else {
-                    self.zeros = size;
+                    ready.zeros = size;
                 }
                 self.at += size;
             }
@@ -222,16 +222,8 @@ impl<'a> Hollow<'a> {
 impl Read for Hollow<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
-            if self.used < self.ready.len() {
-                let n = buf.len().min(self.ready.len() - self.used);
-                buf[..n].copy_from_slice(&self.ready[self.used..][..n]);
-                self.used += n;
-                return Ok(n);
-            }
-            if self.zeros > 0 {
-                let n = (buf.len() as u64).min(self.zeros) as usize;
-                buf[..n].fill(0);
-                self.zeros -= n as u64;
+            let n = self.ready.read(buf);
+            if n > 0 {
                 return Ok(n);
             }
             if let Some(real) = &mut self.real {

@@ -6,36 +6,35 @@ use super::error::BundleError;
 use super::pieces::Pieces;
 use super::recipe::Piece;
 use super::source::BundleSource;
+use crate::base::read::Ready;
 
 /// A layer's tar, put together as it is read.
 pub(super) struct LayerReader<'a> {
     pieces: Pieces<'a>,
-    /// Raw bytes to give, from `used` on.
-    ready: Vec<u8>,
-    used: usize,
-    /// Zeros to give after them.
-    zeros: u64,
+    /// Raw bytes and zeros to give first.
+    ready: Ready,
     /// The content to give after those.
     content: ContentReader<'a>,
 }
 
 impl<'a> LayerReader<'a> {
     pub fn new(source: &'a BundleSource, pieces: Pieces<'a>) -> Self {
-        Self { pieces, ready: Vec::new(), used: 0, zeros: 0, content: ContentReader::new(source) }
+        Self { pieces, ready: Ready::default(), content: ContentReader::new(source) }
     }
 
     /// Gets the next piece ready; false at the end.
     fn advance(&mut self) -> Result<bool, BundleError> {
         self.ready.clear();
-        self.used = 0;
         // Headers and padding are small: several go into one read.
-        while self.ready.len() < 4096 {
+        while self.ready.bytes.len() < 4096 {
             match self.pieces.next()? {
-                None => return Ok(!self.ready.is_empty()),
-                Some(Piece::Bytes(bytes)) => self.ready.extend_from_slice(bytes),
-                Some(Piece::Zeros(count)) if count <= 512 => self.ready.resize(self.ready.len() + count as usize, 0),
+                None => return Ok(!self.ready.bytes.is_empty()),
+                Some(Piece::Bytes(bytes)) => self.ready.bytes.extend_from_slice(bytes),
+                Some(Piece::Zeros(count)) if count <= 512 => {
+                    self.ready.bytes.resize(self.ready.bytes.len() + count as usize, 0);
+                }
                 Some(Piece::Zeros(count)) => {
-                    self.zeros = count;
+                    self.ready.zeros = count;
                     break;
                 }
                 Some(Piece::Content { number }) => {
@@ -53,15 +52,8 @@ impl Read for LayerReader<'_> {
         let mut got = 0;
         while got < buf.len() {
             let room = &mut buf[got..];
-            if self.used < self.ready.len() {
-                let n = room.len().min(self.ready.len() - self.used);
-                room[..n].copy_from_slice(&self.ready[self.used..][..n]);
-                self.used += n;
-                got += n;
-            } else if self.zeros > 0 {
-                let n = (room.len() as u64).min(self.zeros) as usize;
-                room[..n].fill(0);
-                self.zeros -= n as u64;
+            let n = self.ready.read(room);
+            if n > 0 {
                 got += n;
             } else if !self.content.is_done() {
                 got += self.content.read(room)?;

@@ -207,6 +207,7 @@ fn fill(root: &Dir, batch: Vec<Found>, out: &mut Pieces<'_>, (ctx, churn): (&Ctx
 /// Opens a file, and completes what its entry says. Gives its path on the host, too.
 fn open(found: FoundFile, entry: &mut Entry) -> Result<(File, PathBuf), PathError> {
     let (file, full) = match found.at {
+        At::In(parent, name) if found.churns => (parent.open_file_of_others(&name)?, parent.full(name.as_ref())),
         At::In(parent, name) => (parent.open_file(&name)?, parent.full(name.as_ref())),
         At::Open(file, full) => (file, full),
     };
@@ -393,7 +394,7 @@ impl Walker<'_> {
                 }
                 let churns = place.layer(shown) == TOP;
                 let at = match churns && metadata.st_nlink > 1 {
-                    true => At::Open(parent.open_file(name)?, parent.full(name)),
+                    true => At::Open(parent.open_file_of_others(name)?, parent.full(name)),
                     false => At::In(Arc::clone(parent), shown.name.clone()),
                 };
                 self.remember(metadata, &entry);
@@ -515,7 +516,7 @@ impl Walker<'_> {
     }
 
     fn is_marked_whiteout(&self, parent: &Dir, name: &Path) -> Result<bool, PathError> {
-        let file = parent.open_file(name)?;
+        let file = parent.open_file_of_others(name)?;
         Ok(self.marks.value(&file, "whiteout").at("read attributes of", parent.full(name))?.is_some())
     }
 }

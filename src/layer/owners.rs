@@ -10,6 +10,7 @@ use super::tar::{self, Entry, Handler, Kind};
 use super::tar_split::{Piece, Reader};
 use crate::base::BoxFault;
 use crate::base::caps::OverLimit;
+use crate::base::read::Ready;
 
 /// The most that the names of files that are not root's may have together, in bytes.
 const NAMES: usize = 256 << 20;
@@ -32,7 +33,7 @@ impl Owners {
     /// it is an error.
     pub fn add(&mut self, tar_split: impl Read) -> Result<(), BoxFault> {
         let mut layer = Layer { below: &mut self.others, own: BTreeMap::new(), seen: HashSet::new(), bytes: 0 };
-        let mut hollow = Hollow { pieces: Reader::new(tar_split), raw: Vec::new(), used: 0, zeros: 0 };
+        let mut hollow = Hollow { pieces: Reader::new(tar_split), ready: Ready::default() };
         tar::scan(&mut hollow, &mut layer)?;
         let own = layer.own;
         self.others.extend(own);
@@ -155,30 +156,21 @@ impl Handler for Layer<'_> {
 /// A layer's tar with zeros where files are.
 struct Hollow<R: Read> {
     pieces: Reader<R>,
-    raw: Vec<u8>,
-    used: usize,
-    zeros: u64,
+    ready: Ready,
 }
 
 impl<R: Read> Read for Hollow<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
-            if self.used < self.raw.len() {
-                let n = buf.len().min(self.raw.len() - self.used);
-                buf[..n].copy_from_slice(&self.raw[self.used..][..n]);
-                self.used += n;
+            let n = self.ready.read(buf);
+            if n > 0 || buf.is_empty() {
                 return Ok(n);
             }
-            if self.zeros > 0 {
-                let n = (buf.len() as u64).min(self.zeros) as usize;
-                buf[..n].fill(0);
-                self.zeros -= n as u64;
-                return Ok(n);
-            }
+            self.ready.clear();
             match self.pieces.next_piece()? {
                 None => return Ok(0),
-                Some(Piece::Segment(bytes)) => (self.raw, self.used) = (bytes, 0),
-                Some(Piece::File { size, .. }) => self.zeros = size,
+                Some(Piece::Segment(bytes)) => self.ready.bytes = bytes,
+                Some(Piece::File { size, .. }) => self.ready.zeros = size,
             }
         }
     }

@@ -214,6 +214,24 @@ impl Dir {
         open().at("read", self.full(rel))
     }
 
+    /// [`Dir::open_file`] where somebody may put another file in the place of this one meanwhile: nothing but a regular
+    /// file is opened even for a moment, since a device may do something when it is. Needs `/proc`.
+    pub fn open_file_of_others(&self, rel: impl AsRef<Path>) -> Result<File, PathError> {
+        let rel = rel.as_ref();
+        let open = || {
+            let node = self.node(rel)?;
+            if Kind::in_metadata(&rustix::fs::fstat(&node.fd)?) != Some(Kind::Regular) {
+                return Err(io::Error::from(io::ErrorKind::InvalidInput));
+            }
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            Ok(File::from(match rustix::fs::open(&node.path, flags | OFlags::NOATIME, Mode::empty()) {
+                Err(Errno::PERM) => rustix::fs::open(&node.path, flags, Mode::empty())?,
+                other => other?,
+            }))
+        };
+        open().at("read", self.full(rel))
+    }
+
     /// Creates a file for writing, which must not exist. `mode` are its permission bits, less the umask.
     pub fn create_file(&self, rel: impl AsRef<Path>, mode: u32) -> Result<File, PathError> {
         self.on("create", rel.as_ref(), |parent, name| {
@@ -403,13 +421,13 @@ impl Dir {
     /// A name of the very object at a path, for system calls that take no descriptor.
     fn node(&self, rel: &Path) -> io::Result<Node> {
         let fd = self.resolve(rel, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty(), INSIDE)?;
-        Ok(Node { path: format!("/proc/self/fd/{}", fd.as_raw_fd()).into(), _fd: fd })
+        Ok(Node { path: format!("/proc/self/fd/{}", fd.as_raw_fd()).into(), fd })
     }
 }
 
 struct Node {
     path: PathBuf,
-    _fd: OwnedFd,
+    fd: OwnedFd,
 }
 
 /// The entries of an open directory, sorted by name. Its read position is its own: the descriptor's is left alone.

@@ -9,8 +9,10 @@ pub struct Mount {
     pub device_number: String,
     /// Where.
     pub mount_point: PathBuf,
-    /// Its own options and its file system's.
+    /// Its own options.
     pub options: Vec<String>,
+    /// Its file system's.
+    pub super_options: Vec<String>,
     /// The file system's kind.
     pub file_system: String,
     /// What is mounted, a device mostly.
@@ -18,9 +20,9 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Whether it has an option.
+    /// Whether it, or its file system, has an option.
     pub fn has(&self, option: &str) -> bool {
-        self.options.iter().any(|o| o == option)
+        self.options.iter().chain(&self.super_options).any(|o| o == option)
     }
 }
 
@@ -36,11 +38,12 @@ pub fn parse(text: &str) -> Vec<Mount> {
         let left: Vec<&str> = left.split(' ').collect();
         let mut right = right.split(' ');
         let (file_system, source, super_options) = (right.next()?, right.next()?, right.next().unwrap_or_default());
-        let options = left.get(5)?.split(',').chain(super_options.split(',')).map(Into::into).collect();
+        let list = |options: &str| options.split(',').map(Into::into).collect();
         Some(Mount {
             device_number: (*left.get(2)?).to_owned(),
             mount_point: PathBuf::from(unescape(left.get(4)?)),
-            options,
+            options: list(left.get(5)?),
+            super_options: list(super_options),
             file_system: file_system.to_owned(),
             source: unescape(source),
         })

@@ -50,7 +50,6 @@ pub fn run(args: AttachArgs, global: &Global) -> Result<ExitCode, BoxFault> {
 
 /// Fails, as docker, when a terminal inside is to be fed from what is none here.
 pub fn check_terminal(stdin: bool, tty: bool) -> Result<(), RuntimeError> {
-    use std::io::IsTerminal;
     if stdin && tty && !io::stdin().is_terminal() {
         return Err(RuntimeError::usage("the input device is not a TTY"));
     }

@@ -27,12 +27,13 @@ pub mod top;
 pub mod update;
 pub mod wait;
 
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use super::{Global, exit, output};
 use crate::base::{BoxFault, Fault};
 use crate::runtime::container::{ContainerDir, Containers};
-use crate::runtime::{RuntimeError, lifecycle};
+use crate::runtime::{RuntimeError, client, lifecycle};
 
 /// The store's containers, those of lost monitors recovered.
 pub fn containers(global: &Global) -> Containers {
@@ -57,6 +58,12 @@ pub fn each(
         }
     }
     Ok(code)
+}
+
+/// Has a new monitor start its container, and tells the user what there is to know of that.
+fn begin(stream: UnixStream, global: &Global) -> Result<(), RuntimeError> {
+    client::begin(stream)?.into_iter().for_each(|notice| global.ctx.warn(notice));
+    Ok(())
 }
 
 /// An exit code of a program as one of this process.

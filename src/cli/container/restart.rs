@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::super::Global;
-use super::each;
 use super::stop::patience;
+use super::{begin, each};
 use crate::base::BoxFault;
-use crate::runtime::{client, events, lifecycle, signals};
+use crate::runtime::{events, lifecycle, signals};
 
 /// Restart containers
 #[derive(Debug, Args)]
@@ -29,8 +29,7 @@ pub fn run(args: RestartArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let signal = args.signal.as_deref().map(signals::parse).transpose()?;
     each(global, &args.containers, |dir| {
         lifecycle::stop(&global.root, dir, signal, patience(dir, args.time)?, true)?;
-        let notices = client::begin(lifecycle::start_monitor(&global.root, dir)?)?;
-        notices.into_iter().for_each(|notice| global.ctx.warn(notice));
+        begin(lifecycle::start_monitor(&global.root, dir)?, global)?;
         events::record(&global.root, &dir.container()?, "restart", &[]);
         Ok(())
     })

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::super::{Global, output};
 use super::flags::ContainerFlags;
-use super::{attach, containers, create, own_failure};
+use super::{attach, begin, containers, create, own_failure};
 use crate::base::BoxFault;
 use crate::runtime::container::{Container, ContainerDir};
 use crate::runtime::monitor::protocol::Attach;
@@ -67,7 +67,7 @@ fn start(
 ) -> Result<ExitCode, RuntimeError> {
     let stream = lifecycle::start_monitor(&global.root, dir)?;
     if *detach {
-        client::begin(stream)?.into_iter().for_each(|notice| global.ctx.warn(notice));
+        begin(stream, global)?;
         // The ID is what the caller came for; that it cannot be written is told as any other failure.
         return Ok(output::line(&container.id).map_or_else(own_failure, |()| ExitCode::SUCCESS));
     }

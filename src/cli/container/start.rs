@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::super::{Global, exit, output};
-use super::{attach, containers};
+use super::{attach, begin, containers};
 use crate::base::BoxFault;
 use crate::runtime::container::Status;
 use crate::runtime::monitor::protocol::Attach;
@@ -72,9 +72,7 @@ pub fn run(args: StartArgs, global: &Global) -> Result<ExitCode, BoxFault> {
             if state.status.is_live() {
                 return Ok(());
             }
-            let notices = client::begin(lifecycle::start_monitor(&global.root, &dir)?)?;
-            notices.into_iter().for_each(|notice| global.ctx.warn(notice));
-            Ok(())
+            begin(lifecycle::start_monitor(&global.root, &dir)?, global)
         };
         match start() {
             Ok(()) => output::line(name)?,

@@ -15,6 +15,7 @@ use rustix::process::Pid;
 
 use super::error::{RuntimeError, While};
 use crate::base::AtPath;
+use crate::sys::mountinfo::{self, Mount};
 
 pub use stats::Stats;
 
@@ -33,20 +34,16 @@ pub enum Hierarchy {
 impl Hierarchy {
     /// Looks at what is mounted.
     pub fn detect() -> Self {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        Self::from_mountinfo(&mounts)
+        Self::of(mountinfo::mounts().unwrap_or_default())
     }
 
-    fn from_mountinfo(text: &str) -> Self {
+    fn of(mounts: Vec<Mount>) -> Self {
         let mut v1: Vec<(Vec<String>, PathBuf)> = Vec::new();
         let mut v2 = None;
-        for line in text.lines() {
-            let Some((left, right)) = line.split_once(" - ") else { continue };
-            let Some(point) = left.split(' ').nth(4) else { continue };
-            let mut right = right.split(' ');
-            match (right.next(), right.nth(1)) {
-                (Some("cgroup2"), _) => v2 = v2.or_else(|| Some(PathBuf::from(point))),
-                (Some("cgroup"), Some(options)) => {
+        for Mount { file_system, mount_point, super_options, .. } in mounts {
+            match file_system.as_str() {
+                "cgroup2" => v2 = v2.or(Some(mount_point)),
+                "cgroup" => {
                     const OTHER: [&str; 9] = [
                         "rw",
                         "ro",
@@ -58,10 +55,10 @@ impl Hierarchy {
                         "nosuid",
                         "favordynmods",
                     ];
-                    let names: Vec<String> =
-                        options.split(',').filter(|o| !OTHER.contains(o)).map(str::to_owned).collect();
+                    let mut names = super_options;
+                    names.retain(|name| !OTHER.contains(&name.as_str()));
                     if !v1.iter().any(|(known, _)| *known == names) {
-                        v1.push((names, PathBuf::from(point)));
+                        v1.push((names, mount_point));
                     }
                 }
                 _ => {}
@@ -329,10 +326,9 @@ mod tests {
                   31 20 0:27 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n";
         let unified = "32 20 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate\n";
         let v2 = "32 20 0:28 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
-        assert!(
-            matches!(Hierarchy::from_mountinfo(&format!("{v1}{unified}")), Hierarchy::V1(all, Some(_)) if all.len() == 2)
-        );
-        assert_eq!(Hierarchy::from_mountinfo(v2), Hierarchy::V2("/sys/fs/cgroup".into()));
-        assert_eq!(Hierarchy::from_mountinfo("1 1 0:1 / / rw - ext4 /dev/sda rw"), Hierarchy::Absent);
+        let of = |text: &str| Hierarchy::of(mountinfo::parse(text));
+        assert!(matches!(of(&format!("{v1}{unified}")), Hierarchy::V1(all, Some(_)) if all.len() == 2));
+        assert_eq!(of(v2), Hierarchy::V2("/sys/fs/cgroup".into()));
+        assert_eq!(of("1 1 0:1 / / rw - ext4 /dev/sda rw"), Hierarchy::Absent);
     }
 }

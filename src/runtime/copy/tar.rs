@@ -96,7 +96,7 @@ impl Writer<'_> {
                 return self.children(&dir, path, depth);
             }
             Some(dir::Kind::Regular) => {
-                let Some(file) = self.still(parent.open_file(name), path, depth)? else { return Ok(()) };
+                let Some(file) = self.still(parent.open_file_of_others(name), path, depth)? else { return Ok(()) };
                 entry.stored = file.metadata().at("read", parent.full(name))?.len();
                 self.header(&entry)?;
                 // The header has promised a size.

@@ -135,7 +135,7 @@ impl Copy<'_> {
     ) -> Result<(), BoxFault> {
         match Kind::in_metadata(metadata) {
             Some(Kind::Regular) => {
-                let mut read = from.open_file(name)?;
+                let mut read = from.open_file_of_others(name)?;
                 let mut write = to.create_file(new, 0o600)?;
                 self.bytes += io::copy(&mut read, &mut write).at("copy to", to.full(Path::new(new)))?;
             }
