@@ -55,7 +55,7 @@ def main():
         resident = monitor(machine, ferry)
         for tool in (ferry, docker):
             machine.run(f"{tool} create --name many node:18")
-        for number in range(max(3, ROUNDS // 4)):
+        for number in range(max(3, ROUNDS // 2)):
             for name, tool, pids in (("ferry", ferry, ()), ("docker 26", docker, machine.servers)):
                 # Other contents each time: a layer that is there already is no work for either.
                 machine.run(f"{tool} run --name filled{number} --net=none busybox:1.35 sh -c '{FILL % number}' && sync -f {fs}")

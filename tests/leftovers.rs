@@ -121,3 +121,12 @@ fn what_a_killed_command_began_and_what_cannot_be_read_is_told_and_cleared_away_
     ];
     assert_eq!(out, expected.concat());
 }
+
+#[test]
+fn the_documentation_lists_all_that_can_be_left() {
+    let page = fs::read_to_string(crate::support::checkout().join("docs/format/store.md")).unwrap();
+    for kind in ferry::runtime::leftovers::Kind::ALL {
+        let row = format!("| `{}` | ", kind.slug());
+        assert!(page.contains(&row), "docs/format/store.md lacks: {row}");
+    }
+}

@@ -54,10 +54,10 @@ const TOP: usize = 0;
 const ROOT: (u32, u32) = (0, 0);
 
 /// The one attribute that docker writes.
-const CAPABILITY: &str = "security.capability";
+pub const CAPABILITY: &str = "security.capability";
 
-/// How many entries are found ahead of those that are read; each may hold a directory open.
-const AHEAD: usize = 128;
+/// How many batches are found ahead of those that are read; each of their entries may hold a directory open.
+const AHEAD: usize = 2;
 
 /// What fills up a file that has become shorter.
 const ZEROS: [u8; 4096] = [0; 4096];
@@ -70,7 +70,7 @@ const ZEROS: [u8; 4096] = [0; 4096];
 pub fn write(layers: &[Dir], out: &mut dyn Write, options: &DiffOptions<'_>, ctx: &Ctx) -> Result<(), BoxFault> {
     let Some(root) = layers.first() else { return Ok(()) };
     let (sender, found) = sync_channel(AHEAD);
-    let (cutter, taker) = ahead::begin(Queue { found, next: None });
+    let (cutter, taker) = ahead::begin(found);
     let churn = &Churn::new(ctx);
     let (written, walked) = std::thread::scope(|scope| {
         let walk = move || {
@@ -78,6 +78,8 @@ pub fn write(layers: &[Dir], out: &mut dyn Write, options: &DiffOptions<'_>, ctx
             let mut walker = Walker {
                 root,
                 marks,
+                batch: Vec::new(),
+                bytes: 0,
                 found: sender,
                 options,
                 ctx,
@@ -128,26 +130,11 @@ enum At {
     Open(File, PathBuf),
 }
 
-/// What was found and not cut yet.
-struct Queue {
-    found: Receiver<Found>,
-    next: Option<Found>,
-}
-
-impl Cut for Queue {
+impl Cut for Receiver<Vec<Found>> {
     type Items = Vec<Found>;
 
     fn next(&mut self) -> Result<Option<Vec<Found>>, BoxFault> {
-        let (mut batch, mut bytes) = (Vec::new(), 0);
-        while let Some(found) = self.next.take().or_else(|| self.found.recv().ok()) {
-            bytes += found.file.as_ref().map_or(0, |file| file.size);
-            if !batch.is_empty() && (bytes > PIECE as u64 || batch.len() == FILES) {
-                self.next = Some(found);
-                break;
-            }
-            batch.push(found);
-        }
-        Ok(Some(batch).filter(|batch| !batch.is_empty()))
+        Ok(self.recv().ok())
     }
 }
 
@@ -212,15 +199,19 @@ fn open(found: FoundFile, entry: &mut Entry) -> Result<(File, PathBuf), PathErro
         At::Open(file, full) => (file, full),
     };
     entry.stored = file.metadata().at("read", &full)?.len();
-    if let Some(mut value) = attribute(&file, CAPABILITY).at("read attributes of", &full)? {
-        // Revision 3 names the root of a namespace, which means nothing elsewhere: docker writes revision 2.
-        if value.len() == 24 && value[3] == 3 {
-            value[3] = 2;
-            value.truncate(20);
-        }
-        entry.xattrs.push((CAPABILITY.as_bytes().to_vec(), value));
-    }
+    entry.xattrs = attributes(&file).at("read attributes of", &full)?;
     Ok((file, full))
+}
+
+/// The extended attributes of a file that a tar has of it.
+pub fn attributes(file: &File) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let Some(mut value) = attribute(file, CAPABILITY)? else { return Ok(Vec::new()) };
+    // Revision 3 names the root of a namespace, which means nothing elsewhere: docker writes revision 2.
+    if value.len() == 24 && value[3] == 3 {
+        value[3] = 2;
+        value.truncate(20);
+    }
+    Ok(vec![(CAPABILITY.as_bytes().to_vec(), value)])
 }
 
 /// Writes what was read.
@@ -235,7 +226,10 @@ fn put(root: &Dir, mut taker: Taker, out: &mut dyn Write) -> Result<(), BoxFault
 struct Walker<'a> {
     root: &'a Dir,
     marks: Marks,
-    found: SyncSender<Found>,
+    /// What was found and not handed on yet, and the bytes that its files have.
+    batch: Vec<Found>,
+    bytes: u64,
+    found: SyncSender<Vec<Found>>,
     options: &'a DiffOptions<'a>,
     ctx: &'a Ctx,
     churn: &'a Churn<'a>,
@@ -314,7 +308,7 @@ impl Walker<'_> {
                 None => place,
             });
         }
-        Ok(())
+        self.hand_on()
     }
 
     /// Goes into a directory; `None` when it is there no more.
@@ -482,9 +476,25 @@ impl Walker<'_> {
         }
     }
 
-    /// Hands an entry to whoever reads. The error of whoever takes no more is told by that one.
-    fn give(&self, entry: Entry, file: Option<FoundFile>) -> Result<(), BoxFault> {
-        let sent = self.found.send(Found { entry, file }).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe));
+    /// Has an entry read, with others: to wake whoever reads for each is as much work as reading it.
+    fn give(&mut self, entry: Entry, file: Option<FoundFile>) -> Result<(), BoxFault> {
+        let bytes = file.as_ref().map_or(0, |file| file.size);
+        if self.batch.len() == FILES || self.bytes.saturating_add(bytes) > PIECE as u64 {
+            self.hand_on()?;
+        }
+        self.bytes += bytes;
+        self.batch.push(Found { entry, file });
+        Ok(())
+    }
+
+    /// Hands what was found to whoever reads. The error of whoever takes no more is told by that one.
+    fn hand_on(&mut self) -> Result<(), BoxFault> {
+        self.bytes = 0;
+        let batch = std::mem::take(&mut self.batch);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let sent = self.found.send(batch).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe));
         Ok(sent.at("write the tar of", self.root.path())?)
     }
 

@@ -22,3 +22,4 @@ pub use compression::Compression;
 pub use error::LayerError;
 pub use owners::Owners;
 pub use split::split;
+pub use union::Marks;

@@ -22,7 +22,7 @@ pub(super) struct Union<'a> {
 
 /// Overlayfs's own attributes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Marks {
+pub struct Marks {
     /// They are `user.overlay.*`, as a mount with `userxattr` makes and reads them.
     pub userxattr: bool,
 }

@@ -35,6 +35,17 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind there is.
+    pub const ALL: &'static [Self] = &[
+        Self::ContainerLost,
+        Self::ContainerHalfMade,
+        Self::ContainerUnreadable,
+        Self::LayerUnused,
+        Self::MountLeft,
+        Self::CgroupLeft,
+        Self::NetworkLeft,
+    ];
+
     /// The kind's stable name.
     pub fn slug(self) -> &'static str {
         match self {

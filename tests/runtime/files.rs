@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use rustix::fs::XattrFlags;
+
 use super::{Host, both};
 
 #[test]
@@ -61,6 +63,28 @@ fn a_tar_stream_goes_in_and_out_and_never_out_of_the_container() {
         ));
         let shown: Vec<&str> = out.lines().map(|line| line.split(": ").next().unwrap_or(line)).collect();
         assert_eq!(shown, ["x", "x", "ferry", "code 1", "ferry", "code 1", "y", "cc"], "{out}");
+    });
+}
+
+#[test]
+fn further_names_and_capabilities_come_along_in_a_stream() {
+    // CAP_NET_BIND_SERVICE, effective and permitted (`include/uapi/linux/capability.h`, revision 2).
+    let capability = [&[1, 0, 0, 2, 0, 4, 0, 0][..], &[0; 12]].concat();
+    both(|host| {
+        fs::write(host.path("one"), "one\n").unwrap();
+        rustix::fs::setxattr(host.path("one"), "security.capability", &capability, XattrFlags::empty()).unwrap();
+        let out = host.run(
+            "for name in cc dd; do ferry run -d --name $name --network none busybox:1 sleep 1000 >/dev/null; done
+         ferry exec cc mkdir /t; ferry cp one cc:/t/one; ferry exec cc busybox ln /t/one /t/two
+         ferry cp cc:/t - >stream; busybox tar tvf stream | busybox grep -o ' t/.*'; ferry cp - dd:/ <stream
+         ferry exec dd busybox stat -c %h /t/one; ferry exec dd cat /t/two; ferry inspect -f '{{.State.Pid}}' dd",
+        );
+        let (told, pid) = out.trim_end().rsplit_once('\n').unwrap();
+        assert_eq!(told, " t/\n t/one\n t/two -> t/one\n2\none");
+        let mut value = [0; 64];
+        let n = rustix::fs::getxattr(format!("/proc/{pid}/root/t/two"), "security.capability", &mut value[..]).unwrap();
+        assert_eq!(value[..n], capability);
+        host.run("ferry rm -f cc dd");
     });
 }
 

@@ -110,6 +110,7 @@ const CHANGED: &str = "
     ferry run --name one --net none i:1 sh -c 'echo more >>/bobs; busybox ln /bobs /bobs2; busybox chmod 700 /tmp; echo x >/tmp/new
         busybox rm -r /dir; busybox mkdir /dir; echo x >/dir/in'
     ferry diff one; ferry export one >out.tar; owners out.tar
+    ferry cp one:/ - >copy.tar; owners copy.tar | LC_ALL=C sort -k 2; ferry cp one:/bobs - >copy.tar; owners copy.tar
     ferry commit one i:2 >/dev/null
     ferry run --name two --net none i:2 sh -c 'echo again >>/bobs; busybox chmod 711 /dir; cat /bobs'; ferry commit two i:3 >/dev/null
     ferry rm one two >/dev/null
@@ -127,7 +128,12 @@ fn what_a_container_changes_keeps_its_owner_with_one_id() {
     let rest = "0/0 dir/in\n5/6 tmp/\n0/0 tmp/new\n";
     let first = "layer\n1000/1000 bobs\n9/10 dir/\n7/8 dir/in\n5/6 tmp/\n";
     let second = format!("layer\n{made}0/0 dir/.wh..wh..opq\n{rest}");
-    assert_eq!(out, format!("{diff}{made}{rest}bobs\nmore\nagain\n{first}{second}layer\n1000/1000 bobs\n0/0 dir/\n"));
+    assert_eq!(
+        out,
+        format!(
+            "{diff}{made}{rest}{made}{rest}1000/1000 bobs\nbobs\nmore\nagain\n{first}{second}layer\n1000/1000 bobs\n0/0 dir/\n"
+        )
+    );
 }
 
 #[test]

@@ -11,8 +11,9 @@ use super::super::Global;
 use super::super::render::human;
 use super::containers;
 use crate::base::{AtPath, BoxFault};
-use crate::runtime::container::Container;
-use crate::runtime::copy::{self, Owner, Place, Root, Source};
+use crate::layer::{Marks, Owners};
+use crate::runtime::container::{Container, ContainerDir};
+use crate::runtime::copy::{self, Image, Owner, Place, Root, Source};
 use crate::runtime::{RuntimeError, events, user};
 use crate::sys::dir::Dir;
 
@@ -67,6 +68,10 @@ pub fn run(args: CpArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let container = dir.container()?;
     let action = if from.is_some() { "archive-path" } else { "extract-to-dir" };
     events::record(&global.root, &container, action, &[]);
+    let owners = match (from, target) {
+        (Some(_), "-") => owners(&dir, global)?,
+        _ => None,
+    };
     let root = Root::open(&std::path::absolute(&global.root).at("resolve", &global.root)?, &dir, &container)?;
     let bytes = match (from, source, target) {
         (Some(_), path, "-") => {
@@ -78,7 +83,11 @@ pub fn run(args: CpArgs, global: &Global) -> Result<ExitCode, BoxFault> {
                 // As docker: in a stream what a link leads to has its own name.
                 source.base.clone_from(name);
             }
-            copy::write(&source, &mut std::io::stdout().lock(), &global.ctx)?;
+            let image = match owners {
+                Some((owners, own)) => Some(Image::new(owners, own, &root.dir, &source)?),
+                None => None,
+            };
+            copy::write(&source, image, &mut std::io::stdout().lock(), &global.ctx)?;
             return Ok(ExitCode::SUCCESS);
         }
         (Some(_), path, target) => {
@@ -118,6 +127,17 @@ impl Host {
             _ => path,
         }
     }
+}
+
+/// Whose the files of the container's image are, and its own layer, where the disk cannot say.
+fn owners(dir: &ContainerDir, global: &Global) -> Result<Option<(Owners, (Dir, Marks))>, BoxFault> {
+    let store = global.store()?;
+    let layer = store.rw_layer(dir.id())?;
+    let marks = Marks { userxattr: store.options().userxattr };
+    Ok(match store.owners(layer.parent)? {
+        Some(owners) => Some((owners, (Dir::open(&layer.upper)?, marks))),
+        None => None,
+    })
 }
 
 /// In a container files keep their owners by number, as with docker, unless they are to be its user's.

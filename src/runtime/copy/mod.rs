@@ -11,7 +11,7 @@ mod tree;
 
 pub use place::{Place, Source};
 pub use root::Root;
-pub use tar::{extract, write};
+pub use tar::{Image, extract, write};
 pub use tree::{Owner, into};
 
 use super::cgroup::in_user_namespace;

@@ -2,10 +2,12 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Component, Path, PathBuf};
 
 use super::super::error::RuntimeError;
 use super::is_dir;
+use crate::base::AtPath;
 use crate::sys::dir::{Dir, Kind, Metadata};
 
 /// As many as the kernel follows.
@@ -94,6 +96,17 @@ impl Source {
             }
             _ => Ok(Self { parent: root.open_dir(&path)?, name: None, base: OsString::from("."), metadata }),
         }
+    }
+
+    /// Where it is below `root`, which it was found in; without a slash in front.
+    pub fn path_in(&self, root: &Dir) -> Result<PathBuf, RuntimeError> {
+        let shown = |dir: &Dir| -> Result<PathBuf, RuntimeError> {
+            let link = format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd());
+            Ok(std::fs::read_link(&link).at("read", &link)?)
+        };
+        let parent = shown(&self.parent)?;
+        let inside = parent.strip_prefix(shown(root)?).unwrap_or(&parent);
+        Ok(self.name.as_ref().map_or_else(|| inside.to_owned(), |name| inside.join(name)))
     }
 
     /// Whether it is a directory.

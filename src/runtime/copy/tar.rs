@@ -1,5 +1,7 @@
 //! Copies as a tar stream, out of a container and into one.
 
+use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -10,22 +12,26 @@ use super::place::Source;
 use super::tree::Owner;
 use super::{DEEPEST, given, is_dir, too_deep};
 use crate::base::{AtPath, BoxFault, Ctx, PathError};
-use crate::layer::Churn;
 use crate::layer::compression::{self, DecodeLimits};
 use crate::layer::tar::{self, Entry, Handler, Kind, Time};
+use crate::layer::{Churn, Marks, Owners, diff};
 use crate::sys::dir::{self, Dir, Metadata};
 
-/// Writes a file or a tree under its base name. A program may be at work in the tree: what goes before it is read is left
-/// out, what shrinks is filled up with zeros, and the user is warned of both.
-pub fn write(source: &Source, out: &mut dyn Write, ctx: &Ctx) -> Result<(), BoxFault> {
+/// Writes a file or a tree under its base name. With `image` the files have the owners that it knows. A program may be at
+/// work in the tree: what goes before it is read is left out, what shrinks is filled up with zeros, and the user is warned
+/// of both.
+pub fn write(source: &Source, image: Option<Image>, out: &mut dyn Write, ctx: &Ctx) -> Result<(), BoxFault> {
     let mut out = BufWriter::with_capacity(1 << 18, out);
     let churn = Churn::new(ctx);
-    let mut writer = Writer { out: &mut out, ctx, churn: &churn };
+    let mut writer =
+        Writer { out: &mut out, ctx, churn: &churn, base: Path::new(&source.base), image, links: HashMap::new() };
     match &source.name {
-        Some(name) => writer.entry(&source.parent, Path::new(name), Path::new(&source.base), 0)?,
+        Some(name) => writer.entry(&source.parent, Path::new(name), writer.base, 0)?,
         None => {
-            writer.header(&describe(Path::new("./"), &source.metadata, Kind::Directory))?;
-            writer.children(&source.parent, Path::new("."), 0)?;
+            let mut entry = writer.describe(writer.base, &source.metadata, Kind::Directory)?;
+            entry.path.push(b'/');
+            writer.header(&entry)?;
+            writer.children(&source.parent, writer.base, 0)?;
         }
     }
     tar::write::end(&mut out).at("write", "the tar stream")?;
@@ -38,25 +44,86 @@ struct Writer<'a> {
     out: &'a mut dyn Write,
     ctx: &'a Ctx,
     churn: &'a Churn<'a>,
+    /// The name of the source in the stream.
+    base: &'a Path,
+    image: Option<Image>,
+    /// Each file of several names, as it was written first.
+    links: HashMap<(u64, u64), Entry>,
 }
 
-fn describe(path: &Path, metadata: &Metadata, kind: Kind) -> Entry {
-    Entry {
-        kind,
-        path: path.as_os_str().as_bytes().to_vec(),
-        link: Vec::new(),
-        mode: metadata.st_mode & 0o7777,
-        uid: metadata.st_uid,
-        gid: metadata.st_gid,
-        mtime: Time { seconds: metadata.st_mtime, nanoseconds: metadata.st_mtime_nsec as u32 },
-        device: (0, 0),
-        xattrs: Vec::new(),
-        stored: 0,
-        sparse: None,
+/// Knows whose the files of a container's image are, where all have one owner on disk.
+pub struct Image {
+    owners: Owners,
+    /// The container's own layer.
+    upper: Dir,
+    marks: Marks,
+    /// The file system of the image's files: volumes have others.
+    device: u64,
+    /// Where the source is in it.
+    at: PathBuf,
+    /// The directory gone into last that the container made anew: what is in it is its root's.
+    anew: Option<PathBuf>,
+}
+
+impl Image {
+    /// Of a source that is in `root`, the file system of a container with this layer of its own.
+    pub fn new(owners: Owners, (upper, marks): (Dir, Marks), root: &Dir, source: &Source) -> Result<Self, BoxFault> {
+        let at = source.path_in(root)?;
+        let device = root.stat("")?.st_dev;
+        let mut image = Self { owners, upper, marks, device, at: at.clone(), anew: None };
+        for above in at.ancestors().skip(1) {
+            image.enter(above)?;
+        }
+        Ok(image)
+    }
+
+    /// The owner of something at a path below the source.
+    fn owner(&mut self, path: &Path, metadata: &Metadata, kind: Kind) -> Result<(u32, u32), BoxFault> {
+        if metadata.st_dev != self.device {
+            return Ok((metadata.st_uid, metadata.st_gid));
+        }
+        // Joining nothing would end it in a slash.
+        let full: PathBuf = self.at.components().chain(path.components()).collect();
+        if kind == Kind::Directory {
+            self.enter(&full)?;
+        }
+        let anew = self.anew.as_ref().is_some_and(|anew| full.starts_with(anew));
+        Ok(if anew { (0, 0) } else { self.owners.of(full.as_os_str().as_bytes(), kind) })
+    }
+
+    fn enter(&mut self, directory: &Path) -> Result<(), PathError> {
+        let opaque = match self.upper.open_dir_no_links(directory) {
+            Err(error) if error.is_gone() => false,
+            opened => self.marks.is_opaque(&opened?)?,
+        };
+        if opaque && !self.anew.as_ref().is_some_and(|anew| directory.starts_with(anew)) {
+            self.anew = Some(directory.to_owned());
+        }
+        Ok(())
     }
 }
 
 impl Writer<'_> {
+    fn describe(&mut self, path: &Path, metadata: &Metadata, kind: Kind) -> Result<Entry, BoxFault> {
+        let (uid, gid) = match &mut self.image {
+            Some(image) => image.owner(path.strip_prefix(self.base).unwrap_or(path), metadata, kind)?,
+            None => (metadata.st_uid, metadata.st_gid),
+        };
+        Ok(Entry {
+            kind,
+            path: path.as_os_str().as_bytes().to_vec(),
+            link: Vec::new(),
+            mode: metadata.st_mode & 0o7777,
+            uid,
+            gid,
+            mtime: Time { seconds: metadata.st_mtime, nanoseconds: metadata.st_mtime_nsec as u32 },
+            device: (0, 0),
+            xattrs: Vec::new(),
+            stored: 0,
+            sparse: None,
+        })
+    }
+
     fn header(&mut self, entry: &Entry) -> Result<(), BoxFault> {
         Ok(tar::write::header(self.out, entry).at("write", "the tar stream")?)
     }
@@ -86,44 +153,60 @@ impl Writer<'_> {
     fn entry(&mut self, parent: &Dir, name: &Path, path: &Path, depth: usize) -> Result<(), BoxFault> {
         self.ctx.check()?;
         let Some(metadata) = self.still(parent.stat(name), path, depth)? else { return Ok(()) };
-        let mut entry = describe(path, &metadata, Kind::Regular);
-        match dir::Kind::in_metadata(&metadata) {
-            Some(dir::Kind::Directory) => {
-                entry.kind = Kind::Directory;
+        let kind = match dir::Kind::in_metadata(&metadata) {
+            Some(dir::Kind::Directory) => Kind::Directory,
+            Some(dir::Kind::Regular) => Kind::Regular,
+            Some(dir::Kind::Symlink) => Kind::Symlink,
+            Some(dir::Kind::Fifo) => Kind::Fifo,
+            Some(dir::Kind::CharDevice) => Kind::CharDevice,
+            Some(dir::Kind::BlockDevice) => Kind::BlockDevice,
+            Some(dir::Kind::Socket) | None => return Ok(()),
+        };
+        let mut entry = self.describe(path, &metadata, kind)?;
+        let several = metadata.st_nlink > 1 && kind != Kind::Directory;
+        if let Some(first) = self.links.get(&(metadata.st_dev, metadata.st_ino)).filter(|_| several) {
+            let link = Entry { kind: Kind::HardLink, path: entry.path, link: first.path.clone(), ..first.clone() };
+            return self.header(&Entry { stored: 0, xattrs: Vec::new(), ..link });
+        }
+        match kind {
+            Kind::Directory => {
                 entry.path.push(b'/');
                 let Some(dir) = self.still(parent.open_dir_no_links(name), path, depth)? else { return Ok(()) };
                 self.header(&entry)?;
                 return self.children(&dir, path, depth);
             }
-            Some(dir::Kind::Regular) => {
+            Kind::Regular => {
                 let Some(file) = self.still(parent.open_file_of_others(name), path, depth)? else { return Ok(()) };
-                entry.stored = file.metadata().at("read", parent.full(name))?.len();
-                self.header(&entry)?;
-                // The header has promised a size.
-                let copied =
-                    std::io::copy(&mut file.take(entry.stored), &mut self.out).at("read", parent.full(name))?;
-                let missing = entry.stored.saturating_sub(copied);
-                if missing > 0 {
-                    self.churn.shrank(path.as_os_str().as_bytes(), missing);
-                    std::io::copy(&mut std::io::repeat(0).take(missing), &mut self.out)
-                        .at("write", "the tar stream")?;
-                }
-                return Ok(tar::write::pad(self.out, entry.stored).at("write", "the tar stream")?);
+                self.file(file, &parent.full(name), &mut entry)?;
             }
-            Some(dir::Kind::Symlink) => {
-                entry.kind = Kind::Symlink;
+            Kind::Symlink => {
                 let Some(link) = self.still(parent.read_link(name), path, depth)? else { return Ok(()) };
                 entry.link = link.into_os_string().as_bytes().to_vec();
+                self.header(&entry)?;
             }
-            Some(dir::Kind::Fifo) => entry.kind = Kind::Fifo,
-            Some(kind @ (dir::Kind::CharDevice | dir::Kind::BlockDevice)) => {
-                let character = kind == dir::Kind::CharDevice;
-                entry.kind = if character { Kind::CharDevice } else { Kind::BlockDevice };
+            _ => {
                 entry.device = (rustix::fs::major(metadata.st_rdev), rustix::fs::minor(metadata.st_rdev));
+                self.header(&entry)?;
             }
-            Some(dir::Kind::Socket) | None => return Ok(()),
         }
-        self.header(&entry)
+        if several {
+            self.links.insert((metadata.st_dev, metadata.st_ino), entry);
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, file: File, full: &Path, entry: &mut Entry) -> Result<(), BoxFault> {
+        entry.stored = file.metadata().at("read", full)?.len();
+        entry.xattrs = diff::attributes(&file).at("read attributes of", full)?;
+        self.header(entry)?;
+        // The header has promised a size.
+        let copied = std::io::copy(&mut file.take(entry.stored), &mut self.out).at("read", full)?;
+        let missing = entry.stored.saturating_sub(copied);
+        if missing > 0 {
+            self.churn.shrank(&entry.path, missing);
+            std::io::copy(&mut std::io::repeat(0).take(missing), &mut self.out).at("write", "the tar stream")?;
+        }
+        Ok(tar::write::pad(self.out, entry.stored).at("write", "the tar stream")?)
     }
 }
 
@@ -165,7 +248,7 @@ struct Current {
 impl Extract<'_> {
     /// Where an entry goes; `None` for the directory itself.
     fn place(&self, raw: &[u8]) -> Result<Option<PathBuf>, BoxFault> {
-        let name = Path::new(std::ffi::OsStr::from_bytes(raw));
+        let name = Path::new(OsStr::from_bytes(raw));
         let mut path = self.into.to_owned();
         let mut any = false;
         for part in name.components() {
@@ -232,7 +315,7 @@ impl Extract<'_> {
                 let none = || RuntimeError::Malformed("a hard link in the tar stream points to nothing".into());
                 return Ok(self.root.hard_link(target.ok_or_else(none)?, &path)?);
             }
-            Kind::Symlink => self.root.symlink(Path::new(std::ffi::OsStr::from_bytes(&entry.link)), &path)?,
+            Kind::Symlink => self.root.symlink(Path::new(OsStr::from_bytes(&entry.link)), &path)?,
             Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => {
                 let kind = match entry.kind {
                     Kind::CharDevice => dir::Kind::CharDevice,
@@ -255,6 +338,10 @@ impl Extract<'_> {
         }
         if entry.kind != Kind::Symlink {
             self.root.chmod(path, entry.mode)?;
+        }
+        // After the owner: a change of that takes capabilities away.
+        for (name, value) in entry.xattrs.iter().filter(|(name, _)| name == diff::CAPABILITY.as_bytes()) {
+            self.root.set_xattr(path, OsStr::from_bytes(name), value)?;
         }
         let time = dir::Time { seconds: entry.mtime.seconds, nanoseconds: entry.mtime.nanoseconds };
         Ok(self.root.set_times(path, time)?)

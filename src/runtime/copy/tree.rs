@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::super::error::RuntimeError;
 use super::place::{Place, Source};
 use super::{DEEPEST, given, is_dir, too_deep};
 use crate::base::{AtPath, BoxFault, Ctx};
+use crate::layer::diff;
 use crate::sys::dir::{Dir, Kind, Metadata, Time};
 
 /// Whom the copies belong to.
@@ -21,9 +23,6 @@ pub enum Owner {
     /// Whoever copies.
     Own,
 }
-
-/// The attribute without which a program may not work.
-const CAPABILITY: &str = "security.capability";
 
 /// Copies; gives the bytes of the files. A file is there whole or not at all.
 pub fn into(source: &Source, place: &Place, owner: Owner, ctx: &Ctx) -> Result<u64, BoxFault> {
@@ -133,9 +132,13 @@ impl Copy<'_> {
         (to, new): (&Dir, &OsStr),
         metadata: &Metadata,
     ) -> Result<(), BoxFault> {
+        let mut extended = Vec::new();
         match Kind::in_metadata(metadata) {
             Some(Kind::Regular) => {
                 let mut read = from.open_file_of_others(name)?;
+                if self.owner != Owner::Own {
+                    extended = diff::attributes(&read).at("read attributes of", from.full(Path::new(name)))?;
+                }
                 let mut write = to.create_file(new, 0o600)?;
                 self.bytes += io::copy(&mut read, &mut write).at("copy to", to.full(Path::new(new)))?;
             }
@@ -143,18 +146,12 @@ impl Copy<'_> {
             Some(kind) => to.mknod(new, kind, 0o600, metadata.st_rdev)?,
             None => {}
         }
-        if Kind::in_metadata(metadata) == Some(Kind::Regular)
-            && let Some(value) = from.xattr(name, OsStr::new(CAPABILITY))?
-        {
-            self.attributes(to, new, metadata)?;
-            // After the owner: a change of that takes capabilities away.
-            match self.owner {
-                Owner::Own => {}
-                Owner::Kept | Owner::Fixed(..) => to.set_xattr(new, OsStr::new(CAPABILITY), &value)?,
-            }
-            return Ok(());
+        self.attributes(to, new, metadata)?;
+        // After the owner: a change of that takes capabilities away.
+        for (attribute, value) in &extended {
+            to.set_xattr(new, OsStr::from_bytes(attribute), value)?;
         }
-        self.attributes(to, new, metadata)
+        Ok(())
     }
 
     fn attributes(&self, to: &Dir, name: &OsStr, metadata: &Metadata) -> Result<(), BoxFault> {
