@@ -154,8 +154,9 @@ pub fn check_cpus(host: &HostConfig) -> Result<(), RuntimeError> {
     Ok(())
 }
 
-/// Capabilities, no_new_privileges and seccomp of a process: `privileged` is the container's or the exec's.
-pub fn privileges(container: &Container, user: &User, privileged: bool) -> Result<(Value, bool), RuntimeError> {
+/// Capabilities and `noNewPrivileges` of a process: `privileged` is the container's or the exec's. What is not set is left
+/// out, as docker does: youki takes `false` for set (libcontainer 0.7, `process/init/process.rs`).
+pub fn privileges(container: &Container, user: &User, privileged: bool) -> Result<(Value, Option<bool>), RuntimeError> {
     let host = &container.host_config;
     let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
     let caps = capability::resolve(&list(&host.cap_add), &list(&host.cap_drop), privileged)?.names();
@@ -163,7 +164,7 @@ pub fn privileges(container: &Container, user: &User, privileged: bool) -> Resul
     let at_once: &[&str] = if user.uid == 0 { &caps } else { &[] };
     let sets = json!({"bounding": caps, "effective": at_once, "permitted": at_once, "inheritable": []});
     let security = security(&list(&host.security_opt))?;
-    Ok((sets, security.no_new_privileges))
+    Ok((sets, security.no_new_privileges.then_some(true)))
 }
 
 /// Makes the document.

@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -218,18 +219,17 @@ fn external(
             create.stdin(stdin).stdout(stdout).stderr(stderr);
         }
         Stdio::Terminal(socket, size) => {
-            let listener = console_listener(bundle)?;
-            // By a short name, from where the runtimes go themselves: a socket's path has 107 bytes, which the bundle's own fills.
-            create.current_dir(bundle).args(["--console-socket", CONSOLE]);
+            let (console, path) = console_listener(bundle)?;
+            create.arg("--console-socket").arg(path);
             let null = std::process::Stdio::null;
             create.stdin(null()).stdout(null()).stderr(null());
-            passed = Some((listener, socket, size));
+            passed = Some((console, socket, size));
         }
     }
     create.arg(&container.id);
     let mut child = create.spawn().trying(format!("run the OCI runtime {runtime:?}"))?;
-    if let Some((listener, socket, size)) = passed {
-        let (stream, _) = accept_while_alive(&listener, &mut child, runtime, &log)?;
+    if let Some((console, socket, size)) = passed {
+        let (stream, _) = accept_while_alive(&console, &mut child, runtime, &log)?;
         let master = super::terminal::receive(&stream).trying("receive the container's terminal")?;
         let none = || RuntimeError::Malformed(format!("{runtime} has sent no terminal"));
         let master = master.ok_or_else(none)?;
@@ -252,29 +252,35 @@ fn external(
     Err(classify(runtime, &message))
 }
 
-/// The socket in the bundle that a runtime sends the terminal to.
-const CONSOLE: &str = "console";
-
-fn console_listener(bundle: &Path) -> Result<std::os::unix::net::UnixListener, RuntimeError> {
-    let path = bundle.join(CONSOLE);
+/// The socket in the bundle that a runtime sends the terminal to, and its path.
+fn console_listener(bundle: &Path) -> Result<(Console, String), RuntimeError> {
+    let path = bundle.join("console");
     let _ = fs::remove_file(&path);
     let directory = File::open(bundle).at("open", bundle)?;
-    let short = format!("/proc/self/fd/{}/{CONSOLE}", directory.as_raw_fd());
-    let listener = std::os::unix::net::UnixListener::bind(short).at("create", &path)?;
+    // Through this process's descriptor: a socket's path has 107 bytes, which the bundle's own fills. One from the bundle
+    // on would do for runc and crun; youki puts it into a symbolic link elsewhere.
+    let short = format!("/proc/{}/fd/{}/console", std::process::id(), directory.as_raw_fd());
+    let listener = UnixListener::bind(&short).at("create", &path)?;
     listener.set_nonblocking(true).at("open", &path)?;
-    Ok(listener)
+    Ok((Console { listener, _directory: directory }, short))
 }
 
-type Accepted = (std::os::unix::net::UnixStream, std::os::unix::net::SocketAddr);
+/// A listening socket, and what its path leads through.
+struct Console {
+    listener: UnixListener,
+    _directory: File,
+}
+
+type Accepted = (UnixStream, SocketAddr);
 
 fn accept_while_alive(
-    listener: &std::os::unix::net::UnixListener,
+    console: &Console,
     child: &mut std::process::Child,
     runtime: &str,
     log: &Path,
 ) -> Result<Accepted, RuntimeError> {
     loop {
-        match listener.accept() {
+        match console.listener.accept() {
             Ok(accepted) => {
                 accepted.0.set_nonblocking(false).trying("receive the container's terminal")?;
                 return Ok(accepted);
@@ -285,13 +291,14 @@ fn accept_while_alive(
         if let Some(status) = child.try_wait().trying(format!("wait for {runtime}"))? {
             return Err(failed(runtime, "create", status, log));
         }
-        let mut fds = [rustix::event::PollFd::new(listener, rustix::event::PollFlags::IN)];
+        let mut fds = [rustix::event::PollFd::new(&console.listener, rustix::event::PollFlags::IN)];
         let wait = rustix::event::Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
         let _ = rustix::event::poll(&mut fds, Some(&wait));
     }
 }
 
-/// The last error in the runtime's log: a JSON object a line, as runc, crun and youki write it.
+/// The last error in the runtime's log: a JSON object a line, as runc and crun write it (`msg`), and youki (`message`, with a
+/// trace of calls behind it).
 fn failed(runtime: &str, step: &str, status: std::process::ExitStatus, log: &Path) -> RuntimeError {
     let mut text = String::new();
     if let Ok(file) = File::open(log) {
@@ -299,7 +306,9 @@ fn failed(runtime: &str, step: &str, status: std::process::ExitStatus, log: &Pat
     }
     let message = text.lines().rev().find_map(|line| {
         let entry: serde_json::Value = serde_json::from_str(line).ok()?;
-        (entry["level"] == "error").then(|| entry["msg"].as_str().map(str::to_owned)).flatten()
+        let said = entry["msg"].as_str().or_else(|| entry["message"].as_str())?;
+        let error = entry["level"].as_str().is_some_and(|level| level.eq_ignore_ascii_case("error"));
+        said.lines().next().filter(|_| error).map(str::to_owned)
     });
     classify(runtime, &message.unwrap_or_else(|| format!("{step} failed: {status}")))
 }
@@ -307,8 +316,14 @@ fn failed(runtime: &str, step: &str, status: std::process::ExitStatus, log: &Pat
 /// What an OCI runtime says, as docker reads it: from the text.
 fn classify(runtime: &str, message: &str) -> RuntimeError {
     let lower = message.to_ascii_lowercase();
-    // The first two are runc's words, the others crun's.
-    let not_executable = ["permission denied", "is a directory", "is not a regular file", "is not executable"];
+    // The first two are runc's words, the last one youki's, the others crun's.
+    let not_executable = [
+        "permission denied",
+        "is a directory",
+        "is not a regular file",
+        "is not executable",
+        "not have correct permissions",
+    ];
     let code = if not_executable.iter().any(|words| lower.contains(words)) {
         126
     } else if lower.contains("not found") || lower.contains("no such file") {
@@ -317,4 +332,44 @@ fn classify(runtime: &str, message: &str) -> RuntimeError {
         125
     };
     RuntimeError::Start { code, message: format!("{runtime}: {message}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    #[test]
+    fn what_a_runtime_logs_last_says_why_it_failed_and_which_code_that_is() {
+        let said = [
+            // runc 1.1, crun 1.8, youki 0.7
+            (r#"{"level":"error","msg":"exec: \"no\": executable file not found in $PATH","time":""}"#, 127),
+            (r#"{"msg":"executable file `no` not found in $PATH: No such file or directory","level":"error"}"#, 127),
+            (
+                r#"{"level":"ERROR","message":"failed: executable 'no' not found in $PATH\n\nStack backtrace:\n 0: a"}"#,
+                127,
+            ),
+            (
+                r#"{"level":"ERROR","message":"executable '/etc' at path '\"/etc\"' does not have correct permissions"}"#,
+                126,
+            ),
+            (r#"{"level":"error","msg":"cannot enter the cgroup"}"#, 125),
+        ];
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        for (line, expected) in said {
+            fs::write(&log, format!("{line}\n{{\"level\":\"warning\",\"msg\":\"more\"}}\nno json\n")).unwrap();
+            let error = failed("r", "create", std::process::ExitStatus::from_raw(256), &log);
+            let RuntimeError::Start { code, message } = error else { panic!("{error:?}") };
+            assert_eq!(code, expected, "{line}");
+            assert!(
+                message.starts_with("r: ") && !message.contains('\n') && !message.contains("create failed"),
+                "{message}"
+            );
+        }
+        fs::write(&log, "").unwrap();
+        let error = failed("r", "create", std::process::ExitStatus::from_raw(256), &log);
+        assert_eq!(error.to_string(), "r: create failed: exit status: 1");
+    }
 }
