@@ -116,11 +116,13 @@ fn memory(tars: Vec<Vec<u8>>, random: bool) -> Memory {
         );
         let config = ImageConfig::parse(text.into_bytes()).unwrap();
         let descriptor = ferry::image::Descriptor::of("application/vnd.oci.image.config.v1+json", config.raw());
+        let blob = |at: &usize| ferry::image::Descriptor::of("application/vnd.oci.image.layer.v1.tar", &tars[*at].1);
+        let blobs = layers.iter().map(blob).collect();
         let layers = layers
             .iter()
             .map(|at| Layer { diff_id: tars[*at].0, size: Some(tars[*at].1.len() as u64), original: None })
             .collect();
-        let manifest = manifest.then(|| Manifest::build(descriptor, Vec::new()));
+        let manifest = manifest.then(|| Manifest::build(descriptor, blobs));
         let names =
             if name.is_empty() { Vec::new() } else { vec![name.parse().unwrap(), "b.example/x:1".parse().unwrap()] };
         Image { names, config, manifest, layers }

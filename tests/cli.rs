@@ -475,17 +475,6 @@ fn a_reader_that_goes_away_ends_the_command_without_a_word() {
 }
 
 #[test]
-fn a_save_into_a_closed_pipe_says_so_and_does_not_panic() {
-    let place = loaded();
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    let output = place.command(&["save", "two:2"]).stdout(writer).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(error.starts_with("ferry: cannot write the archive: Broken pipe"), "{error}");
-}
-
-#[test]
 fn the_command_reference_is_what_the_program_says() {
     let place = Place::new();
     let page = fs::read_to_string(checkout().join("docs/commands.md")).unwrap_or_default();

@@ -3,6 +3,7 @@
 mod archive;
 mod bare;
 mod bundle;
+mod bundle_proof;
 mod churn;
 mod cli;
 mod carry;
@@ -17,6 +18,7 @@ mod lines;
 mod media;
 mod net;
 mod notices;
+mod outputs;
 mod peers;
 mod reach;
 mod seal;

@@ -157,7 +157,7 @@ fn a_pipe_is_not_read_into_a_directory_without_room_for_it() {
     let output = Command::new("unshare").args(["-m", "sh", "-c", &script]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let expected = "ferry: standard input does not fit into small, where it is kept while it is read: no storage space\n\
-                    hint: --spool-dir names another directory; a file needs none\ncode 8\nLoaded image: one:latest\n";
+                    hint: --spool-dir names another directory\ncode 8\nLoaded image: one:latest\n";
     assert_eq!(text, expected, "{}", String::from_utf8_lossy(&output.stderr));
 }
 

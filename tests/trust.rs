@@ -173,6 +173,65 @@ fn a_signature_counts_for_its_bundle_its_namespace_its_time_and_the_names_of_its
     }
 }
 
+/// A key in the file `key`, and its public half.
+fn key(bench: &Bench) -> String {
+    let pair = ssh_key::private::Ed25519Keypair::from_seed(&[7; 32]);
+    let key = ssh_key::PrivateKey::from(pair);
+    fs::write(bench.path("key"), key.to_openssh(ssh_key::LineEnding::LF).unwrap().as_bytes()).unwrap();
+    key.public_key().to_openssh().unwrap()
+}
+
+#[test]
+fn what_a_policy_restricts_it_restricts_without_required_signatures_and_wherever_it_is_named() {
+    let bench = Bench::new(1);
+    fs::write(bench.path("allowed"), format!("release@example.com {}\n", key(&bench))).unwrap();
+    archive(&bench.path("other.tar"), "registry.example.com/other:1", 1);
+    bench.good(&["convert", "--sign", "key", "in.tar", "signed.ferry"]);
+    bench.good(&["convert", "--sign", "key", "other.tar", "other.ferry"]);
+    bench.good(&["convert", "in.tar", "bare.ferry"]);
+    bench.good(&["--root", "r", "load", "-q", "-i", "bare.ferry", "--receipt", "receipt"]);
+    let load = &["--root", "site", "load", "-q", "-i"][..];
+    let names = r#""allowed-signers": "allowed", "images": {"release@example.com": ["registry.example.com/app/*"]}"#;
+    let needs =
+        |name: &'static str| move |error: &str| error.contains(name) && error.contains("needs \"allowed-signers\"");
+    let says = |part: &'static str| move |error: &str| error.contains(part);
+    let nothing = |error: &str| error.is_empty();
+    // The policy, the command, the bundle, its exit code, what it says.
+    type Row<'a> = (String, &'a [&'a str], &'a str, i32, Box<dyn Fn(&str) -> bool>);
+    let of = |members: &str| format!("{{{members}}}");
+    let rows: [Row<'_>; 13] = [
+        (of(names), load, "signed.ferry", 0, Box::new(nothing)),
+        (of(names), load, "bare.ferry", 0, Box::new(nothing)),
+        (of(names), load, "other.ferry", 7, Box::new(says("release@example.com may not sign"))),
+        (of(r#""images": {"a": ["*"]}"#), load, "bare.ferry", 5, Box::new(needs("images"))),
+        (of(r#""revoked-keys": "/none""#), load, "bare.ferry", 5, Box::new(needs("revoked-keys"))),
+        (of(r#""allowed-signers": "allowed", "revoked-keys": "none""#), load, "bare.ferry", 3, Box::new(says("none"))),
+        (of(names), &["convert"], "signed.ferry", 0, Box::new(nothing)),
+        (of(names), &["convert"], "other.ferry", 7, Box::new(says("release@example.com may not sign"))),
+        (of(&format!("{names}, \"require-signature\": true")), &["convert"], "signed.ferry", 0, Box::new(nothing)),
+        (of(&format!("{names}, \"require-signature\": true")), &["convert"], "bare.ferry", 7, Box::new(says("signed"))),
+        ("no policy".into(), &["convert"], "bare.ferry", 5, Box::new(says("policy.json"))),
+        (String::new(), &["convert"], "bare.ferry", 3, Box::new(says("policy.json"))),
+        (of(names), &["verify", "--receipt", "receipt"], "bare.ferry", 2, Box::new(says("cannot be used with"))),
+    ];
+    for (policy, command, bundle, code, right) in rows {
+        let _ = fs::remove_file(bench.path("policy.json"));
+        if !policy.is_empty() {
+            fs::write(bench.path("policy.json"), &policy).unwrap();
+        }
+        let to = if command == ["convert"] { &["out.tar"][..] } else { &[] };
+        let done = bench.ferry(&[command, &[bundle], to, &["--policy", "policy.json"]].concat());
+        assert!(
+            done.code == code && right(&done.error),
+            "{policy} {command:?} {bundle}: {}: {}",
+            done.code,
+            done.error
+        );
+        assert_eq!(bench.path("out.tar").exists(), code == 0 && !to.is_empty(), "{policy} {bundle}");
+        let _ = (fs::remove_file(bench.path("out.tar")), fs::remove_dir_all(bench.path("site")));
+    }
+}
+
 /// A machine whose /etc holds the policy, as far as a command and what it starts can see.
 fn under(bench: &Bench, policy: Option<&str>, input: Option<&str>, arguments: &[&str]) -> Done {
     let etc = bench.path("etc");

@@ -1,17 +1,21 @@
 //! Volume sets: what is written comes back, damage is located, repaired bit for bit, or refused with its place.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use ferry::base::read_at::ReadAt;
-use ferry::base::{Class, Ctx, Fault};
+use ferry::base::{BoxFault, Class, Ctx, Fault};
 use ferry::bundle::volume::{
     Budget, Report, SetId, SetReader, State, VolumeError, VolumeSet, VolumeSize, WriteOptions, Written, check, repair,
-    restore,
+    restore, trailer,
 };
+use ferry::ops::carried::Luggage;
+use ferry::ops::media::{self, Attendant};
 use proptest::prelude::*;
 
 use crate::fuzz::{fuzz, runs};
@@ -743,6 +747,307 @@ fn the_commands_verify_repair_and_copy_say_what_they_find_and_do() {
     assert!(code == 6 && out.contains("cannot be repaired") && out.contains("a.001.ferry is missing"), "{out}");
     let (code, _, error) = ferry(&["repair", folder]);
     assert!(code == 6 && error.contains("cannot be repaired") && error.contains("a.002.ferry is missing"), "{error}");
+}
+
+/// A bundle of its own, with another set ID for each name.
+fn write_as(path: &Path, seed: u64, parity: Option<&str>) -> Vec<u8> {
+    let set = SetId::derive(path.as_os_str().as_encoded_bytes());
+    write(path, &noise(seed, 300_000), WriteOptions { set, ..options(None, parity) }).unwrap();
+    fs::read(path).unwrap()
+}
+
+#[test]
+fn a_named_file_that_is_no_volume_is_refused_by_its_name_whatever_lies_beside_it() {
+    for parity in [None, Some("20%")] {
+        let dir = tempfile::tempdir().unwrap();
+        let whole = write_as(&dir.path().join("other.ferry"), 60, parity);
+        let garbage = noise(61, 500_000);
+        let contents: [&[u8]; 4] = [b"", b"hello\n", &garbage, &whole[..63]];
+        for neighbours in 1..=2 {
+            for (name, bytes) in ["app.ferry", "readme.txt"].into_iter().flat_map(|name| contents.map(|c| (name, c))) {
+                let path = dir.path().join(name);
+                fs::write(&path, bytes).unwrap();
+                let what = format!("{name} of {} bytes, {neighbours} beside it, {parity:?}", bytes.len());
+                for paths in [vec![path.clone()], vec![path.clone(), dir.path().join("other.ferry")]] {
+                    let error = VolumeSet::open(&paths).map(|_| ()).expect_err(&what);
+                    assert!(
+                        matches!(&error, VolumeError::NotAVolume { path: named } if *named == path),
+                        "{what}: {error}"
+                    );
+                }
+                let before = files(dir.path());
+                assert!(mend(&path).is_err(), "{what}");
+                assert!(files(dir.path()) == before, "{what}");
+                fs::remove_file(&path).unwrap();
+            }
+            write_as(&dir.path().join("third.ferry"), 62, parity);
+        }
+    }
+}
+
+#[test]
+fn a_named_volume_is_judged_and_mended_itself_however_whole_its_copy_looks() {
+    // Into the frames, and through all of the parity.
+    for (parity, cut) in
+        [(None, 1), (None, 200_000), (Some("10%"), 1), (Some("10%"), 200_000), (Some("10%"), 1_000_000)]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let (good, copy) = (dir.path().join("good.ferry"), dir.path().join("copy.ferry"));
+        write(&good, &noise(63, 3_000_000), options(None, parity)).unwrap();
+        let whole = fs::read(&good).unwrap();
+        fs::write(&copy, &whole[..whole.len() - cut]).unwrap();
+        let what = format!("{parity:?} {cut}");
+        let cut_off = |paths: &[PathBuf]| {
+            let error = read(paths).unwrap_err().to_string();
+            assert!(error.contains("copy.ferry has") && error.contains("cut off"), "{what}: {error}");
+        };
+        // Neither passes for the other when both are named.
+        for paths in [vec![copy.clone()], vec![good.clone(), copy.clone()], vec![copy.clone(), good.clone()]] {
+            cut_off(&paths);
+        }
+        let report = verify(&copy);
+        assert_eq!((report.intact(), &report.volumes[0].path), (false, &copy), "{what}");
+        if parity.is_some() {
+            assert_eq!(mend(&copy).unwrap(), std::slice::from_ref(&copy), "{what}");
+            assert!(fs::read(&copy).unwrap() == whole, "{what}");
+        }
+        assert!(fs::read(&good).unwrap() == whole, "{what}");
+        assert!(read(std::slice::from_ref(&good)).is_ok(), "{what}");
+    }
+}
+
+#[test]
+fn a_named_volume_without_head_and_end_belongs_to_the_set_that_misses_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let stream = noise(64, 6_500_000);
+    let written = write(&dir.path().join("a.ferry"), &stream, options(Some(2 * MIB), Some("34%"))).unwrap();
+    write_as(&dir.path().join("b.ferry"), 65, None);
+    let before = files(dir.path());
+    let lost = &written.files[1];
+    for bytes in [Vec::new(), noise(66, 100_000), noise(67, before[lost].len())] {
+        fs::write(lost, &bytes).unwrap();
+        let report = verify(lost);
+        let damaged: Vec<u32> = report.volumes.iter().filter(|v| v.state != State::Intact).map(|v| v.number).collect();
+        assert_eq!(damaged, [2], "{} bytes", bytes.len());
+        assert_eq!(mend(lost).unwrap(), std::slice::from_ref(lost), "{} bytes", bytes.len());
+        assert!(files(dir.path()) == before, "{} bytes", bytes.len());
+    }
+}
+
+#[test]
+fn a_program_beside_its_volumes_stands_for_them_under_either_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let stream = noise(75, 3_000_000);
+    let written = write(&dir.path().join("a.ferry"), &stream, options(Some(MIB), None)).unwrap();
+    write_as(&dir.path().join("b.ferry"), 76, None);
+    let lead = b"#!/bin/sh\n";
+    for name in ["a", "a.ferry"] {
+        let path = dir.path().join(name);
+        fs::write(&path, [&lead[..], &trailer(lead, 0)].concat()).unwrap();
+        assert!(read(std::slice::from_ref(&path)).unwrap() == stream, "{name}");
+        fs::rename(&written.files[1], dir.path().join("aside")).unwrap();
+        let error = read(std::slice::from_ref(&path)).unwrap_err();
+        fs::rename(dir.path().join("aside"), &written.files[1]).unwrap();
+        assert!(error.class() == Class::NotFound && error.to_string().contains("a.002.ferry"), "{name}: {error}");
+        fs::remove_file(&path).unwrap();
+    }
+    // Without any volume it stands for nothing, whatever else lies there.
+    let path = dir.path().join("c.ferry");
+    fs::write(&path, [&lead[..], &trailer(lead, 0)].concat()).unwrap();
+    assert!(
+        matches!(VolumeSet::open(std::slice::from_ref(&path)), Err(VolumeError::NotAVolume { path: p }) if p == path)
+    );
+}
+
+#[test]
+fn what_is_left_of_tables_and_parity_is_enough_when_the_blocks_are() {
+    type Loss = fn(&[PathBuf]);
+    /// Overwrites whole blocks of a set of one file with 31 data blocks: piece 31, frames 32 and 33, parity from 34 on.
+    fn lose(files: &[PathBuf], blocks: std::ops::Range<u64>) {
+        destroy(&files[0], blocks.start * 65_536, (blocks.end - blocks.start) * 65_536);
+    }
+    fn parity_volumes(files: &[PathBuf]) {
+        let parity = files.iter().filter(|file| file.to_str().unwrap().contains(".p0"));
+        parity.for_each(|file| fs::remove_file(file).unwrap());
+    }
+    let cases: [(&str, Option<u64>, &str, u64, Loss); 5] = [
+        ("the only parity volume", Some(2 * MIB), "10%", 0, parity_volumes),
+        ("all of several parity volumes", Some(MIB), "60%", 0, parity_volumes),
+        ("a parity area, its frames all but one pair", None, "10%", 0, |files| {
+            let blocks = fs::metadata(&files[0]).unwrap().len() / 65_536;
+            lose(files, 34..blocks - 2);
+        }),
+        ("a parity area with all its frames but one", None, "10%", 0, |files| {
+            let blocks = fs::metadata(&files[0]).unwrap().len() / 65_536;
+            lose(files, 33..blocks);
+        }),
+        // The parity alone is left, and no shard of any table: the record vouches for the table that the blocks make.
+        ("a table, its shards and a block", None, "100%", 31, |files| {
+            [5..6, 31..32, 34..42, 73..80].into_iter().for_each(|blocks| lose(files, blocks));
+        }),
+    ];
+    for (what, size, parity, lost, loss) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let written = write(&dir.path().join("a.ferry"), &noise(68, 2_000_000), options(size, Some(parity))).unwrap();
+        let before = files(dir.path());
+        loss(&written.files);
+        assert!(files(dir.path()) != before, "{what}");
+        let report = verify(dir.path());
+        assert!(!report.intact() && report.repairable(), "{what}: {}", report.losses());
+        assert_eq!(report.lost_blocks, lost, "{what}");
+        mend(dir.path()).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(files(dir.path()) == before, "{what}");
+    }
+}
+
+#[test]
+fn numbered_volumes_are_not_overwritten_whichever_of_them_are_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ferry");
+    let written = write(&path, &noise(69, 3_000_000), options(Some(MIB), Some("20%"))).unwrap();
+    let count = written.files.len();
+    for left in [1..count, 1..2, count - 1..count] {
+        let kept: Vec<(usize, Vec<u8>)> = left.map(|i| (i, fs::read(&written.files[i]).unwrap())).collect();
+        written.files.iter().for_each(|file| drop(fs::remove_file(file)));
+        kept.iter().for_each(|(i, bytes)| fs::write(&written.files[*i], bytes).unwrap());
+        // With and without the ending that is added.
+        for name in ["a.ferry", "a"] {
+            let refused = write(&dir.path().join(name), &noise(70, 3_000_000), options(Some(MIB), None)).unwrap_err();
+            assert!(matches!(refused, VolumeError::Exists { .. }), "{refused}");
+        }
+        assert_eq!(files(dir.path()).len(), kept.len());
+        assert!(kept.iter().all(|(i, bytes)| fs::read(&written.files[*i]).unwrap() == *bytes));
+        write(&path, &noise(69, 3_000_000), WriteOptions { resume: true, ..options(Some(MIB), Some("20%")) }).unwrap();
+    }
+    // One file of that name, and volumes of others, are in nobody's way.
+    written.files.iter().for_each(|file| fs::remove_file(file).unwrap());
+    for name in ["a.ferry", "aa.001.ferry", "a.1.ferry"] {
+        fs::write(dir.path().join(name), b"another").unwrap();
+    }
+    write(&path, &noise(69, 3_000_000), options(Some(MIB), None)).unwrap();
+}
+
+/// Puts in the same medium for ever.
+struct Patient(std::cell::Cell<usize>);
+
+impl Attendant for Patient {
+    fn settled(&self, _: &Path, files: &[PathBuf], _: u64) {
+        assert!(files.is_empty(), "written onto {files:?}");
+    }
+
+    fn can_change(&self) -> bool {
+        true
+    }
+
+    fn next(&self, _: usize, folder: &Path, why: &str) -> Result<PathBuf, BoxFault> {
+        self.0.set(self.0.get() + 1);
+        if self.0.get() > 100 {
+            return Err(VolumeError::Unsuitable(format!("asked for ever: {why}")).into());
+        }
+        Ok(folder.to_owned())
+    }
+}
+
+#[test]
+fn a_medium_that_stays_full_is_not_asked_for_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir.path().join("a.ferry"), &noise(71, 3_000_000), options(Some(MIB), None)).unwrap();
+    let set = VolumeSet::open(&[dir.path().to_owned()]).unwrap();
+    let attendant = Patient(std::cell::Cell::new(0));
+    // A file system that never has any room.
+    let error = media::copy(&set, Path::new("/proc"), Luggage::default(), &attendant, &Ctx::silent()).unwrap_err();
+    assert_eq!(error.class(), Class::NoSpace, "{error}");
+    assert!(error.to_string().contains("/proc: needs ") && error.to_string().contains(", 0 are free"), "{error}");
+}
+
+/// Does something as a user who may only do what the permission bits say.
+fn unprivileged<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    let limited = || {
+        // Capabilities are a thread's own.
+        let mut sets = capabilities(None).unwrap();
+        sets.effective -= CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
+        set_capabilities(None, sets).unwrap();
+        work()
+    };
+    std::thread::scope(|scope| scope.spawn(limited).join().unwrap())
+}
+
+fn allow(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn a_volume_that_may_not_be_read_is_neither_missing_nor_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let stream = noise(72, 6_500_000);
+    let path = dir.path().join("a.ferry");
+    let written = write(&path, &stream, options(Some(2 * MIB), Some("34%"))).unwrap();
+    let before = files(dir.path());
+    for closed in &written.files {
+        allow(closed, 0);
+        let other = written.files.iter().find(|file| *file != closed).unwrap();
+        for paths in [dir.path(), &path, other, closed] {
+            let error = unprivileged(|| mend(paths)).unwrap_err();
+            let expected = format!("cannot open {}: Permission denied", closed.display());
+            assert!(error.to_string().starts_with(&expected), "{}: {error}", paths.display());
+            assert_eq!(error.class(), Class::System);
+        }
+        allow(closed, 0o644);
+    }
+    // Another bundle's is nobody's concern.
+    let foreign = dir.path().join("b.ferry");
+    fs::write(&foreign, b"closed").unwrap();
+    allow(&foreign, 0);
+    assert!(unprivileged(|| read(&[dir.path().to_owned()])).unwrap() == stream);
+    fs::remove_file(&written.files[1]).unwrap();
+    assert_eq!(unprivileged(|| mend(dir.path())).unwrap(), std::slice::from_ref(&written.files[1]));
+    fs::remove_file(&foreign).unwrap();
+    assert!(files(dir.path()) == before);
+    // When no volume can be read, that is what is said.
+    written.files.iter().for_each(|file| allow(file, 0));
+    let error = unprivileged(|| VolumeSet::open(&[dir.path().to_owned()])).unwrap_err();
+    assert!(error.to_string().contains("Permission denied"), "{error}");
+}
+
+#[test]
+fn names_that_are_no_text_lead_to_missing_volumes_and_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(OsStr::from_bytes(b"\xff\xfe.ferry"));
+    let written = write(&path, &noise(73, 6_500_000), options(Some(2 * MIB), Some("34%"))).unwrap();
+    let before = files(dir.path());
+    fs::remove_file(&written.files[1]).unwrap();
+    for paths in [dir.path(), &path, &written.files[0]] {
+        let error = read(&[paths.to_owned()]).unwrap_err().to_string();
+        assert!(error.contains("volume 2 (\u{fffd}\u{fffd}.002.ferry)"), "{error}");
+    }
+    assert_eq!(mend(dir.path()).unwrap(), std::slice::from_ref(&written.files[1]));
+    assert!(files(dir.path()) == before);
+}
+
+#[test]
+fn repair_where_nothing_can_be_written_says_how_to_write_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ferry");
+    write(&path, &noise(74, 1_000_000), options(None, Some("20%"))).unwrap();
+    let whole = fs::read(&path).unwrap();
+    destroy(&path, 70_000, 1);
+    allow(dir.path(), 0o555);
+    let (here, there) = unprivileged(|| {
+        let mended = |to: Option<&Path>| {
+            let set = VolumeSet::open(std::slice::from_ref(&path))?;
+            let damage = check(&set, Budget::default(), &Ctx::silent())?;
+            repair(&set, damage, to, Budget::default(), &Ctx::silent())
+        };
+        (mended(None), mended(Some(elsewhere.path())))
+    });
+    allow(dir.path(), 0o755);
+    let error = here.unwrap_err().to_string();
+    assert!(error.contains("cannot create a scratch file in") && error.contains("`ferry repair -o DIR`"), "{error}");
+    let mended = elsewhere.path().join("a.ferry");
+    assert_eq!(there.unwrap(), std::slice::from_ref(&mended));
+    assert!(fs::read(mended).unwrap() == whole);
 }
 
 /// The vectors: made once by version 1, read for ever after.

@@ -15,6 +15,7 @@ use super::volume::{
 use super::write::{BundleOptions, BundleReport, BundleSink};
 use crate::base::{AtPath, BoxFault, Ctx, ReadAt};
 use crate::image::{Image, ImageSink, ImageSource};
+use crate::layer::compression::DecodeLimits;
 
 /// What a bundle is carried in.
 #[derive(Default)]
@@ -60,10 +61,7 @@ pub fn write(
     let encrypted = recipients.is_some();
     let set = if encrypted { random_id()? } else { set_id(images, &options, volume_size, parity, &bases) };
     let volume = WriteOptions { set, encrypted, volume_size, parity, resume, device, lead, budget };
-    let writer = match target {
-        Target::Path(path) => SetWriter::to_path(path, volume)?,
-        Target::Pipe(pipe) => SetWriter::to_pipe(pipe, volume)?,
-    };
+    let writer = begin(target, volume)?;
     let sign = |statement: &str| match &signer {
         Some(signer) => Ok(vec![signer.sign(statement.as_bytes())?]),
         None => Ok(Vec::new()),
@@ -86,14 +84,14 @@ pub fn write(
 /// Writes an inventory as a set of one volume, signed, encrypted, or both.
 pub fn write_inventory(
     bytes: &[u8],
-    path: &Path,
+    target: Target<'_>,
     recipients: Option<Recipients>,
     signer: Option<&Signer>,
     ctx: &Ctx,
 ) -> Result<(), BoxFault> {
     let encrypted = recipients.is_some();
     let set = if encrypted { random_id()? } else { SetId::derive(bytes) };
-    let mut writer = SetWriter::to_path(path, WriteOptions { encrypted, ..WriteOptions::new(set) })?;
+    let mut writer = begin(target, WriteOptions { encrypted, ..WriteOptions::new(set) })?;
     let failed = |error| SealError::Encrypt(format!("the inventory cannot be written: {error}"));
     let sign = |statement: &str| match signer {
         Some(signer) => Ok(vec![signer.sign(statement.as_bytes())?]),
@@ -101,17 +99,24 @@ pub fn write_inventory(
     };
     let writer = match recipients {
         None => {
-            writer.write_all(bytes).at("write", path)?;
+            writer.write_all(bytes).at("write", "the inventory")?;
             writer
         }
         Some(recipients) => {
             let mut sealing = recipients.encrypt(writer)?;
-            sealing.write_all(bytes).at("write", path)?;
+            sealing.write_all(bytes).at("write", "the inventory")?;
             sealing.finish().map_err(failed)?
         }
     };
     writer.finish(Some(&sign), ctx)?;
     Ok(())
+}
+
+fn begin<'a>(target: Target<'a>, options: WriteOptions) -> Result<SetWriter<'a>, VolumeError> {
+    match target {
+        Target::Path(path) => SetWriter::to_path(path, options),
+        Target::Pipe(pipe) => SetWriter::to_pipe(pipe, options),
+    }
 }
 
 fn sink<W: Write>(
@@ -192,6 +197,8 @@ pub struct Access {
     pub budget: Budget,
     /// What thin bundles are read with.
     pub base: Option<Arc<dyn BaseContents>>,
+    /// What compressed layers may demand.
+    pub limits: DecodeLimits,
     /// Whether contents that the base has are not read from the bundle: it is on another host.
     pub spare: bool,
 }
@@ -234,7 +241,7 @@ pub fn unseal(set: VolumeSet, access: &Access, ctx: &Ctx) -> Result<Unsealed, Bo
 pub fn open_unsealed(unsealed: Unsealed, access: &Access) -> Result<Opened, BoxFault> {
     let Unsealed { stream, origin, signers } = unsealed;
     let bundle = Bundle::open(stream, origin)?;
-    let mut source = BundleSource::new(bundle, access.scratch.clone(), access.memory)?;
+    let mut source = BundleSource::new(bundle, access.scratch.clone(), access.memory)?.within(access.limits);
     if let Some(base) = access.base.as_ref().filter(|_| source.bundle().index().is_thin()) {
         source = source.with_base(base.clone())?;
     }
@@ -242,7 +249,8 @@ pub fn open_unsealed(unsealed: Unsealed, access: &Access) -> Result<Opened, BoxF
         source = source.sparing(base.clone());
     }
     for (gate, signers) in access.gates.iter().zip(&signers) {
-        let Some(policy) = gate.policy.as_ref().filter(|_| gate.required) else { continue };
+        // Whoever signed may do so for his names alone, whether or not somebody had to.
+        let Some(policy) = gate.policy.as_ref().filter(|_| !signers.is_empty()) else { continue };
         for image in source.images() {
             policy.may_sign(signers, &image.names)?;
         }

@@ -1,6 +1,7 @@
 //! A bundle as a source of images. Frames are decompressed once, in the order of the stream, into the spool; layers are
 //! then put together from it in parallel.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use super::read::Bundle;
 use super::reader::{ContentReader, LayerReader};
 use super::recipe::Piece;
 use super::spool::Spool;
+use crate::archive::ArchiveError;
 use crate::base::{BoxFault, Ctx, Spare, lock};
 use crate::image::source::LayerVisitor;
 use crate::image::{Descriptor, DiffId, Form, Image, ImageConfig, ImageSource, Layer, Manifest, Reference};
@@ -27,6 +29,7 @@ pub struct BundleSource {
     images: Vec<Image>,
     numbers: HashMap<DiffId, u32>,
     spool: Spool,
+    spool_dir: PathBuf,
     /// Held while a frame is decompressed for the one who wants it: that has frames of its own in memory.
     filling: Mutex<Buffers>,
     recipes: Mutex<HashMap<u32, Arc<Vec<u8>>>>,
@@ -40,6 +43,8 @@ pub struct BundleSource {
     /// which of them are, as far as that was looked into.
     near: Option<Arc<dyn BaseContents>>,
     at_hand: Mutex<HashMap<u32, bool>>,
+    /// What compressed layers may demand.
+    limits: DecodeLimits,
     /// The bundle's contents by ID, for those that are read with this bundle as their base.
     by_id: OnceLock<HashMap<ShortId, u32>>,
 }
@@ -58,7 +63,7 @@ impl BundleSource {
         let numbers = index.layers.iter().enumerate().map(|(n, layer)| (layer.diff_id, n as u32)).collect();
         let images = (0..index.images.len()).map(|at| image(&bundle, at)).collect::<Result<_, _>>()?;
         let lengths = (0..index.frames.len() as u32).map(|frame| bundle.frame_length(frame) as u64);
-        let spool = Spool::new(spool_dir, lengths);
+        let spool = Spool::new(spool_dir.clone(), lengths);
         // A frame at work is in memory as it is stored, as it is, and with what it is the difference to.
         let cost = 2 * FRAME_BYTES + index.frames.iter().map(prefix_bytes).max().unwrap_or(0);
         let frames_at_once = (memory / cost).max(1) as usize;
@@ -67,6 +72,7 @@ impl BundleSource {
             images,
             numbers,
             spool,
+            spool_dir,
             filling: Mutex::default(),
             recipes: Mutex::default(),
             frames_at_once,
@@ -74,6 +80,7 @@ impl BundleSource {
             proven: Mutex::default(),
             near: None,
             at_hand: Mutex::default(),
+            limits: DecodeLimits::default(),
             by_id: OnceLock::new(),
         })
     }
@@ -102,6 +109,11 @@ impl BundleSource {
         }
         self.base = Some(base);
         Ok(self)
+    }
+
+    /// Decompresses layers that are kept as their blob within these limits.
+    pub fn within(self, limits: DecodeLimits) -> Self {
+        Self { limits, ..self }
     }
 
     /// Reads no content from the bundle that `near` has, checked against its ID.
@@ -215,9 +227,7 @@ impl BundleSource {
                 }
                 Ok(())
             }
-            LayerKind::Base => {
-                Err(BundleError::Absent { what: format!("layer {} itself, only its base", layer.diff_id) })
-            }
+            LayerKind::Base => Err(self.left_out(layer)),
         }
     }
 
@@ -248,7 +258,17 @@ impl BundleSource {
             buffers.stored.give_back(stored);
             Ok(raw)
         };
-        buffers.raw.give_back(self.spool.fill(frame, decompress)?);
+        // Readers of layers pass on the reason alone: that it is the spool whose disk is full has to be in it.
+        let unpacked = Cell::new(false);
+        let spooled = self.spool.fill(frame, || decompress().inspect(|_| unpacked.set(true)));
+        buffers.raw.give_back(spooled.map_err(|error| match error {
+            BundleError::Io { action, source } if unpacked.get() => {
+                let (origin, directory) = (self.bundle.origin().to_owned(), self.spool_dir.display().to_string());
+                let (kind, named) = (source.kind(), ArchiveError::Spool { origin, directory, source });
+                BundleError::Io { action, source: io::Error::new(kind, named) }
+            }
+            error => error,
+        })?);
         Ok(())
     }
 
@@ -261,6 +281,7 @@ impl BundleSource {
 
     fn open(&self, layer: &Layer, form: Form) -> Result<Box<dyn Read + Send + '_>, BundleError> {
         let record = self.record(&layer.diff_id)?;
+        self.is_believable(record)?;
         if let Some(pieces) = Pieces::of(self, record)? {
             let tar = LayerReader::new(self, pieces);
             return Ok(match record.replay {
@@ -284,21 +305,77 @@ impl BundleSource {
                 (&mut blob).take(MAGIC_BYTES as u64).read_to_end(&mut head).doing(doing)?;
                 let compression = compression::detect(&head);
                 let whole = io::Cursor::new(head).chain(blob);
-                let tar = compression.decoder(Box::new(whole), &DecodeLimits::default()).doing(doing)?;
+                let tar = compression.decoder(Box::new(whole), &self.limits).doing(doing)?;
                 // More than declared is an error of the caller's digest; it need not fill a disk first.
                 Ok(Box::new(tar.take(record.size.saturating_add(1))))
             }
-            _ => Err(BundleError::Absent { what: format!("layer {}", layer.diff_id) }),
+            _ => Err(self.left_out(record)),
         }
     }
+
+    /// Whether a thin bundle leaves this layer out, as one that its base has.
+    pub fn leaves_out(&self, layer: &DiffId) -> bool {
+        self.record(layer).is_ok_and(|record| record.kind == LayerKind::Base)
+    }
+
+    /// Why a layer that the bundle leaves out cannot be read, whatever is here: it is in a store, and not in the bundle.
+    fn left_out(&self, layer: &LayerRecord) -> BundleError {
+        let index = self.bundle.index();
+        let layers = index.layers.iter().filter(|layer| layer.kind == LayerKind::Base);
+        let number = layers.zip(index.base_contents.ids.len()..).find(|(other, _)| other.diff_id == layer.diff_id);
+        let bases = index.labels_of(&number.map(|(_, number)| number).into_iter().collect::<Vec<_>>()).join(", ");
+        let what = format!(
+            "layer {} itself, which is in its base {bases}: load it where that is, and save the image from there",
+            layer.diff_id
+        );
+        BundleError::Absent { what }
+    }
+
+    /// Compares the manifests with the configs that they name, as whoever takes the images in does.
+    pub fn check_manifests(&self) -> Result<(), BundleError> {
+        for (at, image) in self.images.iter().enumerate() {
+            let broken = |what: &str| {
+                Err(BundleError::malformed(format!("{}, image {at}", self.bundle.origin()), what.to_owned()))
+            };
+            match &image.manifest {
+                Some(manifest) if manifest.config().digest != image.config.id().0 => {
+                    return broken("its manifest is that of another image");
+                }
+                Some(manifest) if manifest.layers().len() != image.layers.len() => {
+                    return broken("its manifest has another number of layers than its config");
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails when a layer says of itself that it expands beyond belief: a few bytes of recipe can stand for any number.
+    fn is_believable(&self, layer: &LayerRecord) -> Result<(), BundleError> {
+        // What the bundle says of a base counts where the base has it.
+        let base: &[u64] = if self.base.is_some() { &self.bundle.index().base_contents.sizes } else { &[] };
+        let packed = base.iter().fold(self.bundle.size(), |sum, size| sum.saturating_add(*size));
+        let limit = packed.saturating_mul(EXPANSION).max(FREE_EXPANSION);
+        if layer.size <= limit {
+            return Ok(());
+        }
+        let what = format!("its {} bytes are over the limit of {limit} bytes for what {packed} hold", layer.size);
+        Err(BundleError::malformed(format!("{}, layer {}", self.bundle.origin(), layer.diff_id), what))
+    }
 }
+
+/// A layer may always have so many bytes,
+const FREE_EXPANSION: u64 = 64 << 30;
+/// and beyond it so many times those of the bundle and of what it is read with; as [`compression::bounded`] has it for a
+/// compressed layer.
+const EXPANSION: u64 = 1100;
 
 /// How many bytes a frame is the difference to.
 fn prefix_bytes(frame: &FrameRecord) -> u64 {
     frame.prefix.iter().map(|part| u64::from(part.length)).sum()
 }
 
-/// One image of a bundle, its documents parsed and checked against each other.
+/// One image of a bundle, its documents parsed, and its layers those of its config.
 fn image(bundle: &Bundle, at: usize) -> Result<Image, BundleError> {
     let index = bundle.index();
     let record = &index.images[at];

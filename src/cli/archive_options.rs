@@ -1,21 +1,20 @@
 //! What all commands that write an archive can be told about it.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
 use super::bundle_options::{BundleArgs, bundle_options};
 use super::medium_options::MediumArgs;
+use super::output::{self, Place};
 use super::{UsageError, threads};
 use crate::archive::write::{Format, WriteOptions, WriteReport};
-use crate::base::{AtPath, BoxFault, Ctx};
+use crate::base::{BoxFault, Ctx};
 use crate::bundle::carry::{self, Target};
 use crate::bundle::volume::{ENDING, fits_a_pipe};
 use crate::bundle::{KnownBase, Level};
 use crate::image::{Image, ImageSource};
 use crate::layer::compression::{Compression, EncodeOptions};
-use crate::ops::carried::Luggage;
 use crate::ops::media::{self, Attendant};
 use crate::ops::save::{self, Output, Packing};
 
@@ -71,6 +70,8 @@ enum OutputFormat {
     Bundle,
 }
 
+const NEEDS_A_FILE: &str = "a bundle that brings its ferry along needs a file: -o FILE";
+
 /// Adds to the bases that the options name.
 pub type MoreBases<'a> = dyn Fn(&mut Vec<KnownBase>) -> Result<(), BoxFault> + 'a;
 
@@ -100,45 +101,48 @@ impl ArchiveOptions {
         more: &MoreBases<'_>,
         ctx: &Ctx,
     ) -> Result<(), BoxFault> {
-        let mut stdout = std::io::stdout();
         if self.is_bundle(to) {
             let mut carriage = self.bundle.carriage(&spool, ctx)?;
             more(&mut carriage.bases)?;
             let level = self.level.as_deref().map(str::parse).transpose().map_err(usage)?;
             let options = bundle_options(level, !self.no_originals, spool.clone());
-            let mut luggage = to.map_or_else(|| Ok(Luggage::default()), |path| self.medium.luggage(path))?;
-            if let Some(path) = to.filter(|path| self.medium.concerns(path)) {
-                let onto = (&*spool, &self.medium as &dyn Attendant);
-                return media::save(source, images, path, (carriage, options), luggage, onto, ctx);
-            }
-            let device = |path: &&Path| path.metadata().is_ok_and(|meta| !meta.is_file());
-            let target = match to {
-                None => Target::Pipe(Box::new(stdout)),
-                Some(path) if device(&path) => {
-                    fits_a_pipe(carriage.volume_size, carriage.parity)?;
-                    Target::Pipe(Box::new(File::options().write(true).open(path).at("open", path)?))
-                }
-                Some(path) => {
-                    carriage.lead = luggage.take_lead(path, carriage.volume_size.is_some());
-                    Target::Path(path)
-                }
+            // Names of volumes are made of the one that was given, wherever a link of that name may lead.
+            let place = match (output::Place::of(to)?, to) {
+                (Place::File(_), Some(path)) if carriage.volume_size.is_some() => Place::File(path.to_owned()),
+                (place, _) => place,
             };
-            carry::write(source, images, target, carriage, options, ctx)?;
-            if let Some(path) = to {
-                luggage.beside.iter().try_for_each(|file| file.write(media::folder_of(path)).map(drop))?;
+            let path = match place {
+                Place::Through(direct) => {
+                    fits_a_pipe(carriage.volume_size, carriage.parity)?;
+                    if self.medium.brings() {
+                        return Err(UsageError(NEEDS_A_FILE.into()).into());
+                    }
+                    let write = |out| carry::write(source, images, Target::Pipe(out), carriage, options, ctx);
+                    return direct.write(write).map(drop);
+                }
+                Place::File(path) => path,
+            };
+            let mut luggage = self.medium.luggage(&path)?;
+            if self.medium.concerns(&path) {
+                let onto = (&*spool, &self.medium as &dyn Attendant);
+                return media::save(source, images, &path, (carriage, options), luggage, onto, ctx);
             }
-            return Ok(());
+            carriage.lead = luggage.take_lead(&path, carriage.volume_size.is_some());
+            carry::write(source, images, Target::Path(&path), carriage, options, ctx)?;
+            return luggage.beside.iter().try_for_each(|file| file.write(media::folder_of(&path)).map(drop));
         }
         let packing = self.packing(to)?;
         let mut options = self.write_options(spool);
         options.prove |= prove;
-        if let Some(path) = to.filter(|path| self.medium.concerns(path)) {
-            let report = media::save_archive(source, images, path, (packing, options), &self.medium, ctx)?;
-            self.warn_of_changes(&report, ctx);
-            return Ok(());
-        }
-        let output = to.map_or(Output::Stream(&mut stdout), Output::File);
-        let report = save::save(source, images, output, packing, options, ctx)?;
+        let report = match output::Place::of(to)? {
+            Place::File(path) if self.medium.concerns(&path) => {
+                media::save_archive(source, images, &path, (packing, options), &self.medium, ctx)?
+            }
+            Place::File(path) => save::save(source, images, Output::File(&path), packing, options, ctx)?,
+            Place::Through(direct) => {
+                direct.write(|mut out| save::save(source, images, Output::Stream(&mut *out), packing, options, ctx))?
+            }
+        };
         self.warn_of_changes(&report, ctx);
         Ok(())
     }
@@ -147,7 +151,7 @@ impl ArchiveOptions {
     pub fn check(&self, to: Option<&Path>) -> Result<(), UsageError> {
         if self.medium.brings() {
             if to.is_none() {
-                return Err(UsageError("a bundle that brings its ferry along needs a file: -o FILE".into()));
+                return Err(UsageError(NEEDS_A_FILE.into()));
             }
             if !self.is_bundle(to) {
                 return Err(UsageError("--with-ferry is for bundles: name the file .ferry".into()));

@@ -45,8 +45,11 @@ pub fn run(args: ConvertArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     args.archive.check(Some(&args.to))?;
     let spool = args.spool_dir.unwrap_or_else(std::env::temp_dir);
     let open = OpenOptions { platform: args.platform, max_window: args.max_window, spool: spool.clone() };
-    // Policies rule what comes into a store; nothing does here.
-    let access = args.access.access(false, args.repair, spool.clone())?;
+    // The system's policy rules what comes into a store; nothing does here. One that is named is obeyed.
+    let mut access = args.access.access(false, args.repair, spool.clone())?;
+    if let Some(window) = args.max_window {
+        access.limits.window_log = window;
+    }
     let source = open::open(Input::Path(args.from), &open, &access, &global.ctx)?;
     // Nothing has proven what an archive holds.
     args.archive.write(&*source, source.images(), Some(&args.to), spool, true, &global.ctx)?;

@@ -78,11 +78,11 @@ pub fn run(args: ExtractArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         let found = extract::find(&source, &layers, path, &place)?;
         // What a file may do beyond being run is for the image it belongs to.
         let mode = found.1.entry.mode & 0o777;
-        return output::write(to, mode, |out| extract::write_file(&source, &found, out));
+        return output::write(to, mode, |out| extract::write_file(&source, &found, out, &global.ctx));
     }
     if let Some(wanted) = &args.layer {
         let (layer, form) = extract::layer(&source, wanted)?;
-        return output::write(to, 0o644, |out| extract::write_layer(&source, &layer, form, out));
+        return output::write(to, 0o644, |out| extract::write_layer(&source, &layer, form, out, &global.ctx));
     }
     let image = extract::image(&source, args.image.as_deref())?;
     args.archive.write(&source, &[image], to, spool, true, &global.ctx)?;

@@ -36,7 +36,7 @@ fn one(error: &(dyn Error + 'static)) -> Option<&'static str> {
             ArchiveError::Platform { .. } | ArchiveError::AmbiguousPlatform { .. } => {
                 Some("choose one of them with --platform")
             }
-            ArchiveError::Spool { .. } => Some("--spool-dir names another directory; a file needs none"),
+            ArchiveError::Spool { .. } => Some("--spool-dir names another directory"),
             _ => None,
         };
     }

@@ -54,6 +54,11 @@ pub fn containers_only(args: InspectArgs, global: &Global) -> Result<ExitCode, B
     tell(InspectArgs { kind: Some(Kind::Container), ..args }, global, container::failed)
 }
 
+/// `ferry image inspect`.
+pub fn images_only(args: InspectArgs, global: &Global) -> Result<ExitCode, BoxFault> {
+    tell(InspectArgs { kind: Some(Kind::Image), ..args }, global, exit::report)
+}
+
 /// Shows what is there, then tells what is not.
 pub fn run(args: InspectArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     tell(args, global, exit::report)
@@ -90,7 +95,7 @@ pub fn show(
         None => output::line(pretty(&Value::Array(documents)))?,
         Some(template) => {
             for document in documents {
-                output::line(output::clean(&template.render(&runtime::inspect::for_template(document))?))?;
+                output::line(output::clean(&template.render_document(&runtime::inspect::for_template(document))?))?;
             }
         }
     }

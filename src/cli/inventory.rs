@@ -7,8 +7,9 @@ use clap::Args;
 
 use super::bundle_options::{encryption, signer};
 use super::{Global, UsageError, output};
-use crate::base::{BoxFault, durable};
-use crate::bundle::carry;
+use crate::base::BoxFault;
+use crate::bundle::Inventory;
+use crate::bundle::carry::{self, Target};
 use crate::ops::{base, ledger};
 
 /// Write down what this host has, for bundles that leave it out
@@ -69,12 +70,18 @@ pub fn run(args: InventoryArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let recipients = encryption(args.passphrase, &args.encrypt_to, "the inventory")?;
     let own = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let store = if args.pin { global.store_to_write()? } else { store };
-    let inventory = base::inventory(&store, args.label.unwrap_or(own), args.pin, &global.ctx)?;
-    let bytes = inventory.encode()?;
-    if signer.is_none() && recipients.is_none() {
-        durable::write(path, &bytes, 0o644)?;
-    } else {
-        carry::write_inventory(&bytes, path, recipients, signer.as_ref(), &global.ctx)?;
-    }
+    let write = |inventory: &Inventory| -> Result<(), BoxFault> {
+        let bytes = inventory.encode()?;
+        if signer.is_none() && recipients.is_none() {
+            return output::Begun::new(path, 0o644)?.finish(&bytes);
+        }
+        let seal =
+            |target: Target<'_>| carry::write_inventory(&bytes, target, recipients, signer.as_ref(), &global.ctx);
+        match output::Place::of(Some(path))? {
+            output::Place::File(path) => seal(Target::Path(&path)),
+            output::Place::Through(direct) => direct.write(|out| seal(Target::Pipe(out))),
+        }
+    };
+    base::inventory(&store, args.label.unwrap_or(own), args.pin, write, &global.ctx)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,7 +1,7 @@
 //! `ferry load`.
 
 use std::fs::File;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,7 +16,6 @@ use super::render::human;
 use super::trust::AccessArgs;
 use super::{Global, UsageError, output, parse, threads};
 use crate::archive::{Input, OpenOptions};
-use crate::base::durable::AtomicFile;
 use crate::base::{AtPath, BoxFault, Ctx, ReadAt};
 use crate::bundle::seal::Signer;
 use crate::image::{Platform, Reference};
@@ -147,11 +146,12 @@ pub fn run(args: LoadArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         gathered = media::gather(named, &spool, &attendant, &ctx)?;
     }
     let input = gathered.as_ref().map_or(input, |staged| From::One(Input::Path(staged.path().to_owned())));
-    let access = access.access(true, args.repair, spool.clone())?;
+    let mut access = access.access(true, args.repair, spool.clone())?;
     let mut limits = DecodeLimits::default();
     if let Some(window) = args.max_window {
         limits.window_log = window;
     }
+    access.limits = limits;
     let on_conflict = match args.on_conflict {
         OnConflict::Replace => Conflict::Replace,
         OnConflict::Keep => Conflict::Keep,
@@ -168,13 +168,12 @@ pub fn run(args: LoadArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let request = LoadRequest { input, open, access, options, name: args.tag };
     let Loaded { report, images, bundle } = load::load(&store, request, &ctx)?;
     output::print(if report.committed.is_some() { done(&report) } else { plan(&report) })?;
-    if let Some((mut file, path, signer)) = receipt {
+    if let Some((file, signer)) = receipt {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let store = global.root.display().to_string();
         let scene = Scene { input: origin, host, store, time: jiff::Timestamp::now() };
         let text = Receipt::new(&images, bundle.as_ref(), scene).seal(signer.as_ref())?;
-        file.write_all(text.as_bytes()).at("write", &path)?;
-        file.commit()?;
+        file.finish(text.as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -217,11 +216,7 @@ fn remote(args: &LoadArgs, url: &str, global: &Global, ctx: &Ctx) -> Result<Remo
 const HOST_KEY: &str = "/etc/ssh/ssh_host_ed25519_key";
 
 /// The file that a receipt will be in, and who signs it.
-fn begin_receipt(
-    path: &Path,
-    key: Option<&Path>,
-    ctx: &Ctx,
-) -> Result<(AtomicFile, PathBuf, Option<Signer>), BoxFault> {
+fn begin_receipt(path: &Path, key: Option<&Path>, ctx: &Ctx) -> Result<(output::Begun, Option<Signer>), BoxFault> {
     let signer = match key {
         Some(key) => Some(signer(key)?),
         None if File::open(HOST_KEY).is_ok() => Some(signer(Path::new(HOST_KEY))?),
@@ -232,7 +227,7 @@ fn begin_receipt(
             None
         }
     };
-    Ok((AtomicFile::create(path, 0o644)?, path.to_owned(), signer))
+    Ok((output::Begun::new(path, 0o644)?, signer))
 }
 
 /// Docker's lines.

@@ -19,6 +19,7 @@ mod filter;
 mod container;
 mod helper;
 mod history;
+mod image;
 mod images;
 mod import;
 mod info;
@@ -145,6 +146,7 @@ enum Command {
     Update(container::update::UpdateArgs),
     Wait(container::wait::WaitArgs),
     History(history::HistoryArgs),
+    Image(image::ImageArgs),
     Images(images::ImagesArgs),
     Import(import::ImportArgs),
     Info(info::InfoArgs),
@@ -276,6 +278,7 @@ fn run(cli: Cli) -> Result<ExitCode, BoxFault> {
         Command::Update(args) => container::update::run(args, &global),
         Command::Wait(args) => container::wait::run(args, &global),
         Command::History(args) => history::run(args, &global),
+        Command::Image(args) => image::run(args, &global),
         Command::Images(args) => images::run(args, &global),
         Command::Import(args) => import::run(args, &global),
         Command::Info(args) => info::run(args, &global),

@@ -13,6 +13,7 @@ use crate::bundle::BundleOptions;
 use crate::bundle::carry::{Access, Gate};
 use crate::bundle::seal::{AllowedSigners, Identities, Passphrase, Policy, RevokedKeys, Trust, WayIn};
 use crate::bundle::volume::Budget;
+use crate::layer::compression::DecodeLimits;
 use crate::transfer::ssh::Prompter;
 
 /// The policy of the whole system.
@@ -58,30 +59,28 @@ impl AccessArgs {
 
     /// The policies that hold: the system's, and the one named.
     pub fn policies(&self) -> Result<Vec<Policy>, BoxFault> {
-        let mut policies = Vec::new();
-        let system = Path::new(SYSTEM_POLICY);
-        match read(system) {
-            Ok(content) => policies.push(Policy::parse(system, &content)?),
-            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => {}
-            // A policy that cannot be read must not be taken for none.
-            Err(error) => return Err(error.into()),
-        }
-        if let Some(path) = &self.policy {
-            policies.push(Policy::parse(path, &read(path)?)?);
-        }
+        let mut policies = system_policy()?;
+        policies.extend(self.named_policy()?);
         Ok(policies)
     }
 
-    /// What it takes to open bundles by these options; with `policies` also by the policies, which rule what comes into a
-    /// store.
-    pub fn access(&self, policies: bool, repair: bool, scratch: PathBuf) -> Result<Access, BoxFault> {
+    fn named_policy(&self) -> Result<Option<Policy>, BoxFault> {
+        let parse = |path: &PathBuf| -> Result<Policy, BoxFault> { Ok(Policy::parse(path, &read(path)?)?) };
+        self.policy.as_ref().map(parse).transpose()
+    }
+
+    /// What it takes to open bundles by these options, a policy that is named among them; with `system` also by the
+    /// system's policy, which rules what comes into a store.
+    pub fn access(&self, system: bool, repair: bool, scratch: PathBuf) -> Result<Access, BoxFault> {
         let mut gates = Vec::new();
         if let Some(path) = &self.allowed_signers {
             let trust = trust(path, self.revoked_keys.as_deref())?;
             gates.push(Gate { trust, required: self.require_signature, policy: None });
         }
-        let policies = if policies { self.policies()? } else { Vec::new() };
+        let mut policies = if system { system_policy()? } else { Vec::new() };
+        policies.extend(self.named_policy()?);
         for policy in policies {
+            // Without signers it restricts nothing: it cannot have the members that would.
             let Some(path) = policy.allowed_signers() else { continue };
             let trust = trust(path, policy.revoked_keys())?;
             gates.push(Gate { trust, required: policy.requires_signature(), policy: Some(policy) });
@@ -99,8 +98,19 @@ impl AccessArgs {
             memory: BundleOptions::MEMORY,
             budget: Budget::default(),
             base: None,
+            limits: DecodeLimits::default(),
             spare: false,
         })
+    }
+}
+
+fn system_policy() -> Result<Vec<Policy>, BoxFault> {
+    let system = Path::new(SYSTEM_POLICY);
+    match read(system) {
+        Ok(content) => Ok(vec![Policy::parse(system, &content)?]),
+        Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        // A policy that cannot be read must not be taken for none.
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -125,12 +135,14 @@ pub fn passphrase() -> Passphrase {
     })
 }
 
-/// The passphrase for something new: from a terminal it is asked for twice, and must be the same.
+/// The passphrase for something new: from a terminal it is asked for twice, and must be the same. An empty one is none:
+/// everybody has it.
 pub fn new_passphrase(what: &str) -> Option<String> {
+    let given = |passphrase: &String| !passphrase.is_empty();
     if let Ok(passphrase) = std::env::var("FERRY_PASSPHRASE") {
-        return Some(passphrase);
+        return Some(passphrase).filter(given);
     }
-    let first = ask(&format!("Passphrase for {what}: "))?;
+    let first = ask(&format!("Passphrase for {what}: ")).filter(given)?;
     ask("Once more: ").filter(|second| *second == first)
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
@@ -9,10 +10,12 @@ use serde_json::{Value, json};
 use super::trust::{self, AccessArgs};
 use super::{Global, exit, output};
 use crate::base::{AtPath, BoxFault, Class, durable};
+use crate::bundle::BaseContents;
 use crate::bundle::seal::{SignedBy, armor};
 use crate::bundle::volume::{State, VolumeReport};
+use crate::ops::base::StoreBase;
 use crate::ops::receipt::Returned;
-use crate::ops::verify::{self, Verified};
+use crate::ops::verify::{self, Proven, Verified};
 
 /// Check that a bundle is whole, and who signed it
 ///
@@ -23,7 +26,7 @@ pub struct VerifyArgs {
     /// A bundle: its directory, any of its volumes, or several
     #[arg(required_unless_present = "receipt", value_name = "BUNDLE")]
     paths: Vec<PathBuf>,
-    /// Prove every layer against its digests too
+    /// Prove every layer against its digests too; a thin bundle is read with what the store has
     #[arg(long)]
     deep: bool,
     /// How to show the result
@@ -34,7 +37,7 @@ pub struct VerifyArgs {
     export_signature: Option<PathBuf>,
     /// Check this receipt instead, which `ferry load --receipt` wrote, and whether it is for BUNDLE when that is named;
     /// --allowed-signers has the hosts' keys then
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["deep", "export_signature"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["deep", "export_signature", "policy"])]
     receipt: Option<PathBuf>,
     #[command(flatten)]
     access: AccessArgs,
@@ -55,7 +58,8 @@ pub fn run(args: VerifyArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         return receipt(path, &args, global);
     }
     let access = args.access.access(true, false, std::env::temp_dir())?;
-    let verified = verify::verify(&args.paths, &access, args.deep, &global.ctx)?;
+    let base = || -> Result<Arc<dyn BaseContents>, BoxFault> { Ok(Arc::new(StoreBase::new(global.store()?))) };
+    let verified = verify::verify(&args.paths, &access, args.deep.then_some(&base), &global.ctx)?;
     if let Some(directory) = &args.export_signature {
         std::fs::create_dir_all(directory).at("create", directory)?;
         durable::write(&directory.join("statement"), verified.statement.as_bytes(), 0o644)?;
@@ -77,7 +81,7 @@ pub fn run(args: VerifyArgs, global: &Global) -> Result<ExitCode, BoxFault> {
 /// Checks a receipt, and the bundle against it.
 fn receipt(path: &Path, args: &VerifyArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let returned = Returned::parse(path, &trust::read(path)?)?;
-    // No policy: what comes in here is a receipt.
+    // No policy, and none can be named: what comes in here is a receipt.
     let mut access = args.access.access(false, false, std::env::temp_dir())?;
     let mut signed_by = Vec::new();
     let gates = std::mem::take(&mut access.gates);
@@ -176,8 +180,9 @@ fn text(verified: &Verified) -> String {
         text += &format!(" ({} cannot be checked: their table is damaged)", report.unchecked_blocks);
     }
     text += &format!("\nParity:    {} blocks, {} lost\n", report.parity_blocks, report.lost_parity);
-    if let Some((images, layers)) = verified.proven {
-        text += &format!("Proven:    {images} images, {layers} layers\n");
+    if let Some(Proven { images, layers, in_base }) = verified.proven {
+        let based = if in_base == 0 { String::new() } else { format!("; {in_base} more are in the store") };
+        text += &format!("Proven:    {images} images, {layers} layers{based}\n");
     }
     text += match (report.intact(), report.repairable()) {
         (true, _) => "The bundle is intact.\n",
@@ -226,6 +231,6 @@ fn json(verified: &Verified) -> Value {
         "lostParityBlocks": report.lost_parity,
         "blocksBeyondRepair": report.beyond_repair,
         "volumes": volumes,
-        "proven": verified.proven.map(|(images, layers)| json!({"images": images, "layers": layers})),
+        "proven": verified.proven.map(|p| json!({"images": p.images, "layers": p.layers, "layersInBase": p.in_base})),
     })
 }

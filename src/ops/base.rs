@@ -75,16 +75,28 @@ pub fn reach(bases: &mut [KnownBase], store: &Store, ctx: &Ctx) -> Result<(), Bo
     Ok(())
 }
 
-/// What a store has. With `pin` what is told of stays, under the inventory's label, until it is unpinned.
-pub fn inventory(store: &Store, label: String, pin: bool, ctx: &Ctx) -> Result<Inventory, BoxFault> {
-    let pinned = if pin { Some(store.pin(&label, ctx)?) } else { None };
+/// Has `write` write down what a store has. With `pin` what is told of stays, under the inventory's label, until it is
+/// unpinned; what was pinned under that label before is let go of only once the new inventory is written.
+pub fn inventory(
+    store: &Store,
+    label: String,
+    pin: bool,
+    write: impl FnOnce(&Inventory) -> Result<(), BoxFault>,
+    ctx: &Ctx,
+) -> Result<(), BoxFault> {
+    // Nothing that is here goes while a transaction lives. What comes meanwhile is pinned too, and not told of.
+    let stays = if pin { Some(store.begin(ctx)?) } else { None };
     let mut inventory = Inventory { label, ..Inventory::default() };
     for (place, diff_id) in store.layer_places()? {
         ctx.check()?;
-        // What came since is not pinned.
-        if pinned.as_ref().is_none_or(|pinned| pinned.contains(&diff_id)) && inventory.layers.insert(diff_id) {
+        if inventory.layers.insert(diff_id) {
             store.contents_at(place)?.iter().for_each(|(id, ..)| inventory.add(id));
         }
     }
-    Ok(inventory)
+    write(&inventory)?;
+    if pin {
+        store.pin(&inventory.label, ctx)?;
+    }
+    drop(stays);
+    Ok(())
 }

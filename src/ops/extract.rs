@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 
 use super::tree_path::resolve;
 use crate::base::verify::VerifyingReader;
-use crate::base::{AtPath, BoxFault, Class, Digest, Fault};
+use crate::base::{AtPath, BoxFault, Class, Ctx, Digest, Fault};
 use crate::bundle::outline::Outlined;
 use crate::bundle::tree::Tree;
 use crate::bundle::{BundleError, BundleSource};
@@ -120,13 +120,33 @@ pub fn layer(source: &BundleSource, wanted: &str) -> Result<(Layer, Form), Extra
     }
 }
 
+/// A stream that ends when the user does: of one that is made of a few bytes no end may be in sight.
+pub(super) struct Stoppable<'a, R> {
+    pub inner: R,
+    pub ctx: &'a Ctx,
+}
+
+impl<R: Read> Read for Stoppable<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.ctx.check()?;
+        self.inner.read(buf)
+    }
+}
+
 /// Writes a layer; fails when it has not the digest it should have, which is known when the last byte is written.
-pub fn write_layer(source: &BundleSource, layer: &Layer, form: Form, out: &mut dyn Write) -> Result<(), BoxFault> {
+pub fn write_layer(
+    source: &BundleSource,
+    layer: &Layer,
+    form: Form,
+    out: &mut dyn Write,
+    ctx: &Ctx,
+) -> Result<(), BoxFault> {
     let (digest, size) = match (form, &layer.original) {
         (Form::Original, Some(original)) => (original.digest, Some(original.size)),
         _ => (layer.diff_id.0, layer.size),
     };
-    let mut reader = VerifyingReader::new(source.open_layer(layer, form)?, digest, size);
+    let inner = source.open_layer(layer, form)?;
+    let mut reader = VerifyingReader::new(Stoppable { inner, ctx }, digest, size);
     io::copy(&mut reader, out).at("extract layer", digest.to_string())?;
     Ok(())
 }
@@ -150,17 +170,22 @@ pub fn find(source: &BundleSource, layers: &[DiffId], path: &str, place: &str) -
 }
 
 /// Writes the bytes of a file that [`find`] found. Their ID is compared when they are all written.
-pub fn write_file(source: &BundleSource, found: &(DiffId, Outlined), out: &mut dyn Write) -> Result<(), BoxFault> {
+pub fn write_file(
+    source: &BundleSource,
+    found: &(DiffId, Outlined),
+    out: &mut dyn Write,
+    ctx: &Ctx,
+) -> Result<(), BoxFault> {
     let (diff_id, file) = found;
     let Some(content) = file.content.filter(|_| file.entry.sparse.is_none()) else {
         // Sparse files, and those of a layer that is kept as its blob, are read out of the layer's tar.
         let layer = Layer { diff_id: *diff_id, size: None, original: None };
-        let mut tar = source.open_layer(&layer, Form::Tar)?;
-        let mut picker = Picker { ordinal: file.ordinal, next: 0, out, expand: None };
-        return tar::scan(&mut *tar, &mut picker);
+        let mut tar = Stoppable { inner: source.open_layer(&layer, Form::Tar)?, ctx };
+        let mut picker = Picker { ordinal: file.ordinal, next: 0, out, expand: None, ctx };
+        return tar::scan(&mut tar, &mut picker);
     };
     let mut hasher = blake3::Hasher::new();
-    let mut reader = source.open_content(content);
+    let mut reader = Stoppable { inner: source.open_content(content), ctx };
     let mut buffer = vec![0; 1 << 20];
     let name = String::from_utf8_lossy(&file.entry.path);
     loop {
@@ -185,6 +210,7 @@ struct Picker<'a> {
     next: u64,
     out: &'a mut dyn Write,
     expand: Option<Expand>,
+    ctx: &'a Ctx,
 }
 
 /// The holes of a file that are yet to come.
@@ -199,7 +225,8 @@ struct Expand {
 
 impl Picker<'_> {
     fn zeros(&mut self, count: u64) -> Result<(), BoxFault> {
-        io::copy(&mut io::repeat(0).take(count), &mut self.out).at("write", "the file")?;
+        let mut hole = Stoppable { inner: io::repeat(0).take(count), ctx: self.ctx };
+        io::copy(&mut hole, &mut self.out).at("write", "the file")?;
         Ok(())
     }
 }

@@ -14,7 +14,9 @@ use crate::base::durable::AtomicFile;
 use crate::base::{AtPath, BoxFault, Ctx};
 use crate::bundle::BundleOptions;
 use crate::bundle::carry::{self, Carriage, Target};
-use crate::bundle::volume::{self, CopyOptions, Names, Root, VolumeError, VolumeSet, VolumeSize, read_back};
+use crate::bundle::volume::{
+    self, CopyOptions, Names, Root, VolumeError, VolumeSet, VolumeSize, read_back, refuse_numbered,
+};
 use crate::image::{DiffId, Image, ImageSource};
 use crate::transfer::media::{self, DirectReader, Medium, MediumError};
 
@@ -109,11 +111,14 @@ impl Destination {
     /// Flushes volumes of the set with this root, and reads them back. A file that differs is removed.
     pub fn settle(&self, root: &Root, files: &[PathBuf], ctx: &Ctx) -> Result<(), BoxFault> {
         self.flush(files)?;
-        let set = VolumeSet::open(files)?;
         let other = |path: PathBuf, offset| {
             // It must not pass for what it is not; when it cannot be removed the error says enough.
             let _ = fs::remove_file(&path);
             MediumError::ReadsBackOther { path, offset }
+        };
+        let set = match VolumeSet::open(files) {
+            Err(VolumeError::NotAVolume { path }) => return Err(other(path, None).into()),
+            set => set?,
         };
         if set.root() != *root {
             return Err(other(set.near(), None).into());
@@ -219,7 +224,8 @@ pub fn save(
     let name = path.file_name().unwrap_or_default();
     let staged = staging.path().join(name);
     if !carriage.resume {
-        refuse_existing(path)?;
+        // Numbered files that are there already are not mixed with new ones.
+        Names::new(path).iter().try_for_each(refuse_numbered)?;
     }
     let carriage = Carriage { resume: false, ..carriage };
     let (_, written) = carry::write(source, images, Target::Path(&staged), carriage, options, ctx)?;
@@ -269,13 +275,6 @@ pub fn save_archive(
     let bytes = fs::metadata(path).at("look at", path)?.len();
     attendant.settled(folder_of(path), &[path.to_owned()], bytes);
     Ok(report)
-}
-
-/// Numbered files that are there already are not mixed with new ones.
-fn refuse_existing(path: &Path) -> Result<(), VolumeError> {
-    let names = Names::new(path);
-    let found = names.iter().flat_map(|names| [names.data(1), names.parity(1)]).find(|path| path.exists());
-    found.map_or(Ok(()), |path| Err(VolumeError::Exists { path }))
 }
 
 /// The volume size that the file system asks for, or several media do: some of their size, so that a smaller one after
@@ -348,6 +347,7 @@ fn spread(
         destination.medium.takes_file(path, *len)?;
     }
     let mut spread = Spread::default();
+    let mut in_vain = 0;
     loop {
         let taken = fitting(&destination, luggage.len(), &left);
         let missing: u64 = left.iter().map(|(_, path, len)| to_write(&destination.folder, path, *len)).sum();
@@ -377,10 +377,26 @@ fn spread(
         let bytes: u64 = left.iter().map(|(.., len)| len).sum();
         let mut why = format!("{} volumes of {bytes} bytes are still to be written", left.len());
         if taken.is_empty() {
+            in_vain += 1;
+            if in_vain >= ASKED {
+                return Err(nothing_fits(&destination, luggage.len(), &left).into());
+            }
             why = format!("no volume fits on this one: {why}");
+        } else {
+            in_vain = 0;
         }
         destination = change(&first, &destination.folder, spread.media + 1, why, attendant, ctx)?;
     }
+}
+
+/// Why not even one of these volumes can be put there.
+fn nothing_fits(destination: &Destination, luggage: u64, left: &[(u32, PathBuf, u64)]) -> MediumError {
+    let needs = |(_, path, len): &(u32, PathBuf, u64)| to_write(&destination.folder, path, *len);
+    let small = |(_, path, len): &&(u32, PathBuf, u64)| destination.medium.takes_file(path, *len).is_ok();
+    let needed = left.iter().filter(small).map(needs).min().unwrap_or_default() + luggage;
+    let large = left.iter().find_map(|(_, path, len)| destination.medium.takes_file(path, *len).err());
+    let room = MediumError::Room { path: destination.folder.clone(), needed, free: destination.free() };
+    large.filter(|_| needed <= destination.free()).unwrap_or(room)
 }
 
 /// How often a medium that will not do is asked for again.

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use crate::archive::ArchiveError;
 use crate::archive::write::{ArchiveSink, WriteOptions, WriteReport};
 use crate::base::durable::AtomicFile;
-use crate::base::{AtPath, BoxFault, Class, Ctx, Fault};
+use crate::base::{BoxFault, Class, Ctx, Fault, PathError, lock};
 use crate::image::{Image, ImageId, ImageSink, ImageSource, Platform, Reference};
 use crate::layer::compression::{Compression, EncodeOptions};
 use crate::store::{Store, StoredImage};
@@ -120,7 +121,7 @@ fn meant(store: &Store, text: &str, ctx: &Ctx) -> Result<Vec<(StoredImage, Vec<R
 
 /// Where the archive goes.
 pub enum Output<'a> {
-    /// A file, which gets its name when it is whole.
+    /// A file, which gets its name when it is whole and takes the place of whatever has that name.
     File(&'a Path),
     /// Something open.
     Stream(&'a mut (dyn Write + Send)),
@@ -138,18 +139,58 @@ pub fn save(
     match output {
         Output::Stream(stream) => write(source, images, stream, packing, options, ctx),
         Output::File(path) => {
-            // A device or a fifo is written to as it is.
-            if path.symlink_metadata().is_ok_and(|metadata| !metadata.is_file() && !metadata.is_symlink())
-                || path.metadata().is_ok_and(|metadata| !metadata.is_file())
-            {
-                let mut file = std::fs::OpenOptions::new().write(true).open(path).at("open", path)?;
-                return write(source, images, &mut file, packing, options, ctx);
-            }
             let mut file = AtomicFile::create(path, 0o600)?;
-            let report = write(source, images, &mut file, packing, options, ctx)?;
+            let give = |mut out: Box<dyn Write + Send + '_>| write(source, images, &mut *out, packing, options, ctx);
+            let named = |source| PathError { action: "write", path: path.to_owned(), source }.into();
+            let report = watched(&mut file, give, named)?;
             file.commit()?;
             Ok(report)
         }
+    }
+}
+
+/// Has `give` write to `out`. When that fails because nothing can be written any more, that is the error, as `name` tells it:
+/// whoever writes has words of his own for it, and does not know where to.
+pub fn watched<'w, T>(
+    out: impl Write + Send + 'w,
+    give: impl FnOnce(Box<dyn Write + Send + 'w>) -> Result<T, BoxFault>,
+    name: impl FnOnce(io::Error) -> BoxFault,
+) -> Result<T, BoxFault> {
+    let failed: Arc<Mutex<Option<io::Error>>> = Arc::default();
+    let result = give(Box::new(Watched { out, failed: failed.clone() }));
+    match (result, lock(&failed).take()) {
+        (Err(_), Some(source)) => Err(name(source)),
+        (result, _) => result,
+    }
+}
+
+/// Keeps why it could not be written to.
+struct Watched<W> {
+    out: W,
+    failed: Arc<Mutex<Option<io::Error>>>,
+}
+
+impl<W> Watched<W> {
+    fn watch<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        result.map_err(|error| {
+            let kind = error.kind();
+            if kind != io::ErrorKind::Interrupted {
+                *lock(&self.failed) = Some(error);
+            }
+            kind.into()
+        })
+    }
+}
+
+impl<W: Write> Write for Watched<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let result = self.out.write(bytes);
+        self.watch(result)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let result = self.out.flush();
+        self.watch(result)
     }
 }
 

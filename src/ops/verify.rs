@@ -3,13 +3,19 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use super::extract::Stoppable;
+use super::load::BadInput;
 use crate::base::verify::VerifyingReader;
-use crate::base::{BoxFault, Ctx, Digest};
+use crate::base::{AtPath, BoxFault, Class, Ctx, Digest};
+use crate::bundle::BaseContents;
 use crate::bundle::carry::{self, Access};
 use crate::bundle::seal::SignedBy;
 use crate::bundle::volume::{Report, Root, SetId, VolumeSet, check};
 use crate::image::{DiffId, Form, ImageSource, Layer};
+use crate::layer::apply::clean_name;
+use crate::layer::tar::{self, Entry, Handler, Kind};
 
 /// What a verify found.
 pub struct Verified {
@@ -27,13 +33,33 @@ pub struct Verified {
     pub signed_by: Vec<SignedBy>,
     /// Volume by volume.
     pub report: Report,
-    /// Images and layers that were proven, with `deep`.
-    pub proven: Option<(usize, usize)>,
+    /// What was proven, with `deep`.
+    pub proven: Option<Proven>,
 }
 
+/// What was compared with its digests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Proven {
+    /// Images whose documents agree.
+    pub images: usize,
+    /// Layers that the bundle holds.
+    pub layers: usize,
+    /// Layers that a thin bundle leaves out and its base has. They are the store's, and `ferry fsck` proves them.
+    pub in_base: usize,
+}
+
+/// Gives what a thin bundle is read with.
+pub type OpenBase<'a> = dyn Fn() -> Result<Arc<dyn BaseContents>, BoxFault> + 'a;
+
 /// Checks every byte of a bundle, and who signed it; with `deep` also every layer against its digests, which needs the
-/// key of an encrypted one. A signature that does not count is an error, damage is in the report.
-pub fn verify(paths: &[PathBuf], access: &Access, deep: bool, ctx: &Ctx) -> Result<Verified, BoxFault> {
+/// key of an encrypted one and the base of a thin one. A signature that does not count is an error, damage is in the
+/// report.
+pub fn verify(
+    paths: &[PathBuf],
+    access: &Access,
+    deep: Option<&OpenBase<'_>>,
+    ctx: &Ctx,
+) -> Result<Verified, BoxFault> {
     let set = VolumeSet::open(paths)?;
     let origin = set.near().display().to_string();
     let mut signed_by: Vec<SignedBy> = Vec::new();
@@ -43,7 +69,15 @@ pub fn verify(paths: &[PathBuf], access: &Access, deep: bool, ctx: &Ctx) -> Resu
         }
     }
     let report = check(&set, access.budget, ctx)?.report;
-    let proven = if deep && report.lost_blocks == 0 { Some(prove(paths, access, ctx)?) } else { None };
+    let deep = deep.filter(|_| report.lost_blocks == 0);
+    // A layer knows what is wrong with it, not where it came from.
+    let named = |source: BoxFault| match source.class() {
+        Class::Malformed | Class::Integrity if !source.to_string().contains(&origin) => {
+            BadInput { origin: origin.clone(), source }.into()
+        }
+        _ => source,
+    };
+    let proven = deep.map(|base| prove(paths, access, base, ctx)).transpose().map_err(named)?;
     Ok(Verified {
         set: set.id(),
         root: set.root(),
@@ -56,13 +90,22 @@ pub fn verify(paths: &[PathBuf], access: &Access, deep: bool, ctx: &Ctx) -> Resu
     })
 }
 
-/// Reads every layer and compares it with its diff ID and with the digest of the blob it came as.
-fn prove(paths: &[PathBuf], access: &Access, ctx: &Ctx) -> Result<(usize, usize), BoxFault> {
-    let opened = carry::open(VolumeSet::open(paths)?, access, ctx)?;
-    let source = &opened.source;
+/// Reads every layer and compares it with its diff ID and with the digest of the blob it came as. What would be refused
+/// in a load for what it is, and not for what is there already, is an error here too.
+fn prove(paths: &[PathBuf], access: &Access, base: &OpenBase<'_>, ctx: &Ctx) -> Result<Proven, BoxFault> {
+    let mut source = carry::open(VolumeSet::open(paths)?, access, ctx)?.source;
+    if source.bundle().index().is_thin() {
+        source = source.with_base(base()?)?;
+    }
+    source.check_manifests()?;
+    let mut in_base: BTreeSet<DiffId> = BTreeSet::new();
     let mut seen: BTreeSet<(DiffId, Option<Digest>)> = BTreeSet::new();
     let mut wanted: Vec<(Layer, Form)> = Vec::new();
     for layer in source.images().iter().flat_map(|image| &image.layers) {
+        if source.leaves_out(&layer.diff_id) {
+            in_base.insert(layer.diff_id);
+            continue;
+        }
         if seen.insert((layer.diff_id, None)) {
             wanted.push((layer.clone(), Form::Tar));
         }
@@ -82,12 +125,40 @@ fn prove(paths: &[PathBuf], access: &Access, ctx: &Ctx) -> Result<(usize, usize)
                 (Form::Original, Some(original)) => (original.digest, Some(original.size)),
                 _ => (layer.diff_id.0, layer.size),
             };
-            let mut reader = VerifyingReader::new(reader, digest, size);
-            let place =
-                |source| crate::base::PathError { action: "prove", path: PathBuf::from(digest.to_string()), source };
-            io::copy(&mut reader, &mut io::sink()).map_err(place)?;
-            Ok(())
+            let mut reader = VerifyingReader::new(Stoppable { inner: reader, ctx }, digest, size);
+            let named = match form {
+                Form::Tar => tar::scan(&mut reader, &mut Names),
+                Form::Original => Ok(()),
+            };
+            // Wrong bytes are a better reason than what was made of them.
+            io::copy(&mut reader, &mut io::sink()).at("prove", digest.to_string())?;
+            named
         })?;
     }
-    Ok((source.images().len(), layers))
+    Ok(Proven { images: source.images().len(), layers, in_base: in_base.len() })
+}
+
+/// Refuses names that lead out of the layer.
+struct Names;
+
+impl Handler for Names {
+    fn raw(&mut self, _: &[u8]) -> Result<(), BoxFault> {
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: Entry, _: u64) -> Result<(), BoxFault> {
+        clean_name(&entry.path)?;
+        if entry.kind == Kind::HardLink {
+            clean_name(&entry.link)?;
+        }
+        Ok(())
+    }
+
+    fn data(&mut self, _: &[u8]) -> Result<(), BoxFault> {
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), BoxFault> {
+        Ok(())
+    }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::NetworkMode;
 use super::client;
-use super::container::{Container, ContainerDir};
+use super::container::{Container, ContainerDir, State};
 use super::error::RuntimeError;
 use super::monitor::protocol::{Connect, Kind};
 use super::net::{EndpointRequest, NetError, Network};
@@ -24,9 +24,13 @@ fn bridged(container: &Container) -> Result<(), RuntimeError> {
     }
 }
 
-fn known(container: &Container, network: &Network) -> bool {
-    let mode = container.host_config.network_mode.bridge();
-    mode == Some(network.name.as_str()) || container.endpoints.contains_key(&network.name)
+/// Whether it is connected now if it runs, or will be when it is started.
+fn is_connected(container: &Container, state: &State, network: &Network) -> bool {
+    if let Some(connected) = state.network.as_ref().filter(|_| state.status.has_process()) {
+        return connected.endpoints.iter().any(|endpoint| endpoint.network_id == network.id);
+    }
+    let by_mode = container.host_config.network_mode.bridge() == Some(network.name.as_str());
+    by_mode && !container.unplugged || container.endpoints.contains_key(&network.name)
 }
 
 /// Connects a container to a network: at once if it runs, and whenever it is started from now on.
@@ -40,18 +44,21 @@ pub fn connect(
     let _lock = dir.lock()?;
     let mut container = dir.container()?;
     bridged(&container)?;
-    if known(&container, &network) {
+    let state = dir.state()?;
+    if is_connected(&container, &state, &network) {
         let (container, network) = (container.name, network.name);
         return Err(other(NetError::Connection { container, what: "already connected to", network }));
     }
     if container.host_config.network_mode == NetworkMode::None {
         // As docker: a container of the network none that gets another is in none no longer.
-        if dir.state()?.status.is_live() {
+        if state.status.is_live() {
             return Err(RuntimeError::usage("a running container of the network none cannot be connected to others"));
         }
         container.host_config.network_mode = NetworkMode::Bridge(network.name.clone());
+    } else if std::mem::take(&mut container.unplugged) {
+        container.host_config.network_mode = NetworkMode::Bridge(network.name.clone());
     }
-    if dir.state()?.status.has_process() {
+    if state.status.has_process() {
         let wanted = Connect { network: network.name.clone(), endpoint: endpoint.clone() };
         let text = serde_json::to_vec(&wanted).map_err(|error| RuntimeError::Malformed(error.to_string()))?;
         client::ask(dir, Kind::Connect, &text)?;
@@ -73,17 +80,21 @@ pub fn disconnect(store_root: &Path, dir: &ContainerDir, name: &str) -> Result<(
     let _lock = dir.lock()?;
     let mut container = dir.container()?;
     bridged(&container)?;
-    if !known(&container, &network) {
+    let state = dir.state()?;
+    if !is_connected(&container, &state, &network) {
         let (container, network) = (container.name, network.name);
         return Err(other(NetError::Connection { container, what: "not connected to", network }));
     }
-    if dir.state()?.status.has_process() {
+    if state.status.has_process() {
         client::ask(dir, Kind::Disconnect, network.name.as_bytes())?;
     }
     container.endpoints.remove(&network.name);
     if container.host_config.network_mode.bridge() == Some(network.name.as_str()) {
-        let next = container.endpoints.keys().next().cloned();
-        container.host_config.network_mode = next.map_or(NetworkMode::None, NetworkMode::Bridge);
+        match container.endpoints.keys().next().cloned() {
+            Some(next) => container.host_config.network_mode = NetworkMode::Bridge(next),
+            // As docker: it can be connected to another, and is in this one again when it is started without.
+            None => container.unplugged = true,
+        }
     }
     keep(dir, &container)?;
     note_network(store_root, "disconnect", &network.id, &network.name, Some(&container.id));

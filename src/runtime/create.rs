@@ -8,7 +8,7 @@ use super::container::config::{LEAST_MEMORY, MountRequest};
 use super::container::{Config, Container, ContainerDir, Containers, HostConfig, MountPoint, State};
 use super::error::RuntimeError;
 use super::net::EndpointRequest;
-use super::{capability, events, remove, signals, skeleton, spec, volumes};
+use super::{NetworkMode, capability, events, remove, signals, skeleton, spec, volumes};
 use crate::base::Ctx;
 use crate::image::config::RunConfig;
 use crate::store::{Store, StoredImage};
@@ -51,6 +51,7 @@ pub fn create(store: &Store, image: &StoredImage, request: Request, ctx: &Ctx) -
     let mut container = describe(&id, image, &request)?;
     check(&container)?;
     let containers = Containers::new(store.root());
+    name_by_id(&containers, &mut container.host_config)?;
     let (dir, name, _lock) = containers.reserve(&id, request.name.as_deref())?;
     container.name = name;
     let made = finish(store, &dir, &mut container, &request, ctx);
@@ -60,6 +61,20 @@ pub fn create(store: &Store, image: &StoredImage, request: Request, ctx: &Ctx) -
     }
     events::record(store.root(), &container, "create", &[]);
     Ok(container)
+}
+
+/// Containers whose namespaces are to be shared are noted by their IDs: they can be renamed.
+fn name_by_id(containers: &Containers, host: &mut HostConfig) -> Result<(), RuntimeError> {
+    let id = |name: &str| Ok::<_, RuntimeError>(containers.find(name)?.id().to_owned());
+    if let NetworkMode::Container(name) = &host.network_mode {
+        host.network_mode = NetworkMode::Container(id(name)?);
+    }
+    for mode in [&mut host.pid_mode, &mut host.ipc_mode] {
+        if let Some(name) = mode.strip_prefix("container:") {
+            *mode = format!("container:{}", id(name)?);
+        }
+    }
+    Ok(())
 }
 
 fn finish(
@@ -135,7 +150,7 @@ fn describe(id: &str, image: &StoredImage, request: &Request) -> Result<Containe
     if config.hostname.is_empty() {
         config.hostname = id.get(..12).unwrap_or(id).to_owned();
     }
-    if host.network_mode == super::NetworkMode::Host && request.config.hostname.is_empty() {
+    if host.network_mode == NetworkMode::Host && request.config.hostname.is_empty() {
         config.hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
     }
     if host.shm_size == 0 {
@@ -168,6 +183,7 @@ fn describe(id: &str, image: &StoredImage, request: &Request) -> Result<Containe
         host_config: host,
         mounts: Vec::new(),
         endpoints: request.endpoints.clone(),
+        unplugged: false,
     })
 }
 
@@ -296,7 +312,41 @@ fn mounts(store_root: &Path, container: &Container, request: &Request) -> Result
             all.push(anonymous_volume(store_root, &destination)?);
         }
     }
+    for mount in &all {
+        not_in_proc(&mount.destination, Some(Path::new(&mount.source)))?;
+    }
+    for path in container.host_config.tmpfs.iter().flatten().map(|(path, _)| path) {
+        not_in_proc(path, None)?;
+    }
     Ok(all)
+}
+
+/// What the masks and the runtime itself rely on is the kernel's, but for the files that runc lets be replaced
+/// (`libcontainer/rootfs_linux.go`, `checkProcMount`).
+fn not_in_proc(destination: &str, source: Option<&Path>) -> Result<(), RuntimeError> {
+    const REPLACEABLE: [&str; 10] = [
+        "cpuinfo",
+        "diskstats",
+        "loadavg",
+        "meminfo",
+        "net/dev",
+        "slabinfo",
+        "stat",
+        "swaps",
+        "sys/kernel/ns_last_pid",
+        "uptime",
+    ];
+    let is_proc =
+        |path: &Path| rustix::fs::statfs(path).is_ok_and(|found| found.f_type == rustix::fs::PROC_SUPER_MAGIC);
+    let refused = match destination.strip_prefix("/proc") {
+        Some("" | "/") => !source.is_some_and(is_proc),
+        Some(inside) if inside.starts_with('/') => !REPLACEABLE.contains(&inside.trim_start_matches('/')),
+        _ => false,
+    };
+    if refused {
+        return Err(RuntimeError::usage(format!("{destination:?} cannot be mounted over: it is inside /proc")));
+    }
+    Ok(())
 }
 
 fn taken(all: &[MountPoint], destination: &str) -> bool {
@@ -350,10 +400,7 @@ fn parse_volume(store_root: &Path, text: &str) -> Result<MountPoint, RuntimeErro
         None => anonymous_volume(store_root, &destination)?,
         Some("") => return Err(bad("the source is empty")),
         Some(source) if source.starts_with('/') => {
-            // Docker makes a missing directory of the host for -v (and not for --mount).
-            std::fs::create_dir_all(source)
-                .or_else(|error| if Path::new(source).exists() { Ok(()) } else { Err(error) })
-                .map_err(|error| bad(&error.to_string()))?;
+            // What is not there is made at each start.
             bind(source, &destination)
         }
         Some(name) => named_volume(store_root, name, &destination)?,

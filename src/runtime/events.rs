@@ -1,10 +1,13 @@
 //! What happens to containers, images, networks and volumes, as docker's events: lines of JSON in `ferry/events.log`, cut when they get many.
+//! Who appends or cuts holds the log's lock, so that no line falls between the copy of what is kept and its renaming.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, openat};
 use serde_json::{Value, json};
@@ -12,11 +15,14 @@ use serde_json::{Value, json};
 use super::container::Container;
 use super::error::RuntimeError;
 use crate::base::AtPath;
+use crate::sys::lock::{FileLock, LockKind};
 
 /// The log is cut to half of this.
 const LOG_BYTES: u64 = 4 << 20;
 /// A longer line is none of ferry's.
 const LINE_BYTES: usize = 64 << 10;
+/// How long the log's lock is waited for: its holder may have been frozen with a container, and no container waits for that.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// What its second half is called while it is being cut.
 const CUT: &str = "events.log.new";
 
@@ -50,28 +56,30 @@ impl Log {
 
     /// Notes an event of a container's. That it cannot be noted is no reason not to do what it tells of.
     pub fn record(&self, container: &Container, action: &str, more: &[(&str, &str)]) {
-        let mut attributes = json!({"image": container.config.image, "name": container.name});
-        for (key, value) in &container.config.labels {
-            attributes[key] = json!(value);
-        }
+        let mut attributes = json!(container.config.labels);
+        attributes["image"] = json!(container.config.image);
+        attributes["name"] = json!(container.name);
         for (key, value) in more {
             attributes[*key] = json!(value);
         }
         let mut event = event("container", action, &container.id, &attributes);
         event["from"] = json!(container.config.image);
-        let _ = self.append(&event);
+        let own = |key: &str| matches!(key, "image" | "name") || more.iter().any(|(known, _)| *known == key);
+        let _ = self.append(event, own);
     }
 
     fn file(&self, name: &str, flags: OFlags) -> io::Result<File> {
         Ok(openat(&self.0, name, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::from_raw_mode(0o644))?.into())
     }
 
-    fn append(&self, event: &Value) -> io::Result<()> {
-        let line = format!("{event}\n");
-        if line.len() > LINE_BYTES {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        let mut file = self.file(NAME, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)?;
+    /// Appends an event, with its attributes as far as they fit on a line: those that are not its `own` are left out first.
+    fn append(&self, event: Value, own: impl Fn(&str) -> bool) -> io::Result<()> {
+        let line = line(event, own).ok_or(io::ErrorKind::InvalidInput)?;
+        let Some(held) = self.lock()? else {
+            // Not cut without the lock. That it is cut meanwhile by who has the lock may lose this line.
+            return self.file(NAME, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)?.write_all(line.as_bytes());
+        };
+        let mut file = held.file();
         // One write of a whole line: lines of several writers do not mix.
         file.write_all(line.as_bytes())?;
         if file.metadata()?.len() > LOG_BYTES {
@@ -84,6 +92,43 @@ impl Log {
         }
         Ok(())
     }
+
+    /// The log, open for appending and locked; nothing when another holds it for too long.
+    fn lock(&self) -> io::Result<Option<FileLock>> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let file = self.file(NAME, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)?;
+            if let Ok(held) = FileLock::attempt(file, LockKind::Exclusive)? {
+                let there = self.file(NAME, OFlags::RDONLY)?.metadata()?;
+                // It may have been cut since it was opened: then it is another file now.
+                if held.file().metadata()?.ino() == there.ino() {
+                    return Ok(Some(held));
+                }
+            } else if Instant::now() >= until {
+                return Ok(None);
+            } else {
+                thread::sleep(Duration::from_millis(2));
+            }
+        }
+    }
+}
+
+/// An event's line. Of one that gets too long attributes are left out, the longest first, its own after all others; nothing if
+/// that does not help.
+fn line(mut event: Value, own: impl Fn(&str) -> bool) -> Option<String> {
+    let whole = format!("{event}\n");
+    let Some(mut over) = whole.len().checked_sub(LINE_BYTES).filter(|over| *over > 0) else { return Some(whole) };
+    let attributes = event["Actor"]["Attributes"].as_object_mut()?;
+    let size = |key: &str, value: &Value| json!(key).to_string().len() + value.to_string().len() + 2;
+    let mut sizes: Vec<(bool, usize, String)> =
+        attributes.iter().map(|(key, value)| (!own(key), size(key, value), key.clone())).collect();
+    sizes.sort();
+    while over > 0 {
+        let (_, size, key) = sizes.pop()?;
+        attributes.remove(&key);
+        over = over.saturating_sub(size);
+    }
+    Some(format!("{event}\n")).filter(|line| line.len() <= LINE_BYTES)
 }
 
 /// Notes an event of a container's.
@@ -110,7 +155,7 @@ pub fn record_of(store_root: &Path, kind: &str, action: &str, id: &str, attribut
         all[*key] = json!(value);
     }
     if let Ok(log) = Log::open(store_root) {
-        let _ = log.append(&event(kind, action, id, &all));
+        let _ = log.append(event(kind, action, id, &all), |_| true);
     }
 }
 
@@ -202,5 +247,72 @@ impl Follower {
         self.seen_before_cut = self.last;
         self.partial.clear();
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(attributes: &Value) -> Value {
+        event("container", "start", "id", attributes)
+    }
+
+    #[test]
+    fn an_event_is_kept_without_the_attributes_that_do_not_fit() {
+        let long = |bytes: usize| "x".repeat(bytes);
+        for (attributes, left) in [
+            (json!({"name": "c", "a": "b"}), &["a", "name"][..]),
+            (json!({"name": "c", "a": "b", "big": long(100 << 10)}), &["a", "name"]),
+            (json!({"name": long(40 << 10), "a": long(30 << 10), "b": long(10 << 10)}), &["b", "name"]),
+            (json!({"name": long(100 << 10), "a": "b"}), &[]),
+            (json!({"name": "c", "quotes": "\"".repeat(40 << 10)}), &["name"]),
+        ] {
+            let line = line(with(&attributes), |key| key == "name").unwrap();
+            assert!(line.len() <= LINE_BYTES && line.ends_with('\n'));
+            let event: Value = serde_json::from_str(&line).unwrap();
+            let mut kept: Vec<&String> = event["Actor"]["Attributes"].as_object().unwrap().keys().collect();
+            kept.sort();
+            assert_eq!(kept, left);
+        }
+        let mut many = json!({"name": "c", "exitCode": "255"});
+        for number in 0..10_000 {
+            many[number.to_string()] = json!("");
+        }
+        let line = line(with(&many), |key| matches!(key, "name" | "exitCode")).unwrap();
+        let event: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(event["Actor"]["Attributes"]["exitCode"], "255");
+        assert!(line.len() > LINE_BYTES - 100);
+    }
+
+    #[test]
+    fn no_line_is_lost_while_the_log_is_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("ferry")).unwrap();
+        let filler = "x".repeat(50 << 10);
+        thread::scope(|scope| {
+            for writer in 0..4 {
+                let (dir, filler) = (dir.path(), &filler);
+                scope.spawn(move || {
+                    for number in 0..60 {
+                        let log = Log::open(dir).unwrap();
+                        let attributes = json!({"writer": writer, "number": number, "filler": filler});
+                        log.append(with(&attributes), |_| true).unwrap();
+                    }
+                });
+            }
+        });
+        let text = text(dir.path()).unwrap();
+        assert!(text.len() as u64 <= LOG_BYTES);
+        let mut left = vec![Vec::new(); 4];
+        for line in text.lines() {
+            let event: Value = serde_json::from_str(line).unwrap();
+            let attributes = &event["Actor"]["Attributes"];
+            left[attributes["writer"].as_u64().unwrap() as usize].push(attributes["number"].as_u64().unwrap());
+        }
+        for numbers in left {
+            let first = numbers.first().copied().unwrap_or(60);
+            assert_eq!(numbers, (first..60).collect::<Vec<_>>());
+        }
     }
 }

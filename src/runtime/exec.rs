@@ -50,6 +50,10 @@ pub struct Request {
     pub pid: Option<i32>,
 }
 
+/// The most that a request may have: the kernel takes 2 MiB of arguments and environment with its usual stack, and JSON may
+/// need two bytes for one.
+const REQUEST_BYTES: usize = 8 << 20;
+
 /// Starts the other end, which waits for [`Kind::Begin`].
 pub fn spawn(store_root: &Path, dir: &ContainerDir, request: &Request) -> Result<UnixStream, RuntimeError> {
     let container = dir.container()?;
@@ -65,11 +69,29 @@ pub fn spawn_beside(store_root: &Path, dir: &ContainerDir, request: &Request) ->
 
 fn send(mut stream: UnixStream, request: &Request) -> Result<UnixStream, RuntimeError> {
     let text = serde_json::to_vec(request).map_err(|error| RuntimeError::Malformed(error.to_string()))?;
-    if text.len() > protocol::FRAME_BYTES {
+    if text.len() > REQUEST_BYTES {
         return Err(RuntimeError::usage("the command and its environment are too long"));
     }
-    protocol::send(&mut stream, Kind::Reload, &text).trying("talk to the container")?;
+    // Pieces that fill a frame, and one that does not.
+    let pieces = text.chunks(protocol::FRAME_BYTES);
+    let more = text.len().is_multiple_of(protocol::FRAME_BYTES).then_some(&[][..]);
+    for piece in pieces.chain(more) {
+        protocol::send(&mut stream, Kind::Reload, piece).trying("talk to the container")?;
+    }
     Ok(stream)
+}
+
+/// The other end of [`send`].
+fn receive(stream: &mut UnixStream) -> Option<Vec<u8>> {
+    let mut text = Vec::new();
+    while text.len() <= REQUEST_BYTES {
+        let Ok(Some((Kind::Reload, piece))) = protocol::receive(stream) else { return None };
+        text.extend_from_slice(&piece);
+        if piece.len() < protocol::FRAME_BYTES {
+            return Some(text);
+        }
+    }
+    None
 }
 
 /// The other end's life.
@@ -81,7 +103,7 @@ pub fn main(store_root: &Path, id: &str, mut control: UnixStream) -> i32 {
     }
     let _ = rustix::process::setsid();
     let dir = Containers::new(store_root).dir(id);
-    let Ok(Some((Kind::Reload, text))) = protocol::receive(&mut control) else { return 1 };
+    let Some(text) = receive(&mut control) else { return 1 };
     let failed = |error: &RuntimeError| {
         let code = match error {
             RuntimeError::Start { code, .. } => *code,

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::NetworkMode;
 use super::container::config::MountPoint;
-use super::container::{Container, ContainerDir, State, Status};
+use super::container::{Container, ContainerDir, Containers, State, Status};
 use super::error::RuntimeError;
 use super::net::{Endpoint, NetworkState};
 use super::overlay;
@@ -15,7 +16,6 @@ const NEVER: &str = "0001-01-01T00:00:00Z";
 /// The document.
 pub fn document(store_root: &Path, dir: &ContainerDir) -> Result<Value, RuntimeError> {
     let (container, state) = (dir.container()?, dir.state()?);
-    let path = |name: &str| if dir.file(name).exists() { dir.file(name).display().to_string() } else { String::new() };
     let layer = overlay::store(store_root)?.rw_layer(dir.id()).ok();
     let driver = layer.map(|layer| {
         let lower: Vec<String> =
@@ -31,6 +31,15 @@ pub fn document(store_root: &Path, dir: &ContainerDir) -> Result<Value, RuntimeE
         })
     });
     let own = |value: Result<Value, serde_json::Error>| value.map_err(|e| RuntimeError::Malformed(e.to_string()));
+    // One that shares a network shares its files.
+    let donor = match &container.host_config.network_mode {
+        NetworkMode::Container(other) => Containers::new(store_root).find(other).ok(),
+        _ => None,
+    };
+    let path = |name: &str| {
+        let path = donor.as_ref().unwrap_or(dir).file(name);
+        if path.exists() { path.display().to_string() } else { String::new() }
+    };
     Ok(json!({
         "Id": container.id,
         "Created": container.created,
@@ -168,7 +177,7 @@ fn networks(container: &Container, state: &State) -> Value {
     for endpoint in &network.endpoints {
         all.insert(endpoint.network.clone(), endpoint_json(Some(endpoint)));
     }
-    if all.is_empty() {
+    if all.is_empty() && !container.unplugged {
         let name = match container.host_config.network_mode.bridge() {
             Some(name) => name.to_owned(),
             None => container.host_config.network_mode.to_string(),

@@ -26,6 +26,8 @@ pub struct Surroundings<'a> {
     pub files: Vec<(PathBuf, &'static str)>,
     /// Namespaces of other containers to be entered: the OCI type and the path.
     pub joined: Vec<(&'static str, PathBuf)>,
+    /// The memory that another container shares, where it is mounted.
+    pub shm: Option<PathBuf>,
     /// A seccomp profile that replaces docker's, in docker's format.
     pub seccomp: Option<Vec<u8>>,
     /// Whether ferry runs in a user namespace of its own (rootless).
@@ -269,6 +271,8 @@ fn mounts(container: &Container, around: &Surroundings<'_>) -> Result<Vec<Value>
         if Path::new("/dev/mqueue").exists() {
             put("/dev/mqueue", "bind", "/dev/mqueue", words("rbind,nosuid,noexec,nodev"));
         }
+    } else if let Some(shm) = &around.shm {
+        put("/dev/shm", "bind", &shm.to_string_lossy(), words("rbind,nosuid,noexec,nodev"));
     } else if host.ipc_mode != "none" {
         let size = if host.shm_size > 0 { host.shm_size } else { 64 << 20 };
         put("/dev/shm", "tmpfs", "shm", words(&format!("nosuid,noexec,nodev,mode=1777,size={size}")));
@@ -277,8 +281,9 @@ fn mounts(container: &Container, around: &Surroundings<'_>) -> Result<Vec<Value>
         // A fresh proc would show the host's processes just the same; it needs the right to mount it.
         put("/proc", "proc", "proc", words("nosuid,noexec,nodev"));
     }
+    let access = if host.readonly_rootfs { "ro" } else { "rw" };
     for (source, inside) in &around.files {
-        put(inside, "bind", &source.to_string_lossy(), words("rbind,rprivate"));
+        put(inside, "bind", &source.to_string_lossy(), words(&format!("rbind,rprivate,{access}")));
     }
     if let Some(init) = &around.init {
         put(INIT_PATH, "bind", &init.to_string_lossy(), words("bind,ro"));
@@ -302,8 +307,9 @@ fn mounts(container: &Container, around: &Surroundings<'_>) -> Result<Vec<Value>
         if request.tmpfs_size > 0 {
             options.push(format!("size={}", request.tmpfs_size));
         }
-        let mode = if request.tmpfs_mode > 0 { request.tmpfs_mode } else { 0o1777 };
-        options.push(format!("mode={mode:o}"));
+        if request.tmpfs_mode > 0 {
+            options.push(format!("mode={:o}", request.tmpfs_mode));
+        }
         if request.read_only {
             options.push("ro".to_owned());
         }

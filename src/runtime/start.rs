@@ -12,7 +12,7 @@ use oci_spec::runtime::Spec;
 use rustix::process::Pid;
 
 use super::cgroup::{Cgroup, Hierarchy};
-use super::container::{Container, ContainerDir, Containers};
+use super::container::{Config, Container, ContainerDir, Containers};
 use super::error::{RuntimeError, While};
 use super::init::{self, Stdio, rootfs};
 use super::spec::{self, Surroundings};
@@ -52,11 +52,21 @@ pub type Tell<'a> = dyn FnMut(Pid) -> Result<(), RuntimeError> + 'a;
 /// Starts the program. Called in the starter; the program is a child of the starter's parent.
 pub fn run(start: Start<'_>, tell: &mut Tell<'_>) -> Result<(), RuntimeError> {
     let Start { store_root, dir, container, stdio } = start;
+    let donor = donor(store_root, container)?;
+    let container = &match &donor {
+        // As docker: one name for one network.
+        Some((_, donor)) => Container {
+            config: Config { hostname: donor.config.hostname.clone(), ..container.config.clone() },
+            ..container.clone()
+        },
+        None => container.clone(),
+    };
     let host = &container.host_config;
     // From here on the starter has a mount namespace of its own: no mount of a container is ever seen on the host, and
     // none outlives it.
     sys::unshare(libc::CLONE_NEWNS).trying("make a mount namespace")?;
     rootfs::leave_propagation()?;
+    volumes::make_sources(container)?;
     let root = overlay::mount(store_root, dir)?;
     let opened = crate::sys::mount::open_dir(&root).at("open", &root)?;
     let groups = host.group_add.clone().unwrap_or_default();
@@ -75,11 +85,16 @@ pub fn run(start: Start<'_>, tell: &mut Tell<'_>) -> Result<(), RuntimeError> {
         Some(path) => Some(read_capped(path, super::seccomp::PROFILE_BYTES)?),
         None => None,
     };
+    let shm = match host.ipc_mode.strip_prefix("container:") {
+        Some(other) => Some(shared_memory(&Containers::new(store_root).find(other)?, &dir.file("shm"))?),
+        None => None,
+    };
     let around = Surroundings {
         root: &root,
         user: &user,
-        files: files::prepare(dir, container)?,
+        files: files::prepare(dir, container, donor.as_ref().map(|(dir, _)| dir))?,
         joined,
+        shm,
         seccomp,
         rootless: super::cgroup::in_user_namespace(),
         init: match host.init {
@@ -176,6 +191,31 @@ fn joined_namespaces(root: &Path, container: &Container) -> Result<Vec<(&'static
         join("ipc", "ipc", other)?;
     }
     Ok(joined)
+}
+
+/// The container whose network this one shares.
+fn donor(root: &Path, container: &Container) -> Result<Option<(ContainerDir, Container)>, RuntimeError> {
+    let NetworkMode::Container(other) = &container.host_config.network_mode else { return Ok(None) };
+    let dir = Containers::new(root).find(other)?;
+    let donor = dir.container()?;
+    Ok(Some((dir, donor)))
+}
+
+/// Mounts the memory that another container shares at a path of this process's own mount namespace.
+fn shared_memory(other: &ContainerDir, path: &Path) -> Result<PathBuf, RuntimeError> {
+    let (donor, state) = (other.container()?, other.state()?);
+    if donor.host_config.ipc_mode != "shareable" {
+        return Err(RuntimeError::usage(format!(
+            "non-shareable IPC (hint: run container {} with --ipc shareable)",
+            donor.name
+        )));
+    }
+    let namespace = PathBuf::from(format!("/proc/{}/ns/mnt", state.pid));
+    let namespace = File::open(&namespace).at("open", &namespace)?;
+    let tree = init::mounts::memory_of(namespace).trying(format!("find the memory of container {}", donor.name))?;
+    fs::create_dir_all(path).at("create", path)?;
+    init::mounts::put(&tree, path).at("mount the shared memory at", path)?;
+    Ok(path.to_owned())
 }
 
 /// Whether the monitor can have a PID namespace of its own, with which its containers die for certain. Not where the

@@ -54,6 +54,18 @@ pub fn check_name(name: &str) -> Result<(), RuntimeError> {
     if good { Ok(()) } else { Err(RuntimeError::usage(format!("invalid volume name {name:?}"))) }
 }
 
+/// Makes the directories of the host that `-v` names and that are not there, as docker does whenever a container is
+/// started; of what `--mount` names nothing is made.
+pub fn make_sources(container: &Container) -> Result<(), RuntimeError> {
+    for text in container.host_config.binds.iter().flatten() {
+        let source = text.split(':').next().map(Path::new).filter(|source| source.is_absolute());
+        if let Some(source) = source.filter(|source| !source.exists()) {
+            fs::create_dir_all(source).at("create", source)?;
+        }
+    }
+    Ok(())
+}
+
 /// A volume's directory; made if it is not there. A volume that nobody named is marked as such.
 pub fn ensure(store_root: &Path, name: &str, anonymous: bool) -> Result<PathBuf, RuntimeError> {
     let labels = anonymous.then(|| (ANONYMOUS.to_owned(), String::new()));

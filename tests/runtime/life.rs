@@ -60,9 +60,14 @@ fn a_running_container_joins_and_leaves_networks() {
          ferry exec aa busybox ping -c 1 -w 1 beta >/dev/null 2>&1 || echo gone
          ferry network disconnect bridge bb; ferry exec bb busybox ip route | busybox cut -d ' ' -f 1,2 | busybox head -n 1
          ferry restart -t 0 bb; ferry inspect -f '{{range $k, $v := .NetworkSettings.Networks}}{{$k}} {{end}}' bb
+         ferry network disconnect two bb; ferry inspect -f '{{len .NetworkSettings.Networks}}' bb
+         ferry network connect one bb; ferry exec bb busybox ping -c 1 -w 5 alpha >/dev/null && echo reached
+         ferry network disconnect one bb; ferry network connect two bb
+         ferry restart -t 0 bb; ferry inspect -f '{{range $k, $v := .NetworkSettings.Networks}}{{$k}} {{end}}' bb
          ferry rm -f aa bb; ferry network rm one two",
     );
-        let expected = "unknown 1\nagain 1\nreached\nreached\nbridge one two \nagain 1\ngone\ndefault via\nbb\ntwo \naa\nbb\none\ntwo\n";
+        let expected = "unknown 1\nagain 1\nreached\nreached\nbridge one two \nagain 1\ngone\ndefault via\nbb\ntwo \n\
+             0\nreached\nbb\ntwo \naa\nbb\none\ntwo\n";
         assert_eq!(out, expected);
     });
 }

@@ -19,7 +19,7 @@ fn namespaces_ports_and_rights_are_shared_as_told() {
         table(
         host,
         &[
-            ("ferry run -d --name one -P --expose 81 -p 127.0.0.1:9000:80 busybox:1 sleep 1000 | busybox wc -l", "1\n"),
+            ("ferry run -d --name one --ipc shareable -P --expose 81 -p 127.0.0.1:9000:80 busybox:1 sleep 1000 | busybox wc -l", "1\n"),
             ("ferry port one 80; ferry port one 80/tcp", "127.0.0.1:9000\n127.0.0.1:9000\n"),
             (
                 "ferry port one | busybox sed 's/:[0-9]*$//'",

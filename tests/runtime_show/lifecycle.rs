@@ -12,11 +12,12 @@ use crate::support::containers::Host;
 use crate::support::ferry;
 use crate::support::peers::{Machine, Release};
 
-const CASES: [&str; 4] = [
+const CASES: [&str; 5] = [
     include_str!("lifecycle/states.txt"),
     include_str!("lifecycle/streams.txt"),
     include_str!("lifecycle/files.txt"),
     include_str!("lifecycle/watch.txt"),
+    include_str!("lifecycle/words.txt"),
 ];
 const HELPERS: &str = "
     is() { d inspect -f '{{.State.Status}} {{.State.ExitCode}}' \"$1\" 2>/dev/null || echo \"no $1\"; }

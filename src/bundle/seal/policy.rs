@@ -1,7 +1,7 @@
 //! What a host accepts: the policy file.
 //!
 //! A JSON object; every member is optional, an unknown one is refused, since a restriction that is misspelt must not be
-//! dropped:
+//! dropped, and so is one that restricts nothing because its signers are not named:
 //!
 //! ```json
 //! {
@@ -14,7 +14,7 @@
 //! ```
 //!
 //! With `require-signature` bundles must be signed by an allowed key, and every other way in is closed unless `permit`
-//! names it. `images` binds principals to names: with it a signer can bring only images whose every full name
+//! names it. Without it what is not signed comes in, and what is must be signed as the policy has it. `images` binds principals to names: with it a signer can bring only images whose every full name
 //! (`docker.io/library/nginx:1.22`) matches a pattern of one of its principals; an image without a name needs the
 //! pattern `*`.
 
@@ -79,6 +79,12 @@ impl Policy {
         let mut members: Members = serde_json::from_slice(content).map_err(|error| wrong(error.to_string()))?;
         if members.require_signature && members.allowed_signers.is_none() {
             return Err(wrong("\"require-signature\" needs \"allowed-signers\"".into()));
+        }
+        // Whose names, whose keys: without signers neither would restrict anything.
+        for (name, there) in [("images", members.images.is_some()), ("revoked-keys", members.revoked_keys.is_some())] {
+            if there && members.allowed_signers.is_none() {
+                return Err(wrong(format!("\"{name}\" needs \"allowed-signers\"")));
+            }
         }
         let directory = path.parent().unwrap_or(Path::new("."));
         for file in [&mut members.allowed_signers, &mut members.revoked_keys].into_iter().flatten() {
@@ -153,16 +159,22 @@ mod tests {
             assert!(error.to_string().contains("/etc/ferry/policy.json"), "{error}");
             assert!(Policy::default().permits(way).is_ok());
         }
-        for bad in
-            ["", "[]", r#"{"require-signatures": true}"#, r#"{"require-signature": true}"#, r#"{"permit": ["all"]}"#]
-        {
+        for bad in [
+            "",
+            "[]",
+            r#"{"require-signatures": true}"#,
+            r#"{"require-signature": true}"#,
+            r#"{"permit": ["all"]}"#,
+            r#"{"images": {"a": ["*"]}}"#,
+            r#"{"revoked-keys": "r"}"#,
+        ] {
             assert!(Policy::parse(Path::new("p"), bad.as_bytes()).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn signers_bring_only_images_of_their_names() {
-        let text = br#"{"images": {"a": ["registry.example.com/app/*"], "b": ["*"]}}"#;
+        let text = br#"{"allowed-signers": "s", "images": {"a": ["registry.example.com/app/*"], "b": ["*"]}}"#;
         let policy = Policy::parse(Path::new("p"), text).unwrap();
         let name = |text: &str| text.parse::<Reference>().unwrap();
         let ours = name("registry.example.com/app/web:1");

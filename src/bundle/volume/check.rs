@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use super::code::{self, Budget, Erased};
 use super::error::VolumeError;
+use super::find::Volume;
 use super::layout::Extent;
 use super::parity::{block_shape, table_shape};
 use super::record::{Hash, Record};
-use super::set::{Volume, VolumeSet};
-use super::units::{Unit, fixed, piece_hash, units};
+use super::set::VolumeSet;
+use super::units::{Unit, blocks_of_piece, fixed, piece_hash, piece_of_hashes, units};
 use crate::base::Ctx;
 
 /// So many blocks a record may speak of, whatever is there: 64 GiB in blocks of 64 KiB.
@@ -215,36 +216,14 @@ impl Pass {
 
     /// A damaged piece whose blocks are all right is what the blocks hash to.
     fn rebuild_pieces(&mut self, record: &Record, lost: &[u64]) {
-        let layout = &record.core.layout;
-        let per = layout.per_piece();
         for k in lost {
-            let hashes: Option<Vec<Hash>> = match (&record.parity, k.checked_sub(layout.all_pieces())) {
-                (_, None) => {
-                    let (v, p) = layout.volume_of_piece(*k);
-                    let end = layout.blocks(v).min((p + 1) * per);
-                    let blocks = layout.first_block(v) + p * per..layout.first_block(v) + end;
-                    self.blocks[blocks.start as usize..blocks.end as usize].iter().copied().collect()
-                }
-                (Some(parity), Some(mut p)) => {
-                    let mut i = 0;
-                    while p >= parity.layout.pieces(i) {
-                        p -= parity.layout.pieces(i);
-                        i += 1;
-                    }
-                    let all = parity.layout.blocks(i);
-                    let blocks = all.start + p * per..all.end.min(all.start + (p + 1) * per);
-                    self.parity[blocks.start as usize..blocks.end as usize].iter().copied().collect()
-                }
-                (None, Some(_)) => None,
+            let hash = |unit: Unit| match unit {
+                Unit::Block(d) => self.blocks[d as usize],
+                Unit::Parity(q) => self.parity[q as usize],
+                _ => None,
             };
-            let Some(hashes) = hashes else { continue };
-            let mut piece = hashes.as_flattened().to_vec();
-            if layout.aligned() {
-                piece.resize(layout.block() as usize, 0);
-            }
-            if Some(blake3::hash(&piece).as_bytes()) == piece_hash(record, *k) {
-                self.pieces[*k as usize] = Some(piece);
-            }
+            let hashes: Option<Vec<Hash>> = blocks_of_piece(record, *k).into_iter().map(hash).collect();
+            self.pieces[*k as usize] = hashes.and_then(|hashes| piece_of_hashes(record, *k, &hashes));
         }
     }
 

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::{Damaged, VolumeError};
+use super::find::Volume;
 use super::part::{Part, PartOptions};
-use super::set::{Volume, VolumeSet};
+use super::set::VolumeSet;
 use super::units::{Tables, Unit, fixed, piece_hash, units};
 use crate::base::{AtPath, Ctx, durable};
 

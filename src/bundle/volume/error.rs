@@ -93,6 +93,12 @@ pub enum VolumeError {
     /// More damage than parity.
     #[error("cannot be repaired: {0}")]
     Lost(String),
+    /// The volumes lie where nothing can be written.
+    #[error("{source}; `ferry repair -o DIR` writes the mended volumes elsewhere")]
+    Closed {
+        /// What could not be created.
+        source: PathError,
+    },
     /// Repaired blocks have not the promised hashes.
     #[error("the parity disagrees with the checksums at {0}: nothing was repaired")]
     ParityDisagrees(String),
@@ -136,7 +142,7 @@ impl VolumeError {
 impl Fault for VolumeError {
     fn class(&self) -> Class {
         match self {
-            Self::Path(error) => error.class(),
+            Self::Path(error) | Self::Closed { source: error } => error.class(),
             Self::Pipe(error) => crate::base::error::class_of_io(error),
             Self::Interrupted(_) => Class::Interrupted,
             Self::Malformed { .. } | Self::NotAVolume { .. } => Class::Malformed,

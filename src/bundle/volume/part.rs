@@ -65,12 +65,7 @@ impl Part {
                 let _: io::Result<()> = fs::remove_file(&part);
                 return Err(VolumeError::Gone { path: part });
             }
-            let lock = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive);
-            // A file system without locks is no reason not to write to it.
-            if lock == Err(rustix::io::Errno::WOULDBLOCK) {
-                let text = format!("{} is being written by another ferry", part.display());
-                return Err(VolumeError::Unsuitable(text));
-            }
+            own(&file, &part)?;
             if !resume {
                 file.set_len(0).at("truncate", &part)?;
             }
@@ -143,7 +138,8 @@ impl Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        if !self.done && !self.resume && !self.finished {
+        // What another ferry put under this name is its own, and so is what it made of this file.
+        if !self.done && !self.resume && !self.finished && lies_at(&self.file, &self.part) {
             // What is on its way to the medium need not get there: nobody is to wait for it.
             let _: io::Result<()> = self.file.set_len(0);
             // Nothing to report to: a leftover has a name that says what it is.
@@ -152,11 +148,71 @@ impl Drop for Part {
     }
 }
 
+/// Locks a file that was opened at `part`. Fails when another ferry writes it, or did a moment ago: between the opening
+/// and the lock it may have finished the file and given it its name, and that is not to be written to.
+fn own(file: &File, part: &Path) -> Result<(), VolumeError> {
+    let lock = rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+    // A file system without locks is no reason not to write to it.
+    if lock == Err(rustix::io::Errno::WOULDBLOCK) || !lies_at(file, part) {
+        return Err(VolumeError::Unsuitable(format!("{} is being written by another ferry", part.display())));
+    }
+    Ok(())
+}
+
+/// Whether `path` is still the name of an open file.
+fn lies_at(file: &File, path: &Path) -> bool {
+    let place = |meta: fs::Metadata| (meta.dev(), meta.ino());
+    let there = fs::symlink_metadata(path).map(place);
+    there.is_ok_and(|there| file.metadata().is_ok_and(|meta| place(meta) == there))
+}
+
 /// Whether a file begins with these bytes.
 fn begins_with(file: &File, bytes: &[u8]) -> io::Result<bool> {
     let mut old = vec![0; bytes.len()];
     match file.read_exact_at(&mut old, 0) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
         read => read.map(|()| old == bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_got_its_name_between_opening_and_lock_is_not_written_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, part) = (dir.path().join("a.ferry"), dir.path().join("a.ferry.part"));
+        let mut first = Part::create(&path, PartOptions::default()).unwrap();
+        first.write_at(b"whole", 0).unwrap();
+        // The second writer has opened the file when the first one ends.
+        let second = OpenOptions::new().read(true).write(true).open(&part).unwrap();
+        assert!(own(&second, &part).is_err(), "locked by the first");
+        first.complete(5).unwrap();
+        first.name().unwrap();
+        drop(first);
+        assert!(own(&second, &part).is_err(), "named by the first");
+        // Nor does another file under the old name make it the second's.
+        fs::write(&part, b"other").unwrap();
+        assert!(own(&second, &part).is_err());
+        assert!(own(&OpenOptions::new().write(true).open(&part).unwrap(), &part).is_ok());
+    }
+
+    #[test]
+    fn a_writer_that_fails_removes_only_what_is_still_its_own() {
+        for taken in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let (path, part) = (dir.path().join("a.ferry"), dir.path().join("a.ferry.part"));
+            let failing = Part::create(&path, PartOptions::default()).unwrap();
+            failing.write_at(b"whole", 0).unwrap();
+            if taken {
+                // On a file system without locks two may have had it, and the other one was done first.
+                fs::rename(&part, &path).unwrap();
+                fs::write(&part, b"a third one's").unwrap();
+            }
+            drop(failing);
+            assert_eq!(part.exists(), taken);
+            assert_eq!(fs::read(&path).ok().as_deref(), taken.then_some(&b"whole"[..]));
+        }
     }
 }

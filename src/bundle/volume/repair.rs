@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,7 @@ use super::error::VolumeError;
 use super::parity::{Places, block_shape, table_shape};
 use super::set::VolumeSet;
 use super::slice::{Slice, trailer};
-use super::units::{Tables, Unit, fixed, units};
+use super::units::{Tables, Unit, blocks_of_piece, fixed, piece_of_hashes, units};
 use crate::base::durable::AtomicFile;
 use crate::base::{AtPath, Ctx};
 
@@ -75,19 +76,25 @@ pub fn restore(
     if !damage.report.repairable() {
         return Err(VolumeError::Lost(damage.report.losses()));
     }
-    let file = tempfile::tempfile_in(scratch).at("create a scratch file in", scratch)?;
+    let file = tempfile::tempfile_in(scratch).at(CREATE_SCRATCH, scratch)?;
     let block = set.record.core.layout.block();
     let Damage { blocks, parity, shards, pieces, .. } = damage;
-    let restored = Restored { file, block, blocks, parity, shards, tables: Tables(pieces) };
+    let mut restored = Restored { file, block, blocks, parity, shards, tables: Tables(pieces) };
     if set.record.parity.is_some() {
+        let data = set.record.core.layout.all_pieces();
         restored.decode_blocks(set, scratch, budget, ctx)?;
+        restored.rebuild_pieces(set, 0..data, ctx)?;
+        restored.check_blocks(set, ctx)?;
         if all {
             restored.encode_parity(set, scratch, budget, ctx)?;
+            restored.rebuild_pieces(set, data..restored.tables.0.len() as u64, ctx)?;
             restored.encode_shards(set, scratch, budget, ctx)?;
         }
     }
     Ok(restored)
 }
+
+const CREATE_SCRATCH: &str = "create a scratch file in";
 
 impl Restored {
     fn read_block(&self, set: &VolumeSet, d: u64, at: u64, bytes: &mut [u8]) -> Result<(), VolumeError> {
@@ -121,6 +128,12 @@ impl Restored {
         };
         let erased = Erased { originals: &self.blocks, recovery: &self.parity };
         code::decode(shape, erased, &read, &read_parity, &write, budget, ctx)?;
+        task.complete();
+        Ok(())
+    }
+
+    /// Compares what was brought back with the tables.
+    fn check_blocks(&self, set: &VolumeSet, ctx: &Ctx) -> Result<(), VolumeError> {
         let mut bytes = vec![0; self.block as usize];
         for d in &self.blocks {
             ctx.check()?;
@@ -129,7 +142,38 @@ impl Restored {
                 return Err(VolumeError::ParityDisagrees(place_of_block(set, *d)));
             }
         }
-        task.complete();
+        Ok(())
+    }
+
+    /// Makes the lost ones of these pieces from their blocks, which are there or were brought back: what nothing else is
+    /// left of, the record still has the hash of.
+    fn rebuild_pieces(&mut self, set: &VolumeSet, pieces: Range<u64>, ctx: &Ctx) -> Result<(), VolumeError> {
+        let Some(parity) = &set.record.parity else { return Ok(()) };
+        let places = Places { layout: &parity.layout, frame: set.record.frame_len() as u64 };
+        let mut bytes = vec![0; self.block as usize];
+        for k in pieces {
+            if self.piece(k).is_some() {
+                continue;
+            }
+            let mut hashes = Vec::new();
+            for unit in blocks_of_piece(&set.record, k) {
+                ctx.check()?;
+                match unit {
+                    Unit::Block(d) => self.read_block(set, d, 0, &mut bytes)?,
+                    Unit::Parity(q) => match self.parity_at(q) {
+                        Some(at) => self.file.read_exact_at(&mut bytes, at).at("read", "the scratch file")?,
+                        None => {
+                            let (file, offset) = places.parity(q);
+                            set.read_at(file, &mut bytes, offset)?;
+                        }
+                    },
+                    _ => continue,
+                }
+                hashes.push(*blake3::hash(&bytes).as_bytes());
+            }
+            let piece = piece_of_hashes(&set.record, k, &hashes);
+            self.tables.0[k as usize] = Some(piece.ok_or_else(|| VolumeError::ParityDisagrees(format!("table {k}")))?);
+        }
         Ok(())
     }
 
@@ -239,7 +283,12 @@ pub fn repair(
     };
     let first = target(volumes[0]);
     let scratch = first.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let restored = restore(set, damage, true, scratch, budget, ctx)?;
+    let restored = restore(set, damage, true, scratch, budget, ctx).map_err(|error| match error {
+        VolumeError::Path(source) if to.is_none() && source.action == CREATE_SCRATCH && is_closed(&source.source) => {
+            VolumeError::Closed { source }
+        }
+        error => error,
+    })?;
     let mut written = Vec::with_capacity(volumes.len());
     for number in volumes {
         let path = target(number);
@@ -247,4 +296,9 @@ pub fn repair(
         written.push(path);
     }
     Ok(written)
+}
+
+/// Whether nothing can be written there, whoever asks or for this user.
+fn is_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
 }

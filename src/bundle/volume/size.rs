@@ -1,6 +1,7 @@
 //! How large a volume may be, and how its files are called.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -107,7 +108,6 @@ pub struct Names {
 impl Names {
     /// After the path the user gave, with or without the ending. Nothing for a path without a file name.
     pub fn new(path: &Path) -> Option<Self> {
-        use std::os::unix::ffi::{OsStrExt, OsStringExt};
         let whole = path.file_name()?.to_owned();
         let stem = whole.as_bytes().strip_suffix(ENDING.as_bytes()).filter(|stem| !stem.is_empty());
         let stem = stem.map_or_else(|| whole.clone(), |stem| OsString::from_vec(stem.to_vec()));
@@ -146,18 +146,30 @@ impl Names {
 
     /// The names behind a volume's file name: `x.002.ferry` belongs to `x.ferry`.
     pub fn of_volume(path: &Path) -> Option<Self> {
-        let name = path.file_name()?.to_str()?;
-        let stem = name.strip_suffix(ENDING)?;
-        let base = stem.rsplit_once('.').filter(|(_, number)| {
-            let digits = number.strip_prefix('p').unwrap_or(number);
-            digits.len() >= 3 && digits.bytes().all(|b| b.is_ascii_digit())
-        });
-        Self::new(&path.with_file_name(format!("{}{ENDING}", base.map_or(stem, |(base, _)| base))))
+        let name = path.file_name()?.as_bytes();
+        let stem = name.strip_suffix(ENDING.as_bytes())?;
+        let base = base_of_numbered(name).unwrap_or(stem);
+        Self::new(&path.with_file_name(OsString::from_vec([base, ENDING.as_bytes()].concat())))
     }
+
+    /// Whether a file is called as a numbered volume of this set is, wherever it lies.
+    pub fn is_numbered(&self, path: &Path) -> bool {
+        path.file_name().and_then(|name| base_of_numbered(name.as_bytes())) == Some(self.stem.as_bytes())
+    }
+}
+
+/// What stands before number and ending in the name of a numbered volume. File names are bytes: not all are text.
+fn base_of_numbered(name: &[u8]) -> Option<&[u8]> {
+    let stem = name.strip_suffix(ENDING.as_bytes())?;
+    let dot = stem.iter().rposition(|byte| *byte == b'.')?;
+    let digits = stem[dot + 1..].strip_prefix(b"p").unwrap_or(&stem[dot + 1..]);
+    (digits.len() >= 3 && digits.iter().all(u8::is_ascii_digit)).then_some(&stem[..dot])
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use super::*;
 
     #[test]
@@ -206,5 +218,30 @@ mod tests {
             assert_eq!(Names::of_volume(Path::new(path)).as_ref(), Some(&names), "{path}");
         }
         assert_eq!(Names::of_volume(Path::new("x.1.ferry")).unwrap().single(), Path::new("./x.1.ferry"));
+        // Names are bytes.
+        let names = Names::new(Path::new(OsStr::from_bytes(b"/a/\xff\xfe.ferry"))).unwrap();
+        for path in [names.single(), names.data(2), names.parity(1)] {
+            assert_eq!(Names::of_volume(&path).as_ref(), Some(&names), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn numbered_volumes_of_a_name_are_told_from_all_other_files() {
+        for name in ["/a/x.ferry", "/a/x"] {
+            let names = Names::new(Path::new(name)).unwrap();
+            for (file, numbered) in [
+                ("/a/x.001.ferry", true),
+                ("/a/x.p012.ferry", true),
+                ("x.1000.ferry", true),
+                ("/a/x.ferry", false),
+                ("/a/x.01.ferry", false),
+                ("/a/x.001.ferry.part", false),
+                ("/a/x.q001.ferry", false),
+                ("/a/xx.001.ferry", false),
+                ("/a/x.001.002.ferry", false),
+            ] {
+                assert_eq!(names.is_numbered(Path::new(file)), numbered, "{file} of {name}");
+            }
+        }
     }
 }

@@ -71,6 +71,37 @@ pub fn piece_hash(record: &Record, k: u64) -> Option<&Hash> {
     record.parity.as_ref()?.pieces.get((k - data) as usize)
 }
 
+/// The blocks whose hashes piece `k` holds, in order.
+pub fn blocks_of_piece(record: &Record, k: u64) -> Vec<Unit> {
+    let layout = &record.core.layout;
+    let per = layout.per_piece();
+    let Some(mut p) = k.checked_sub(layout.all_pieces()) else {
+        let (v, p) = layout.volume_of_piece(k);
+        let end = layout.blocks(v).min((p + 1) * per);
+        return (p * per..end).map(|b| Unit::Block(layout.first_block(v) + b)).collect();
+    };
+    let Some(parity) = &record.parity else { return Vec::new() };
+    for i in 0..parity.layout.areas() {
+        let pieces = parity.layout.pieces(i);
+        if p < pieces {
+            let all = parity.layout.blocks(i);
+            return (all.start + p * per..all.end.min(all.start + (p + 1) * per)).map(Unit::Parity).collect();
+        }
+        p -= pieces;
+    }
+    Vec::new()
+}
+
+/// Piece `k` made of the hashes of its blocks, when it is the one that the record promises.
+pub fn piece_of_hashes(record: &Record, k: u64, hashes: &[Hash]) -> Option<Vec<u8>> {
+    let layout = &record.core.layout;
+    let mut piece = hashes.as_flattened().to_vec();
+    if layout.aligned() {
+        piece.resize(layout.block() as usize, 0);
+    }
+    (Some(blake3::hash(&piece).as_bytes()) == piece_hash(record, k)).then_some(piece)
+}
+
 /// The bytes of a unit that follows from the record alone.
 pub fn fixed(record: &Record, number: u32, unit: Unit) -> Option<Vec<u8>> {
     let layout = &record.core.layout;

@@ -1,5 +1,6 @@
 //! Writes a stream as volumes: forward once, then the parity over what was written, then the frames.
 
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -111,11 +112,7 @@ impl<'a> SetWriter<'a> {
             return Err(VolumeError::Unsuitable(text));
         }
         if options.volume_size.is_some() && !options.resume {
-            for there in [names.data(1), names.parity(1)] {
-                if there.exists() {
-                    return Err(VolumeError::Exists { path: there });
-                }
-            }
+            refuse_numbered(&names)?;
         }
         Self::new(Out::Files { names, parts: Vec::new(), syncer: Arc::default() }, options)
     }
@@ -338,6 +335,15 @@ fn flags(options: &WriteOptions) -> u8 {
     let aligned = if options.parity.is_some() { flag::ALIGNED } else { 0 };
     let encrypted = if options.encrypted { flag::ENCRYPTED } else { 0 };
     aligned | encrypted
+}
+
+/// Fails when any numbered file of this name is there: volumes of two sets are not mixed, nor one in the other's place.
+pub fn refuse_numbered(names: &Names) -> Result<(), VolumeError> {
+    // What cannot be listed may still say whether it has the first ones; nothing can be written where nothing is.
+    let listed = fs::read_dir(names.directory()).into_iter().flatten().flatten().map(|entry| entry.path());
+    let there = listed.filter(|path| names.is_numbered(path));
+    let first = [names.data(1), names.parity(1)].into_iter().filter(|path| path.exists());
+    there.chain(first).min().map_or(Ok(()), |path| Err(VolumeError::Exists { path }))
 }
 
 /// Fails when what is asked for needs files: to be called before a pipe is opened, which waits for its reader.

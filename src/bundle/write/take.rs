@@ -15,7 +15,7 @@ use crate::bundle::cut;
 use crate::bundle::error::{BundleError, Doing};
 use crate::bundle::parallel::in_parallel;
 use crate::image::{Descriptor, DiffId, Form, ImageSource, Layer};
-use crate::layer::compression::{self, Compression, DecodeLimits, MAGIC_BYTES};
+use crate::layer::compression::{self, Compression, DecodeLimits, MAGIC_BYTES, WindowTooLarge};
 use crate::layer::replay;
 
 /// What the first pass leaves of a layer.
@@ -135,8 +135,16 @@ fn take_blob(
     if replay.is_none() {
         tar.copy = None;
     }
-    io::copy(&mut tar, &mut io::sink()).doing(doing)?;
-    let (digest, tar_size, _) = tar.inner.finish();
+    let (digest, tar_size, _) = match io::copy(&mut tar, &mut io::sink()) {
+        Ok(_) => tar.inner.finish(),
+        // The source knows what larger windows it was allowed; or it has the tar and needs none.
+        Err(error) if error.get_ref().is_some_and(|inner| inner.is::<WindowTooLarge>()) => {
+            let mut tar = HashingReader::new(source.open_layer(layer, Form::Tar)?);
+            io::copy(&mut tar, &mut io::sink()).doing(doing)?;
+            tar.finish()
+        }
+        Err(error) => return Err(error).doing(doing)?,
+    };
     if digest != layer.diff_id.0 {
         return Err(not_what_it_is_called(&layer.diff_id.0, &digest).into());
     }

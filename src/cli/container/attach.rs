@@ -28,7 +28,7 @@ pub struct AttachArgs {
     #[arg(long)]
     no_stdin: bool,
     /// Pass signals on to the program
-    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set)]
+    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_parser = clap::builder::BoolishValueParser::new(), action = clap::ArgAction::Set)]
     sig_proxy: bool,
     /// A name or an ID
     #[arg(value_name = "CONTAINER")]

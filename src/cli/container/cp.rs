@@ -13,7 +13,7 @@ use super::containers;
 use crate::base::{AtPath, BoxFault};
 use crate::layer::{Marks, Owners};
 use crate::runtime::container::{Container, ContainerDir};
-use crate::runtime::copy::{self, Image, Owner, Place, Root, Source};
+use crate::runtime::copy::{self, Borders, Image, Owner, Place, Root, Source};
 use crate::runtime::{RuntimeError, events, user};
 use crate::sys::dir::Dir;
 
@@ -87,13 +87,15 @@ pub fn run(args: CpArgs, global: &Global) -> Result<ExitCode, BoxFault> {
                 Some((owners, own)) => Some(Image::new(owners, own, &root.dir, &source)?),
                 None => None,
             };
-            copy::write(&source, image, &mut std::io::stdout().lock(), &global.ctx)?;
+            let borders = Borders::new(&container, &root.dir, &source)?;
+            copy::write(&source, &borders, image, &mut std::io::stdout().lock(), &global.ctx)?;
             return Ok(ExitCode::SUCCESS);
         }
         (Some(_), path, target) => {
             let source = Source::find(&root.dir, Path::new(path), args.follow_link)?;
             let place = Place::find(&host.root, &host.path(target), &source)?;
-            copy::into(&source, &place, if args.archive { Owner::Kept } else { Owner::Own }, &global.ctx)?
+            let owner = if args.archive { Owner::Kept } else { Owner::Own };
+            copy::into(&source, &place, owner, Some(&Borders::new(&container, &root.dir, &source)?), &global.ctx)?
         }
         (None, "-", target) => {
             let into = Place::directory(&root.dir, Path::new(target))?;
@@ -103,7 +105,7 @@ pub fn run(args: CpArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         (None, path, target) => {
             let source = Source::find(&host.root, &host.path(path), args.follow_link)?;
             let place = Place::find(&root.dir, Path::new(target), &source)?;
-            copy::into(&source, &place, owner(args.archive, &root, &container)?, &global.ctx)?
+            copy::into(&source, &place, owner(args.archive, &root, &container)?, None, &global.ctx)?
         }
     };
     if !args.quiet && std::io::stderr().is_terminal() {
@@ -129,8 +131,10 @@ impl Host {
     }
 }
 
+type Known = (Owners, (Dir, Marks));
+
 /// Whose the files of the container's image are, and its own layer, where the disk cannot say.
-fn owners(dir: &ContainerDir, global: &Global) -> Result<Option<(Owners, (Dir, Marks))>, BoxFault> {
+fn owners(dir: &ContainerDir, global: &Global) -> Result<Option<Known>, BoxFault> {
     let store = global.store()?;
     let layer = store.rw_layer(dir.id())?;
     let marks = Marks { userxattr: store.options().userxattr };

@@ -26,7 +26,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "KEYS", default_value = attach::DETACH_KEYS)]
     detach_keys: String,
     /// Pass signals on to the program
-    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set)]
+    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_parser = clap::builder::BoolishValueParser::new(), action = clap::ArgAction::Set)]
     sig_proxy: bool,
     #[command(flatten)]
     flags: ContainerFlags,

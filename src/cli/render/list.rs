@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+pub use super::data::LABEL;
 use super::template::{Template, TemplateError};
 
 /// A column: the field's name in templates, its heading in tables.
@@ -10,9 +11,6 @@ pub type Column = (&'static str, &'static str);
 /// The narrowest column and the gap between columns, as docker's CLI has them.
 const NARROWEST: usize = 10;
 const GAP: usize = 3;
-
-/// The field in which templates find a label by its key: `{{.Label "key"}}`.
-pub const LABEL: &str = "Label";
 
 /// How a list is shown.
 #[derive(Debug)]
@@ -35,7 +33,7 @@ impl Layout {
         id: &'static str,
         default: &str,
     ) -> Result<Self, TemplateError> {
-        match format.map(str::trim) {
+        match format.map(|format| format.trim_matches(' ')) {
             None | Some("table" | "") if quiet => Ok(Self::Only(id)),
             format => Self::parse(format, default),
         }
@@ -43,12 +41,13 @@ impl Layout {
 
     /// What `--format` asks for; without it, a table of the fields in `default`.
     pub fn parse(format: Option<&str>, default: &str) -> Result<Self, TemplateError> {
-        match format.map(str::trim) {
+        match format.map(|format| format.trim_matches(' ')) {
             None | Some("table" | "") => Ok(Self::Table(Template::parse(default)?)),
             Some("json") => Ok(Self::Json),
-            Some(format) => match format.strip_prefix("table ") {
-                Some(rest) => Ok(Self::Table(Template::parse(rest.trim_start())?)),
-                None => Ok(Self::Each(Template::parse(format)?)),
+            // As docker: what begins with the word is a table, whatever follows it.
+            Some(format) => match format.strip_prefix("table") {
+                Some(rest) => Ok(Self::Table(Template::parse_with_escapes(rest.trim_matches(' '))?)),
+                None => Ok(Self::Each(Template::parse_with_escapes(format)?)),
             },
         }
     }
@@ -80,7 +79,7 @@ impl Layout {
                 let mut headings: Map<String, Value> =
                     columns.iter().map(|(name, heading)| ((*name).to_owned(), Value::from(*heading))).collect();
                 headings.insert(LABEL.to_owned(), Value::Null);
-                let mut lines = vec![template.render(&Value::Object(headings))?];
+                let mut lines = vec![template.headings(&Value::Object(headings))];
                 for row in rows {
                     lines.push(super::super::output::clean(&template.render(row)?));
                 }
@@ -114,4 +113,31 @@ pub fn align(lines: &[String]) -> String {
         text.push('\n');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn formats_are_read_as_docker_reads_them() {
+        let columns: &[Column] = &[("ID", "IMAGE ID"), ("Names", "NAMES")];
+        let rows = [json!({"ID": "one", "Names": "a,b", "Label": {"k": "v"}})];
+        for (format, expected) in [
+            (r"{{.ID}}\t{{.Names}}\n", "one\ta,b\n\n"),
+            (r#"{{.ID}}{{"\t"}}{{.Names}}"#, "one\ta,b\n"),
+            (r#"{{printf "%s\n" .ID}}"#, "one\n\n"),
+            (r"table {{.ID}}\t{{upper .Names}}", "IMAGE ID   NAMES\none        A,B\n"),
+            (r"table{{.ID}}", "IMAGE ID\none\n"),
+            (r#"table {{.ID}}\t{{index (split .Names ",") 1}}"#, "IMAGE ID   \none        b\n"),
+            (r#"table {{.ID}}\t{{.Label "k"}}"#, "IMAGE ID   k\none        v\n"),
+            ("{{json .}}", "{\"ID\":\"one\",\"Names\":\"a,b\"}\n"),
+            ("json", "{\"ID\":\"one\",\"Names\":\"a,b\"}\n"),
+        ] {
+            let layout = Layout::parse(Some(format), "{{.ID}}").unwrap();
+            assert_eq!(layout.render(columns, &rows).unwrap(), expected, "{format}");
+        }
+    }
 }

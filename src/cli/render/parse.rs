@@ -1,9 +1,10 @@
-//! Templates: from text to nodes.
+//! Templates: from tokens to nodes.
 
 use std::iter::Peekable;
 use std::vec::IntoIter;
 
-use serde_json::Value;
+use super::data::Data;
+use super::token::{Piece, Token, pieces};
 
 /// How deep blocks and parentheses may be nested.
 const DEPTH: usize = 100;
@@ -13,31 +14,37 @@ const DEPTH: usize = 100;
 pub enum Node {
     /// As it stands.
     Text(String),
-    /// The value of a pipeline.
+    /// The value of a pipeline, unless it sets a variable.
     Print(Pipe),
-    /// `{{$x := …}}`
-    Set(String, Pipe),
     /// `{{if}}`: then, else.
     If(Pipe, Vec<Node>, Vec<Node>),
     /// `{{with}}`: the same, with the value as the dot.
     With(Pipe, Vec<Node>, Vec<Node>),
     /// `{{range}}`: for each, for none.
     Range {
-        /// The names of key and value.
-        key: Option<String>,
-        /// The same.
-        value: Option<String>,
-        /// Over what.
+        /// Over what; the variables are those of key and value, or of the value alone.
         over: Pipe,
         /// For each.
         body: Vec<Node>,
         /// For none.
         none: Vec<Node>,
     },
+    /// `{{break}}`: no more of the range.
+    Break,
+    /// `{{continue}}`: the next of the range.
+    Continue,
 }
 
-/// Commands, each of which gets the value of the one before as its last argument.
-pub type Pipe = Vec<Call>;
+/// Commands, each of which gets the value of the one before as its last argument, and the variables that are set to it.
+#[derive(Debug, Clone)]
+pub struct Pipe {
+    /// The variables: one at most, and two of a range.
+    pub names: Vec<String>,
+    /// Whether they are new ones.
+    pub declares: bool,
+    /// The commands.
+    pub calls: Vec<Call>,
+}
 
 /// A function and its arguments, or one bare term.
 #[derive(Debug, Clone)]
@@ -56,128 +63,18 @@ pub enum Term {
     /// `$x.A`: of a variable; the empty name is the whole data.
     Variable(String, Vec<String>),
     /// A constant.
-    Constant(Value),
+    Constant(Data),
     /// In parentheses, and fields of it.
-    Inner(Pipe, Vec<String>),
+    Inner(Vec<Call>, Vec<String>),
 }
 
-#[derive(Debug, Clone, PartialEq)]
-enum Token {
-    Word(String),
-    Field(String),
-    Variable(String),
-    Constant(Value),
-    Sign(char),
-    Assign,
-}
-
-/// Parses a template.
-pub fn parse(text: &str) -> Result<Vec<Node>, String> {
-    let mut parser = Parser { pieces: pieces(text)?.into_iter().peekable(), depth: 0 };
+/// Parses a template; with `escapes`, `\t` and `\n` in its text are a tab and a line break.
+pub fn parse(text: &str, escapes: bool) -> Result<Vec<Node>, String> {
+    let mut parser = Parser { pieces: pieces(text, escapes)?.into_iter().peekable(), depth: 0, ranges: 0 };
     let (nodes, end) = parser.block()?;
     match end {
         None => Ok(nodes),
         Some(_) => Err("unexpected {{end}} or {{else}}".into()),
-    }
-}
-
-enum Piece {
-    Text(String),
-    Action(Vec<Token>),
-}
-
-/// Splits at `{{` and `}}`; `{{-` and `-}}` take the space beside them.
-fn pieces(mut text: &str) -> Result<Vec<Piece>, String> {
-    let mut pieces = Vec::new();
-    while let Some(open) = text.find("{{") {
-        let before = &text[..open];
-        let rest = &text[open + 2..];
-        let trim_before = rest.starts_with("- ");
-        let rest = if trim_before { &rest[1..] } else { rest };
-        let before = if trim_before { before.trim_end() } else { before };
-        pieces.push(Piece::Text(before.to_owned()));
-        if let Some(comment) = rest.trim_start().strip_prefix("/*") {
-            let end = comment.find("*/").ok_or("unclosed comment")?;
-            let after = comment[end + 2..].trim_start();
-            let (after, trim) = match after.strip_prefix("-}}") {
-                Some(after) => (after, true),
-                None => (after.strip_prefix("}}").ok_or("a comment must be all of an action")?, false),
-            };
-            text = if trim { after.trim_start() } else { after };
-            continue;
-        }
-        let (tokens, after, trim_after) = tokens(rest)?;
-        pieces.push(Piece::Action(tokens));
-        text = if trim_after { after.trim_start() } else { after };
-    }
-    pieces.push(Piece::Text(text.to_owned()));
-    Ok(pieces)
-}
-
-/// The tokens up to `}}`, what follows it, and whether space there is to be taken.
-fn tokens(text: &str) -> Result<(Vec<Token>, &str, bool), String> {
-    let mut tokens = Vec::new();
-    let mut at = 0;
-    let rest = |at: usize| text.get(at..).unwrap_or_default();
-    let word =
-        |at: usize| -> usize { rest(at).find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(rest(at).len()) };
-    loop {
-        let here = rest(at);
-        let Some(first) = here.chars().next() else { return Err("unclosed action".into()) };
-        if here.starts_with("}}") {
-            return Ok((tokens, rest(at + 2), false));
-        }
-        if here.starts_with("-}}") {
-            return Ok((tokens, rest(at + 3), true));
-        }
-        at += first.len_utf8();
-        match first {
-            c if c.is_whitespace() => tokens.push(Token::Sign(' ')),
-            '|' | '(' | ')' | ',' => tokens.push(Token::Sign(first)),
-            ':' if rest(at).starts_with('=') => {
-                at += 1;
-                tokens.push(Token::Assign);
-            }
-            '.' => {
-                let length = word(at);
-                tokens.push(Token::Field(rest(at)[..length].to_owned()));
-                at += length;
-            }
-            '$' => {
-                let length = word(at);
-                tokens.push(Token::Variable(rest(at)[..length].to_owned()));
-                at += length;
-            }
-            '"' => {
-                let mut stream = serde_json::Deserializer::from_str(&text[at - 1..]).into_iter::<String>();
-                let string = stream.next().and_then(Result::ok).ok_or("a string is not closed or not valid")?;
-                at = at - 1 + stream.byte_offset();
-                tokens.push(Token::Constant(Value::String(string)));
-            }
-            '`' => {
-                let end = rest(at).find('`').ok_or("unclosed raw string")?;
-                tokens.push(Token::Constant(Value::from(&rest(at)[..end])));
-                at += end + 1;
-            }
-            c if c.is_ascii_digit() || c == '-' => {
-                let digits = rest(at).find(|c: char| !c.is_ascii_digit()).unwrap_or(rest(at).len());
-                let number = text[at - 1..at + digits].parse::<i64>().map_err(|_| "bad number")?;
-                tokens.push(Token::Constant(Value::from(number)));
-                at += digits;
-            }
-            c if c.is_alphabetic() || c == '_' => {
-                let length = word(at);
-                let name = &text[at - c.len_utf8()..at + length];
-                tokens.push(match name {
-                    "true" => Token::Constant(Value::Bool(true)),
-                    "false" => Token::Constant(Value::Bool(false)),
-                    "nil" => Token::Constant(Value::Null),
-                    name => Token::Word(name.to_owned()),
-                });
-                at += length;
-            }
-            other => return Err(format!("unexpected {other:?} in action")),
-        }
     }
 }
 
@@ -187,6 +84,7 @@ type End = Option<Option<Vec<Token>>>;
 struct Parser {
     pieces: Peekable<IntoIter<Piece>>,
     depth: usize,
+    ranges: usize,
 }
 
 impl Parser {
@@ -216,7 +114,13 @@ impl Parser {
                 Some(Token::Word(word)) if matches!(word.as_str(), "if" | "with" | "range") => {
                     nodes.push(self.control(word, trimmed(tokens[1..].to_vec()))?);
                 }
-                _ => nodes.push(action(&tokens)?),
+                Some(Token::Word(word)) if matches!(word.as_str(), "break" | "continue") && tokens.len() == 1 => {
+                    if self.ranges == 0 {
+                        return Err(format!("{{{{{word}}}}} outside {{{{range}}}}"));
+                    }
+                    nodes.push(if word == "break" { Node::Break } else { Node::Continue });
+                }
+                _ => nodes.push(Node::Print(pipe(&tokens, 1)?)),
             }
         }
         self.depth -= 1;
@@ -224,9 +128,11 @@ impl Parser {
     }
 
     fn control(&mut self, word: &str, tokens: Vec<Token>) -> Result<Node, String> {
-        let (names, tokens) = if word == "range" { range_names(&tokens)? } else { (vec![], tokens.as_slice()) };
-        let condition = pipe(tokens)?;
+        let in_range = usize::from(word == "range");
+        let condition = pipe(&tokens, 1 + in_range)?;
+        self.ranges += in_range;
         let (then, end) = self.block()?;
+        self.ranges -= in_range;
         let otherwise = match end {
             None => return Err(format!("{{{{{word}}}}} is not closed by {{{{end}}}}")),
             Some(None) => vec![],
@@ -250,40 +156,9 @@ impl Parser {
         Ok(match word {
             "if" => Node::If(condition, then, otherwise),
             "with" => Node::With(condition, then, otherwise),
-            _ => {
-                let mut names = names.into_iter().rev();
-                let value = names.next();
-                Node::Range { key: names.next(), value, over: condition, body: then, none: otherwise }
-            }
+            _ => Node::Range { over: condition, body: then, none: otherwise },
         })
     }
-}
-
-/// The names before `:=` of a range, and the rest.
-fn range_names(tokens: &[Token]) -> Result<(Vec<String>, &[Token]), String> {
-    let Some(assign) = tokens.iter().position(|token| *token == Token::Assign) else { return Ok((vec![], tokens)) };
-    let mut names = Vec::new();
-    for token in &tokens[..assign] {
-        match token {
-            Token::Variable(name) if !name.is_empty() => names.push(name.clone()),
-            Token::Sign(' ' | ',') => {}
-            _ => return Err("a range assigns to variables only".into()),
-        }
-    }
-    if names.is_empty() || names.len() > 2 {
-        return Err("a range has one or two variables".into());
-    }
-    Ok((names, &tokens[assign + 1..]))
-}
-
-fn action(tokens: &[Token]) -> Result<Node, String> {
-    if let Some(assign) = tokens.iter().position(|token| *token == Token::Assign) {
-        return match &trimmed(tokens[..assign].to_vec())[..] {
-            [Token::Variable(name)] if !name.is_empty() => Ok(Node::Set(name.clone(), pipe(&tokens[assign + 1..])?)),
-            _ => Err("only a variable can be assigned to".into()),
-        };
-    }
-    pipe(tokens).map(Node::Print)
 }
 
 fn trimmed(mut tokens: Vec<Token>) -> Vec<Token> {
@@ -294,10 +169,37 @@ fn trimmed(mut tokens: Vec<Token>) -> Vec<Token> {
     tokens.split_off(begin)
 }
 
-fn pipe(tokens: &[Token]) -> Result<Pipe, String> {
+/// A pipeline that sets so many variables at most.
+fn pipe(tokens: &[Token], most: usize) -> Result<Pipe, String> {
+    let assign = tokens.iter().enumerate().find_map(|(at, token)| match token {
+        Token::Assign { declares } => Some((at, *declares)),
+        _ => None,
+    });
+    let (names, declares, tokens) = match assign {
+        Some((at, declares)) => (names(&tokens[..at], most)?, declares, &tokens[at + 1..]),
+        None => (vec![], false, tokens),
+    };
     let mut at = 0;
     let calls = calls(tokens, &mut at, 0)?;
-    if at == tokens.len() { Ok(calls) } else { Err("unexpected )".into()) }
+    if at == tokens.len() { Ok(Pipe { names, declares, calls }) } else { Err("unexpected )".into()) }
+}
+
+/// The variables before `:=` or `=`.
+fn names(tokens: &[Token], most: usize) -> Result<Vec<String>, String> {
+    let mut names = Vec::new();
+    let mut more = true;
+    for token in tokens {
+        match token {
+            Token::Sign(' ') => {}
+            Token::Variable(name) if more && !name.is_empty() => {
+                names.push(name.clone());
+                more = false;
+            }
+            Token::Sign(',') if !more => more = true,
+            _ => return Err("only a variable can be assigned to".into()),
+        }
+    }
+    if more || names.len() > most { Err("wrong number of variables".into()) } else { Ok(names) }
 }
 
 /// Whether a term is docker's `.Label`, which takes a key.
@@ -306,7 +208,7 @@ fn is_label(term: &Term) -> bool {
 }
 
 /// Commands up to the end or an unmatched `)`.
-fn calls(tokens: &[Token], at: &mut usize, depth: usize) -> Result<Pipe, String> {
+fn calls(tokens: &[Token], at: &mut usize, depth: usize) -> Result<Vec<Call>, String> {
     if depth > DEPTH {
         return Err("nested too deeply".into());
     }
@@ -353,7 +255,7 @@ fn calls(tokens: &[Token], at: &mut usize, depth: usize) -> Result<Pipe, String>
             Token::Variable(name) => call.arguments.push(Term::Variable(name.clone(), fields(tokens, at))),
             Token::Constant(value) => call.arguments.push(Term::Constant(value.clone())),
             Token::Sign(sign) => return Err(format!("unexpected {sign:?}")),
-            Token::Assign => return Err("unexpected :=".into()),
+            Token::Assign { .. } => return Err("unexpected assignment".into()),
         }
     }
     calls.push(finish(call)?);

@@ -1,283 +1,240 @@
 //! Templates: from nodes and data to text.
 
-use std::cmp::Ordering;
-
-use serde_json::Value;
-
+use super::data::{Data, Kind, name_of_field};
+use super::functions::{apply, keeps_headings};
 use super::parse::{Call, Node, Pipe, Term};
+use super::printf::{bounded, print, show};
 
-/// Renders `data`.
-pub fn render(nodes: &[Node], data: &Value) -> Result<String, String> {
-    let mut run = Run { data, variables: Vec::new(), out: String::new() };
+/// How much a template may do: one for each node and call, and for each KiB that is made of them.
+const MOST_WORK: usize = 1_000_000;
+
+/// Renders `data`. With `typed` its structs' fields have Go's names.
+pub fn render(nodes: &[Node], data: &Data, typed: bool) -> Result<String, String> {
+    let mut run = Run { data, typed, headings: false, variables: Vec::new(), out: String::new(), work: 0 };
     run.nodes(nodes, data)?;
     Ok(run.out)
 }
 
+/// Renders the headings of a table. As in docker its functions leave them as they are, and where a template does not
+/// fit them they end: it fits the rows.
+pub fn headings(nodes: &[Node], data: &Data) -> String {
+    let mut run = Run { data, typed: false, headings: true, variables: Vec::new(), out: String::new(), work: 0 };
+    let _ = run.nodes(nodes, data);
+    run.out
+}
+
 struct Run<'d> {
-    data: &'d Value,
-    variables: Vec<(String, Value)>,
+    data: &'d Data,
+    typed: bool,
+    headings: bool,
+    variables: Vec<(String, Data)>,
     out: String,
+    work: usize,
+}
+
+/// What comes after a node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Node,
+    Item,
+    End,
 }
 
 impl Run<'_> {
-    fn nodes(&mut self, nodes: &[Node], dot: &Value) -> Result<(), String> {
+    fn work(&mut self, bytes: usize) -> Result<(), String> {
+        self.work += 1 + bytes / 1024;
+        if self.work > MOST_WORK { Err("the template does too much".into()) } else { Ok(()) }
+    }
+
+    fn write(&mut self, text: &str) -> Result<(), String> {
+        self.out.push_str(text);
+        bounded(self.out.len())
+    }
+
+    /// A block: what is declared in it ends with it.
+    fn nodes(&mut self, nodes: &[Node], dot: &Data) -> Result<Next, String> {
         let variables = self.variables.len();
+        let mut next = Next::Node;
         for node in nodes {
-            match node {
-                Node::Text(text) => self.out.push_str(text),
-                Node::Print(pipe) => {
-                    let value = self.pipe(pipe, dot)?;
-                    self.out.push_str(&show(&value));
-                }
-                Node::Set(name, pipe) => {
-                    let value = self.pipe(pipe, dot)?;
-                    self.variables.push((name.clone(), value));
-                }
-                Node::If(condition, then, otherwise) => {
-                    let value = self.pipe(condition, dot)?;
-                    self.nodes(if truth(&value) { then } else { otherwise }, dot)?;
-                }
-                Node::With(condition, then, otherwise) => {
-                    let value = self.pipe(condition, dot)?;
-                    if truth(&value) { self.nodes(then, &value)? } else { self.nodes(otherwise, dot)? }
-                }
-                Node::Range { key, value, over, body, none } => {
-                    let items: Vec<(Value, Value)> = match self.pipe(over, dot)? {
-                        Value::Array(items) => {
-                            items.into_iter().enumerate().map(|(at, item)| (Value::from(at), item)).collect()
-                        }
-                        Value::Object(items) => {
-                            items.into_iter().map(|(key, item)| (Value::String(key), item)).collect()
-                        }
-                        Value::Null => vec![],
-                        other => return Err(format!("range can't iterate over {}", show(&other))),
-                    };
-                    if items.is_empty() {
-                        self.nodes(none, dot)?;
-                    }
-                    for (number, item) in items {
-                        let before = self.variables.len();
-                        self.variables.extend(key.iter().map(|name| (name.clone(), number.clone())));
-                        self.variables.extend(value.iter().map(|name| (name.clone(), item.clone())));
-                        self.nodes(body, &item)?;
-                        self.variables.truncate(before);
-                    }
-                }
+            next = self.node(node, dot)?;
+            if next != Next::Node {
+                break;
             }
         }
         self.variables.truncate(variables);
+        Ok(next)
+    }
+
+    fn node(&mut self, node: &Node, dot: &Data) -> Result<Next, String> {
+        self.work(0)?;
+        let variables = self.variables.len();
+        let next = match node {
+            Node::Text(text) => {
+                self.write(text)?;
+                Next::Node
+            }
+            Node::Print(pipe) => {
+                let value = self.pipe(pipe, dot)?;
+                // Declared in a block, for the rest of it.
+                if pipe.names.is_empty() {
+                    self.write(&print(&value))?;
+                }
+                return Ok(Next::Node);
+            }
+            Node::Break => Next::End,
+            Node::Continue => Next::Item,
+            Node::If(condition, then, otherwise) => {
+                let value = self.pipe(condition, dot)?;
+                self.nodes(if value.truth() { then } else { otherwise }, dot)?
+            }
+            Node::With(condition, then, otherwise) => {
+                let value = self.pipe(condition, dot)?;
+                if value.truth() { self.nodes(then, &value)? } else { self.nodes(otherwise, dot)? }
+            }
+            Node::Range { over, body, none } => self.range(over, body, none, dot)?,
+        };
+        self.variables.truncate(variables);
+        Ok(next)
+    }
+
+    fn range(&mut self, over: &Pipe, body: &[Node], none: &[Node], dot: &Data) -> Result<Next, String> {
+        let items: Vec<(Data, Data)> = match self.calls(&over.calls, dot)? {
+            Data::List(items) => {
+                items.iter().enumerate().map(|(at, item)| (Data::Number(at.into()), item.clone())).collect()
+            }
+            Data::Map(items, _) | Data::Struct(items) => {
+                items.iter().map(|(key, item)| (Data::text(key.as_str()), item.clone())).collect()
+            }
+            Data::Nothing | Data::Nil(Kind::List | Kind::Map) => vec![],
+            other => return Err(format!("range can't iterate over {}", print(&other))),
+        };
+        if items.is_empty() {
+            return self.nodes(none, dot);
+        }
+        for (key, item) in items {
+            self.work(0)?;
+            let variables = self.variables.len();
+            match &over.names[..] {
+                [] => {}
+                [value] => self.set(value, item.clone(), over.declares)?,
+                [first, second, ..] => {
+                    self.set(first, key, over.declares)?;
+                    self.set(second, item.clone(), over.declares)?;
+                }
+            }
+            let next = self.nodes(body, &item)?;
+            self.variables.truncate(variables);
+            if next == Next::End {
+                break;
+            }
+        }
+        Ok(Next::Node)
+    }
+
+    fn set(&mut self, name: &str, value: Data, declares: bool) -> Result<(), String> {
+        if declares {
+            self.variables.push((name.to_owned(), value));
+            return Ok(());
+        }
+        let known = self.variables.iter_mut().rev().find(|(known, _)| known == name);
+        known.ok_or_else(|| format!("undefined variable \"${name}\""))?.1 = value;
         Ok(())
     }
 
-    fn pipe(&self, pipe: &Pipe, dot: &Value) -> Result<Value, String> {
+    fn pipe(&mut self, pipe: &Pipe, dot: &Data) -> Result<Data, String> {
+        let value = self.calls(&pipe.calls, dot)?;
+        if let Some(name) = pipe.names.first() {
+            self.set(name, value.clone(), pipe.declares)?;
+        }
+        Ok(value)
+    }
+
+    fn calls(&mut self, calls: &[Call], dot: &Data) -> Result<Data, String> {
         let mut last = None;
-        for call in pipe {
+        for call in calls {
             last = Some(self.call(call, last, dot)?);
         }
         last.ok_or_else(|| "missing value for command".into())
     }
 
-    fn call(&self, call: &Call, last: Option<Value>, dot: &Value) -> Result<Value, String> {
-        let mut arguments =
-            call.arguments.iter().map(|term| self.term(term, dot)).collect::<Result<Vec<Value>, String>>()?;
+    fn call(&mut self, call: &Call, last: Option<Data>, dot: &Data) -> Result<Data, String> {
+        self.work(0)?;
+        if let Some(name @ ("and" | "or")) = call.function.as_deref() {
+            return self.choose(name, &call.arguments, last, dot);
+        }
+        let mut arguments = Vec::with_capacity(call.arguments.len() + 1);
+        for term in &call.arguments {
+            arguments.push(self.term(term, dot)?);
+        }
         match &call.function {
             Some(name) => {
                 arguments.extend(last);
-                apply(name, arguments)
+                if self.headings && keeps_headings(name) {
+                    return arguments.into_iter().next().ok_or_else(|| format!("wrong arguments for {name}"));
+                }
+                let value = apply(name, &arguments)?;
+                self.work(if let Data::Text(text) = &value { text.len() } else { 0 })?;
+                Ok(value)
             }
             None if last.is_some() => Err("a value is no function to pipe into".into()),
             None => match &arguments[..] {
                 // Docker's `.Label "key"`: of the headings of a table, which have no labels, the key.
-                [Value::Object(labels), Value::String(key)] => {
-                    Ok(labels.get(key).cloned().unwrap_or_else(|| "".into()))
+                [Data::Map(labels, _), Data::Text(key)] => {
+                    Ok(labels.get(&**key).cloned().unwrap_or_else(|| Data::text("")))
                 }
-                [Value::Null, Value::String(key)] => Ok(key.as_str().into()),
+                [Data::Nil(_), Data::Text(key)] => Ok(Data::Text(key.clone())),
                 [_, _, ..] => Err("a value is no function with arguments".into()),
                 _ => arguments.pop().ok_or_else(|| "missing value for command".into()),
             },
         }
     }
 
-    fn term(&self, term: &Term, dot: &Value) -> Result<Value, String> {
+    /// `and` is the first that is false, `or` the first that is true, and what comes after it is not looked at; without
+    /// one it is the last.
+    fn choose(&mut self, name: &str, terms: &[Term], last: Option<Data>, dot: &Data) -> Result<Data, String> {
+        let mut value = None;
+        for term in terms {
+            let this = self.term(term, dot)?;
+            if this.truth() == (name == "or") {
+                return Ok(this);
+            }
+            value = Some(this);
+        }
+        last.or(value).ok_or_else(|| format!("wrong arguments for {name}"))
+    }
+
+    fn term(&mut self, term: &Term, dot: &Data) -> Result<Data, String> {
         match term {
-            Term::Dot(path) => field(dot, path),
-            Term::Variable(name, path) if name.is_empty() => field(self.data, path),
+            Term::Dot(path) => field(dot, path, self.typed),
+            Term::Variable(name, path) if name.is_empty() => field(self.data, path, self.typed),
             Term::Variable(name, path) => {
                 let value = self.variables.iter().rev().find(|(known, _)| known == name);
-                field(&value.ok_or_else(|| format!("undefined variable \"${name}\""))?.1, path)
+                field(&value.ok_or_else(|| format!("undefined variable \"${name}\""))?.1, path, self.typed)
             }
             Term::Constant(value) => Ok(value.clone()),
-            Term::Inner(pipe, path) => field(&self.pipe(pipe, dot)?, path),
+            Term::Inner(calls, path) => field(&self.calls(calls, dot)?, path, self.typed),
         }
     }
 }
 
-fn field(mut value: &Value, path: &[String]) -> Result<Value, String> {
+/// A field of a field: of a struct it must be there, of a map it need not.
+fn field(value: &Data, path: &[String], typed: bool) -> Result<Data, String> {
+    let mut value = value.clone();
     for name in path {
-        value = match value {
-            Value::Object(fields) => {
-                fields.get(name).ok_or_else(|| format!("can't evaluate field {name}: there is none of that name"))?
+        value = match &value {
+            Data::Struct(fields) => {
+                let known = if typed { name_of_field(name) } else { Some(name.as_str()) };
+                let field = known.and_then(|name| fields.get(name)).cloned();
+                field.ok_or_else(|| format!("can't evaluate field {name}: there is none of that name"))?
             }
+            Data::Map(fields, Kind::Any) => {
+                fields.get(name).cloned().ok_or_else(|| format!("map has no entry for key {name:?}"))?
+            }
+            Data::Map(fields, _) => fields.get(name).cloned().unwrap_or(Data::Nothing),
+            Data::Nothing | Data::Nil(Kind::Map) => Data::Nothing,
+            Data::Nil(Kind::Pointer) => return Err(format!("nil pointer evaluating field {name}")),
             other => return Err(format!("can't evaluate field {name} in {}", show(other))),
         };
     }
-    Ok(value.clone())
-}
-
-/// What Go's templates take for true.
-fn truth(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(value) => *value,
-        Value::Number(number) => number.as_f64() != Some(0.0),
-        Value::String(text) => !text.is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(fields) => !fields.is_empty(),
-    }
-}
-
-/// A value as Go's fmt prints it.
-fn show(value: &Value) -> String {
-    let inner = |value: &Value| if value.is_null() { "<nil>".to_owned() } else { show(value) };
-    match value {
-        Value::Null => "<no value>".into(),
-        Value::Bool(value) => value.to_string(),
-        Value::Number(number) => number.to_string(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => format!("[{}]", items.iter().map(inner).collect::<Vec<_>>().join(" ")),
-        Value::Object(fields) => {
-            let mut shown: Vec<String> = fields.iter().map(|(key, value)| format!("{key}:{}", inner(value))).collect();
-            shown.sort_unstable();
-            format!("map[{}]", shown.join(" "))
-        }
-    }
-}
-
-fn apply(name: &str, arguments: Vec<Value>) -> Result<Value, String> {
-    let wrong = || format!("wrong arguments for {name}");
-    let text = |at: usize| arguments.get(at).and_then(Value::as_str).ok_or_else(wrong);
-    let number =
-        |at: usize| arguments.get(at).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok()).ok_or_else(wrong);
-    let two = || match &arguments[..] {
-        [a, b] => Ok((a, b)),
-        _ => Err(wrong()),
-    };
-    match name {
-        "json" => Ok(Value::String(arguments.first().ok_or_else(wrong)?.to_string())),
-        "join" => {
-            let items = arguments.first().and_then(Value::as_array).ok_or_else(wrong)?;
-            Ok(Value::String(items.iter().map(show).collect::<Vec<_>>().join(text(1)?)))
-        }
-        "split" => Ok(Value::Array(text(0)?.split(text(1)?).map(Value::from).collect())),
-        "upper" => Ok(Value::String(text(0)?.to_uppercase())),
-        "lower" => Ok(Value::String(text(0)?.to_lowercase())),
-        "title" => {
-            let mut chars = text(0)?.chars();
-            let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
-            Ok(Value::String(first + chars.as_str()))
-        }
-        "truncate" => Ok(Value::String(text(0)?.chars().take(number(1)?).collect())),
-        "pad" => {
-            let spaces = |at| number(at).map(|n| " ".repeat(n.min(1000)));
-            Ok(if text(0)?.is_empty() {
-                Value::from("")
-            } else {
-                Value::String(format!("{}{}{}", spaces(1)?, text(0)?, spaces(2)?))
-            })
-        }
-        "len" => Ok(Value::from(match arguments.first() {
-            Some(Value::String(text)) => text.len(),
-            Some(Value::Array(items)) => items.len(),
-            Some(Value::Object(fields)) => fields.len(),
-            _ => return Err(wrong()),
-        })),
-        "slice" => {
-            let from = number(1)?;
-            match arguments.first() {
-                Some(Value::String(text)) => {
-                    let to = if arguments.len() > 2 { number(2)? } else { text.len() };
-                    text.get(from..to).map(Value::from).ok_or_else(|| "slice: index out of range".into())
-                }
-                Some(Value::Array(items)) => {
-                    let to = if arguments.len() > 2 { number(2)? } else { items.len() };
-                    let items = items.get(from..to).ok_or("slice: index out of range")?;
-                    Ok(Value::Array(items.to_vec()))
-                }
-                _ => Err(wrong()),
-            }
-        }
-        "index" => {
-            let mut value = arguments.first().ok_or_else(wrong)?.clone();
-            for key in &arguments[1..] {
-                value = match (&value, key) {
-                    (Value::Array(items), key) => {
-                        let at = key.as_u64().and_then(|at| usize::try_from(at).ok());
-                        at.and_then(|at| items.get(at)).cloned().ok_or("index: index out of range")?
-                    }
-                    // The zero value, as of Go's maps of strings.
-                    (Value::Object(fields), Value::String(key)) => fields.get(key).cloned().unwrap_or(Value::from("")),
-                    (Value::Null, _) => Value::from(""),
-                    _ => return Err(wrong()),
-                };
-            }
-            Ok(value)
-        }
-        "print" => Ok(Value::String(arguments.iter().map(show).collect())),
-        "println" => Ok(Value::String(arguments.iter().map(show).collect::<Vec<_>>().join(" ") + "\n")),
-        "printf" => printf(&arguments).ok_or_else(wrong),
-        "not" => Ok(Value::Bool(!truth(arguments.first().ok_or_else(wrong)?))),
-        "and" => choose(&arguments, false).ok_or_else(wrong),
-        "or" => choose(&arguments, true).ok_or_else(wrong),
-        "eq" => {
-            let (first, rest) = arguments.split_first().filter(|(_, rest)| !rest.is_empty()).ok_or_else(wrong)?;
-            Ok(Value::Bool(rest.iter().any(|other| other == first)))
-        }
-        "ne" => two().map(|(a, b)| Value::Bool(a != b)),
-        "lt" | "le" | "gt" | "ge" => {
-            let (a, b) = two()?;
-            let order = compare(a, b).ok_or_else(wrong)?;
-            Ok(Value::Bool(match name {
-                "lt" => order == Ordering::Less,
-                "le" => order != Ordering::Greater,
-                "gt" => order == Ordering::Greater,
-                _ => order != Ordering::Less,
-            }))
-        }
-        _ => Err(format!("function {name:?} not defined")),
-    }
-}
-
-/// The first argument whose truth is `wanted`, or the last.
-fn choose(arguments: &[Value], wanted: bool) -> Option<Value> {
-    arguments.iter().find(|value| truth(value) == wanted).or(arguments.last()).cloned()
-}
-
-fn compare(a: &Value, b: &Value) -> Option<Ordering> {
-    match (a, b) {
-        (Value::String(a), Value::String(b)) => Some(a.cmp(b)),
-        _ => a.as_f64()?.partial_cmp(&b.as_f64()?),
-    }
-}
-
-/// The verbs s, v, d and q, without widths.
-fn printf(arguments: &[Value]) -> Option<Value> {
-    let (format, mut rest) = arguments.split_first()?;
-    let mut out = String::new();
-    let mut chars = format.as_str()?.chars();
-    while let Some(c) = chars.next() {
-        if c != '%' {
-            out.push(c);
-            continue;
-        }
-        match chars.next()? {
-            '%' => out.push('%'),
-            verb @ ('s' | 'v' | 'd' | 'q') => {
-                let (value, others) = rest.split_first()?;
-                rest = others;
-                out.push_str(&if verb == 'q' { format!("{:?}", show(value)) } else { show(value) });
-            }
-            _ => return None,
-        }
-    }
-    Some(Value::String(out))
+    Ok(value)
 }

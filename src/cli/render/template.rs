@@ -1,8 +1,9 @@
 //! The part of Go's text/template that docker's users write after `--format`: fields, pipelines, `if`, `range`,
-//! `with`, variables, and docker's functions (docker/cli `templates/templates.go`).
+//! `with`, variables, and the functions of both.
 
 use serde_json::Value;
 
+use super::data::Data;
 use super::parse::{self, Node};
 use super::run;
 use crate::base::{Class, Fault};
@@ -23,15 +24,31 @@ impl Fault for TemplateError {
 pub struct Template(Vec<Node>);
 
 impl Template {
-    /// Parses a template; `\t` and `\n` written as two characters are a tab and a line break.
+    /// Parses a template as it stands.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
-        let text = text.replace("\\t", "\t").replace("\\n", "\n");
-        parse::parse(&text).map(Self).map_err(TemplateError)
+        parse::parse(text, false).map(Self).map_err(TemplateError)
+    }
+
+    /// The same for docker's lists: `\t` and `\n` written as two characters in its text are a tab and a line break.
+    pub fn parse_with_escapes(text: &str) -> Result<Self, TemplateError> {
+        parse::parse(text, true).map(Self).map_err(TemplateError)
     }
 
     /// Renders `data`.
     pub fn render(&self, data: &Value) -> Result<String, TemplateError> {
-        run::render(&self.0, data).map_err(TemplateError)
+        run::render(&self.0, &Data::of(data), false).map_err(TemplateError)
+    }
+
+    /// Renders a document of `inspect`: as docker does it, by the names that its structs have in Go, and as it stands if
+    /// the template does not fit those, as `{{.Id}}` does not.
+    pub fn render_document(&self, data: &Value) -> Result<String, TemplateError> {
+        let typed = run::render(&self.0, &Data::of(data), true);
+        typed.or_else(|_| run::render(&self.0, &Data::raw(data), false)).map_err(TemplateError)
+    }
+
+    /// Renders the headings of a table.
+    pub fn headings(&self, headings: &Value) -> String {
+        run::headings(&self.0, &Data::of(headings))
     }
 }
 
@@ -41,10 +58,30 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn a_document_is_taken_by_gos_names_or_as_it_stands() {
+        let data = json!({"Id": "abc", "HostConfig": {"Dns": [], "PidsLimit": null, "NanoCpus": 5}, "Name": "/a"});
+        for (template, expected) in [
+            ("{{.ID}} {{.HostConfig.PidsLimit}}", Ok("abc <nil>")),
+            ("{{.Id}} {{.HostConfig.PidsLimit}}", Ok("abc <no value>")),
+            ("{{.HostConfig.DNS}} {{.HostConfig.NanoCPUs}}", Ok("[] 5")),
+            ("{{.HostConfig.Dns}} {{.HostConfig.NanoCpus}}", Ok("[] 5")),
+            ("{{.Id}} {{.HostConfig}}", Ok("abc map[Dns:[] NanoCpus:5 PidsLimit:<nil>]")),
+            ("{{.Id}} {{.ID}}", Err(())),
+            ("{{.Nonsense}}", Err(())),
+        ] {
+            let rendered = Template::parse(template).unwrap().render_document(&data);
+            assert_eq!(rendered.as_deref().map_err(|_| ()), expected, "{template}");
+        }
+    }
+
     fn render(template: &str) -> Result<String, TemplateError> {
         let data = json!({
             "ID": "sha256:abc", "Names": ["a", "b"], "Size": 1234, "Empty": [], "On": true, "None": null,
-            "Config": {"Env": ["A=1", "B=2"], "Labels": {"x.y": "z", "b": "c"}},
+            "Config": {"Env": ["A=1", "B=2"], "Labels": {"x.y": "z", "b": "c"}, "ExposedPorts": {"80/tcp": {}}},
+            "HostConfig": {"CapAdd": null, "Init": null, "RestartPolicy": {"MaximumRetryCount": 0, "Name": "no"}},
+            "Ports": {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}], "81/tcp": null},
+            "State": {"Health": null},
         });
         Template::parse(template)?.render(&data)
     }
@@ -54,7 +91,38 @@ mod tests {
         for (template, expected) in [
             ("plain", "plain"),
             ("{{.ID}}", "sha256:abc"),
-            ("{{ .ID }}\\t{{.Size}}", "sha256:abc\t1234"),
+            ("{{ .ID }}\\t{{.Size}}\\n", "sha256:abc\\t1234\\n"),
+            ("{{.ID}}{{\"\\t\"}}{{\"\\n\"}}", "sha256:abc\t\n"),
+            ("{{range .Names}}{{.}}{{\"\\n\"}}{{end}}", "a\nb\n"),
+            (
+                "{{printf \"%s\\n\" .ID}}{{printf \"%.3s|%-5d|%05d|%q\" .ID .Size .Size .Names}}",
+                "sha256:abc\nsha|1234 |01234|[\"a\" \"b\"]",
+            ),
+            ("{{$x := \"a\"}}{{if .On}}{{$x = \"b\"}}{{end}}{{$x}}", "b"),
+            ("{{$x := \"a\"}}{{if .On}}{{$x := \"b\"}}{{end}}{{$x}}", "a"),
+            ("{{$n := 0}}{{range $i, $v := .Names}}{{$n = $i}}{{end}}{{$n}}", "1"),
+            ("{{with $c := .Config}}{{len $c.Env}}{{len .Env}}{{end}}", "22"),
+            ("{{if $x := .ID}}{{$x}}{{else}}{{$x}}{{end}}", "sha256:abc"),
+            ("{{range .Config.Env}}{{if eq . \"B=2\"}}{{break}}{{end}}{{.}}{{end}}", "A=1"),
+            ("{{range .Config.Env}}{{if eq . \"A=1\"}}{{continue}}{{end}}{{.}}{{end}}", "B=2"),
+            ("{{range $.Names}}{{range $.Config.Env}}{{.}}{{break}}{{end}};{{end}}", "A=1;A=1;"),
+            ("{{html \"<>\"}}{{js \"'\"}}{{urlquery \"a b\"}}", "&lt;&gt;\\'a+b"),
+            ("{{print 1 2 \"x\" 3}} {{print .On .On}}", "1 2x3 true true"),
+            ("{{.Config.Labels.nosuch}}", "<no value>"),
+            ("{{.HostConfig.CapAdd}} {{len .HostConfig.CapAdd}} {{json .HostConfig.CapAdd}}", "[] 0 null"),
+            ("{{.Config.Entrypoint}} {{.Config.Volumes}}", "[] map[]"),
+            ("{{.HostConfig.Init}} {{.State.Health}} {{.HostConfig.RestartPolicy}}", "<nil> <nil> {no 0}"),
+            ("{{if and .State.Health .State.Health.Status}}x{{else}}none{{end}}", "none"),
+            ("{{if or .On .State.Health.Status}}x{{end}}", "x"),
+            ("{{.Config.ExposedPorts}} {{.Ports}}", "map[80/tcp:{}] map[80/tcp:[{0.0.0.0 8080}] 81/tcp:[]]"),
+            ("{{(index (index .Ports \"80/tcp\") 0).HostPort}} {{index .Ports \"1/tcp\"}}", "8080 []"),
+            (
+                "{{range $p, $c := .Ports}}{{$p}}{{with $c}}={{(index . 0).HostPort}}{{end}} {{end}}",
+                "80/tcp=8080 81/tcp ",
+            ),
+            ("{{index .Config \"Env\"}}", "[A=1 B=2]"),
+            ("a\n\t{{- /* x */ -}} \n b", "ab"),
+            ("a {{- 3 -}} b {{-3}}", "a3b -3"),
             ("{{.Config.Env}}", "[A=1 B=2]"),
             ("{{.Config.Labels}}", "map[b:c x.y:z]"),
             ("{{json .Config.Env}}", r#"["A=1","B=2"]"#),
@@ -111,11 +179,47 @@ mod tests {
             "{{}}",
             "{{.ID | }}",
             "{{$x}}",
+            "{{$x = 1}}",
+            "{{if .On}}{{$x := 1}}{{end}}{{$x}}",
+            "{{$x, $y := .Names}}",
+            "{{range $x, $y, $z := .Names}}{{end}}",
+            "{{range $x $y := .Names}}{{end}}",
+            "{{$x := }}",
+            "{{.ID := 1}}",
+            "{{break}}",
+            "{{range .Names}}{{else}}{{continue}}{{end}}",
+            "{{.State.Health.Status}}",
+            "{{.Config.Nothing}}",
+            "{{range .ID}}{{end}}",
+            "{{len .On}}",
+            "{{\"a\nb\"}}",
             "{{(.ID}}",
         ] {
             assert!(render(template).is_err(), "{template}");
         }
         let deep = format!("{}{}{}", "{{".to_owned() + &"(".repeat(100_000), ".ID", ")".repeat(100_000) + "}}");
         assert!(render(&deep).is_err());
+    }
+
+    #[test]
+    fn hostile_templates_end() {
+        let nested = |times: usize, inner: &str| {
+            format!("{}{inner}{}", "{{range $.Many}}".repeat(times), "{{end}}".repeat(times))
+        };
+        let data = json!({"Many": vec!["x".repeat(1000); 100]});
+        for template in [
+            nested(50, ""),
+            nested(50, "{{range .}}"),
+            nested(8, "{{index $.Many 0}}"),
+            nested(99, "{{$x := 1}}"),
+            nested(200, ""),
+            format!("{{{{$x := \"x\"}}}}{}", nested(2, "{{$x = print $x $x}}")),
+            format!("{{{{$x := \"x\"}}}}{}", nested(2, "{{$x = printf \"%999999s\" $x}}{{$x}}")),
+            "{{if 1}}".repeat(100_000),
+            "{{if 1}}a{{else if 1}}".repeat(100_000),
+        ] {
+            let rendered = Template::parse(&template).and_then(|template| template.render(&data));
+            assert!(rendered.is_err(), "{:.60}", template);
+        }
     }
 }

@@ -39,6 +39,9 @@ pub struct Container {
     /// What is asked for in each bridge network: that of the network mode and those beside it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub endpoints: BTreeMap<String, EndpointRequest>,
+    /// It was disconnected from the network of its mode, the last one that it was in, and not connected to another since.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unplugged: bool,
 }
 
 /// Docker's `Config`.

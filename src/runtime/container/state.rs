@@ -49,6 +49,11 @@ impl Status {
         matches!(self, Self::Created | Self::Exited)
     }
 
+    /// Whether its files can be mounted while somebody has its lock: no program is at work, and none is started.
+    pub fn can_be_entered_at_rest(self) -> bool {
+        matches!(self, Self::Created | Self::Exited | Self::Restarting)
+    }
+
     /// Whether a process can be added.
     pub fn can_exec(self) -> bool {
         self == Self::Running

@@ -14,13 +14,43 @@ pub use root::Root;
 pub use tar::{Image, extract, write};
 pub use tree::{Owner, into};
 
+use std::path::{Path, PathBuf};
+
 use super::cgroup::in_user_namespace;
+use super::container::{Container, MountPoint};
 use super::error::RuntimeError;
 use crate::base::PathError;
-use crate::sys::dir::{Kind, Metadata};
+use crate::sys::dir::{Dir, Kind, Metadata};
 
 /// Two descriptors a level are held open.
 const DEEPEST: usize = 400;
+
+/// Where a copy out of a container ends: as docker's, it does not go on into the kernel's file systems (`/proc`, `/sys`,
+/// `/dev`), nor into memory; only into what the user has mounted.
+#[derive(Debug)]
+pub struct Borders {
+    /// Where the source is in the container.
+    at: PathBuf,
+    mounts: Vec<PathBuf>,
+}
+
+impl Borders {
+    /// Of a source that is in `root`.
+    pub fn new(container: &Container, root: &Dir, source: &Source) -> Result<Self, RuntimeError> {
+        let inside = |mount: &MountPoint| mount.destination.trim_start_matches('/').into();
+        Ok(Self { at: source.path_in(root)?, mounts: container.mounts.iter().map(inside).collect() })
+    }
+
+    /// Whether a directory at a path below the source is beyond one, seen from the directory above it.
+    fn is_beyond(&self, path: &Path, directory: &Metadata, above: &Metadata) -> bool {
+        // Joining nothing would end it in a slash.
+        let inside = || self.at.components().chain(path.components()).collect::<PathBuf>();
+        directory.st_dev != above.st_dev && {
+            let inside = inside();
+            !self.mounts.iter().any(|mount| inside.starts_with(mount))
+        }
+    }
+}
 
 fn is_dir(metadata: &Metadata) -> bool {
     Kind::in_metadata(metadata) == Some(Kind::Directory)

@@ -10,21 +10,27 @@ use std::path::{Component, Path, PathBuf};
 use super::super::error::RuntimeError;
 use super::place::Source;
 use super::tree::Owner;
-use super::{DEEPEST, given, is_dir, too_deep};
+use super::{Borders, DEEPEST, given, is_dir, too_deep};
 use crate::base::{AtPath, BoxFault, Ctx, PathError};
 use crate::layer::compression::{self, DecodeLimits};
 use crate::layer::tar::{self, Entry, Handler, Kind, Time};
 use crate::layer::{Churn, Marks, Owners, diff};
 use crate::sys::dir::{self, Dir, Metadata};
 
-/// Writes a file or a tree under its base name. With `image` the files have the owners that it knows. A program may be at
-/// work in the tree: what goes before it is read is left out, what shrinks is filled up with zeros, and the user is warned
-/// of both.
-pub fn write(source: &Source, image: Option<Image>, out: &mut dyn Write, ctx: &Ctx) -> Result<(), BoxFault> {
+/// Writes a file or a tree under its base name, up to the borders. With `image` the files have the owners that it knows. A
+/// program may be at work in the tree: what goes before it is read is left out, what shrinks is filled up with zeros, and
+/// the user is warned of both.
+pub fn write(
+    source: &Source,
+    borders: &Borders,
+    image: Option<Image>,
+    out: &mut dyn Write,
+    ctx: &Ctx,
+) -> Result<(), BoxFault> {
     let mut out = BufWriter::with_capacity(1 << 18, out);
     let churn = Churn::new(ctx);
-    let mut writer =
-        Writer { out: &mut out, ctx, churn: &churn, base: Path::new(&source.base), image, links: HashMap::new() };
+    let base = Path::new(&source.base);
+    let mut writer = Writer { out: &mut out, ctx, churn: &churn, borders, base, image, links: HashMap::new() };
     match &source.name {
         Some(name) => writer.entry(&source.parent, Path::new(name), writer.base, 0)?,
         None => {
@@ -44,6 +50,7 @@ struct Writer<'a> {
     out: &'a mut dyn Write,
     ctx: &'a Ctx,
     churn: &'a Churn<'a>,
+    borders: &'a Borders,
     /// The name of the source in the stream.
     base: &'a Path,
     image: Option<Image>,
@@ -173,6 +180,10 @@ impl Writer<'_> {
                 entry.path.push(b'/');
                 let Some(dir) = self.still(parent.open_dir_no_links(name), path, depth)? else { return Ok(()) };
                 self.header(&entry)?;
+                let within = path.strip_prefix(self.base).unwrap_or(path);
+                if self.borders.is_beyond(within, &metadata, &parent.stat("")?) {
+                    return Ok(());
+                }
                 return self.children(&dir, path, depth);
             }
             Kind::Regular => {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::error::RuntimeError;
 use super::place::{Place, Source};
-use super::{DEEPEST, given, is_dir, too_deep};
+use super::{Borders, DEEPEST, given, is_dir, too_deep};
 use crate::base::{AtPath, BoxFault, Ctx};
 use crate::layer::diff;
 use crate::sys::dir::{Dir, Kind, Metadata, Time};
@@ -24,13 +24,23 @@ pub enum Owner {
     Own,
 }
 
-/// Copies; gives the bytes of the files. A file is there whole or not at all.
-pub fn into(source: &Source, place: &Place, owner: Owner, ctx: &Ctx) -> Result<u64, BoxFault> {
-    let mut copy = Copy { owner, ctx, top: &place.parent, links: HashMap::new(), bytes: 0, sockets: 0 };
-    match (&source.name, &place.name) {
-        (Some(name), Some(new)) => copy.entry((&source.parent, name), (&place.parent, new), Path::new(""), 0)?,
-        (None, _) => copy.children(&source.parent, &place.parent, Path::new(""), 0)?,
-        (Some(name), None) => copy.entry((&source.parent, name), (&place.parent, name), Path::new(""), 0)?,
+/// Copies; gives the bytes of the files. A file is there whole or not at all. What is beyond the borders is left out.
+pub fn into(
+    source: &Source,
+    place: &Place,
+    owner: Owner,
+    borders: Option<&Borders>,
+    ctx: &Ctx,
+) -> Result<u64, BoxFault> {
+    let base = match (&source.name, &place.name) {
+        (Some(_), Some(new)) => Path::new(new),
+        (Some(name), None) => Path::new(name),
+        (None, _) => Path::new(""),
+    };
+    let mut copy = Copy { owner, ctx, borders, base, top: &place.parent, links: HashMap::new(), bytes: 0, sockets: 0 };
+    match &source.name {
+        Some(name) => copy.entry((&source.parent, name), (&place.parent, base.as_os_str()), Path::new(""), 0)?,
+        None => copy.children(&source.parent, &place.parent, Path::new(""), 0)?,
     }
     if copy.sockets > 0 {
         ctx.warn(format!("{} sockets are left out", copy.sockets));
@@ -41,6 +51,9 @@ pub fn into(source: &Source, place: &Place, owner: Owner, ctx: &Ctx) -> Result<u
 struct Copy<'a> {
     owner: Owner,
     ctx: &'a Ctx,
+    borders: Option<&'a Borders>,
+    /// The name of the source in the target.
+    base: &'a Path,
     top: &'a Dir,
     /// The first name, below `top`, of each file that has several.
     links: HashMap<(u64, u64), PathBuf>,
@@ -100,7 +113,14 @@ impl Copy<'_> {
                     to.mkdir(new, 0o700)?;
                 }
                 let inner = to.open_dir_no_links(new)?;
-                self.children(&from.open_dir_no_links(name)?, &inner, &path, depth + 1)?;
+                let within = path.strip_prefix(self.base).unwrap_or(&path);
+                let beyond = match self.borders {
+                    Some(borders) => borders.is_beyond(within, &metadata, &from.stat("")?),
+                    None => false,
+                };
+                if !beyond {
+                    self.children(&from.open_dir_no_links(name)?, &inner, &path, depth + 1)?;
+                }
                 return self.attributes(to, new, &metadata);
             }
             Some(Kind::Socket) | None => {

@@ -1,6 +1,7 @@
 //! A container's mounts: each is made detached, given its attributes, and only then attached to a mount point that was
 //! looked up inside the root file system by descriptor. Nothing an image holds (symlinks above all) leads outside.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -114,10 +115,31 @@ fn is_dir(fd: impl AsFd) -> io::Result<bool> {
     Ok(FileType::from_raw_mode(fstat(fd)?.st_mode) == FileType::Directory)
 }
 
+/// A detached copy of the memory (`/dev/shm`) in a mount namespace: nothing else may be there.
+pub fn memory_of(namespace: File) -> io::Result<OwnedFd> {
+    // A thread, which has a root of its own: a mount can be copied only from where it is.
+    let look = move || {
+        crate::sys::process::unshare(libc::CLONE_FS)?;
+        crate::sys::process::setns(&namespace, libc::CLONE_NEWNS)?;
+        let memory = openat(CWD, "/dev/shm", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        if rustix::fs::fstatfs(&memory)?.f_type != libc::TMPFS_MAGIC {
+            return Err(io::Error::other("/dev/shm is not memory"));
+        }
+        clone_tree(&memory, false)
+    };
+    let looked = std::thread::Builder::new().name("memory".into()).spawn(look)?.join();
+    looked.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Attaches a detached mount at a path of this process's own mount namespace.
+pub fn put(tree: impl AsFd, path: &Path) -> io::Result<()> {
+    attach(tree, openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
+}
+
 /// Makes one mount of the document. `root` is the root file system; sources are paths of the host.
 pub fn mount(root: impl AsFd, mount: &Mount) -> Result<(), RuntimeError> {
     let destination = mount.destination();
-    let options = parse(mount.options().as_deref().unwrap_or_default());
+    let mut options = parse(mount.options().as_deref().unwrap_or_default());
     let kind = mount.typ().as_deref().unwrap_or(if options.bind { "bind" } else { "" });
     let source = mount.source().as_deref().unwrap_or(Path::new(kind));
     let what = || format!("mount {} at {} in the container", source.display(), destination.display());
@@ -135,6 +157,12 @@ pub fn mount(root: impl AsFd, mount: &Mount) -> Result<(), RuntimeError> {
     }
     if kind == "cgroup" {
         return cgroup(&root, destination, &options);
+    }
+    // As runc: what hides a directory has its mode.
+    let hidden = open_in_root(&root, destination, OFlags::PATH).ok().filter(|_| kind == "tmpfs");
+    if let Some(hidden) = hidden.filter(|_| !options.data.iter().any(|(key, _)| key == "mode")) {
+        let mode = fstat(&hidden).map_err(io::Error::from).trying(what())?.st_mode & 0o7777;
+        options.data.push(("mode".to_owned(), Some(format!("{mode:o}"))));
     }
     let tree = new_filesystem(kind, &source.to_string_lossy(), &options.data).trying(what())?;
     let at = match kind {

@@ -37,21 +37,33 @@ pub struct Logger {
     pending: [Vec<u8>; 2],
 }
 
-/// Parses docker's sizes: `10m`, `1g`, `4096`; `-1` is no limit.
+/// Parses docker's sizes (docker/go-units `RAMInBytes`): `10m`, `1.5g`, `64 MiB`, `4096`; `-1` is no limit. What is less
+/// than a byte is dropped.
 pub fn parse_size(text: &str) -> Option<u64> {
     let lower = text.trim().to_ascii_lowercase();
     if lower == "-1" {
         return Some(0);
     }
-    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match lower.get(digits.len()..)? {
+    let number = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match lower.get(number.len()..)? {
         "" | "b" => 0,
         "k" | "kb" | "kib" => 10,
         "m" | "mb" | "mib" => 20,
         "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        "p" | "pb" | "pib" => 50,
         _ => return None,
     };
-    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+    let number = number.strip_suffix(' ').unwrap_or(number);
+    let (whole, decimals) = number.split_once('.').unwrap_or((number, ""));
+    if (whole.is_empty() && decimals.is_empty()) || !whole.chars().chain(decimals.chars()).all(|c| c.is_ascii_digit()) {
+        return None;
+    }
+    // No floats: a size is as it was written. Below 2^50 bytes the eighteenth decimal is less than a byte.
+    let decimals = decimals.get(..18).unwrap_or(decimals);
+    let digits = |text: &str| if text.is_empty() { Some(0) } else { text.parse::<u64>().ok() };
+    let part = (u128::from(digits(decimals)?) << shift) / 10u128.pow(u32::try_from(decimals.len()).ok()?);
+    digits(whole)?.checked_mul(1 << shift)?.checked_add(u64::try_from(part).ok()?)
 }
 
 impl Logger {
@@ -150,6 +162,60 @@ pub fn numbered(path: &Path, number: u32) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_those_of_docker() {
+        for (text, expected) in [
+            ("4096", 4096),
+            ("10b", 10),
+            ("1.5g", 3 << 29),
+            ("0.5g", 1 << 29),
+            (".5k", 512),
+            ("5.k", 5120),
+            ("64 m", 64 << 20),
+            ("1t", 1 << 40),
+            ("512mb", 512 << 20),
+            ("1GiB", 1 << 30),
+            ("1p", 1 << 50),
+            ("1.9", 1),
+            ("1.1g", 1_181_116_006),
+            ("9007199254740993", 9_007_199_254_740_993),
+            ("18446744073709551615", u64::MAX),
+            ("0.99999999999999999999999999k", 1023),
+            ("-1", 0),
+        ] {
+            assert_eq!(parse_size(text), Some(expected), "{text}");
+        }
+        for text in [
+            "",
+            " ",
+            ".",
+            "m",
+            "-2",
+            "-1k",
+            "-0.5",
+            "+1",
+            "nan",
+            "inf",
+            "infinity",
+            "1e3",
+            "1x",
+            "1bb",
+            "1bib",
+            "1mbb",
+            "1  m",
+            "1 2m",
+            "1m 2",
+            "1.2.3",
+            "1,5g",
+            "18446744073709551616",
+            "16384p",
+            "16383.9999999999999999999999p0",
+            "٣m",
+        ] {
+            assert_eq!(parse_size(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn lines_are_whole_long_ones_are_cut_and_files_rotate() {

@@ -29,6 +29,8 @@ use super::{events, network, remove, signals, volumes};
 use crate::base::AtPath;
 use crate::sys::process::{self as sys, CloneOptions, Fork, SignalFd};
 
+/// How long after a container is looked at again that a command is at work on.
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// Docker's first pause before a restart; it doubles up to a minute and is forgotten after ten seconds of life.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -129,6 +131,8 @@ struct Monitor {
     pause: Duration,
     /// Set while the program is to be started again.
     restarting: bool,
+    /// The container's lock, while its program is started again.
+    held: Option<File>,
     /// A signal that ends the monitor has come: the program is stopped, and not started again.
     ending: bool,
     /// Any signal has been sent to the program, and one after whose end it is not started again.
@@ -184,6 +188,7 @@ impl Monitor {
             running: None,
             pause: FIRST_PAUSE,
             restarting: false,
+            held: None,
             ending: false,
             signalled: false,
             last: false,
@@ -197,7 +202,9 @@ impl Monitor {
         // The command says first how it wants to be attached, so that no output is missed.
         self.hear_first();
         loop {
-            if let Err(error) = self.start() {
+            let started = self.start();
+            self.held = None;
+            if let Err(error) = started {
                 self.not_started(&error);
                 return 1;
             }
@@ -373,9 +380,16 @@ impl Monitor {
         self.restarting = true;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         loop {
-            let left = at.saturating_duration_since(Instant::now());
+            let mut left = at.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return true;
+                // Somebody may be at the container's files, which are not to be mounted twice; or ask something, and wait.
+                match self.dir.try_lock() {
+                    Ok(None) => left = BUSY_PAUSE,
+                    held => {
+                        self.held = held.ok().flatten();
+                        return true;
+                    }
+                }
             }
             for request in self.turn(Some(left)) {
                 self.answer(&request);

@@ -1,5 +1,6 @@
 //! The flags of `create` and `run`: parsed here as typed, resolved to a request by [`ContainerFlags::resolve`].
 
+mod check;
 mod resolve;
 pub mod values;
 
@@ -156,8 +157,8 @@ pub struct ContainerFlags {
     #[arg(long, value_name = "BYTES", value_parser = bytes, allow_hyphen_values = true)]
     memory_swap: Option<i64>,
     /// How gladly memory is swapped out, 0 to 100
-    #[arg(long, value_name = "PERCENT")]
-    memory_swappiness: Option<u64>,
+    #[arg(long, value_name = "PERCENT", allow_hyphen_values = true)]
+    memory_swappiness: Option<i64>,
     /// Mount something: type=bind|volume|tmpfs,source=…,target=…[,readonly]
     #[arg(long, value_name = "MOUNT")]
     mount: Vec<String>,
@@ -225,8 +226,8 @@ pub struct ContainerFlags {
     #[arg(long, value_name = "SIGNAL")]
     stop_signal: Option<String>,
     /// Seconds it has to stop before it is killed
-    #[arg(long, value_name = "SECONDS")]
-    stop_timeout: Option<u64>,
+    #[arg(long, value_name = "SECONDS", allow_hyphen_values = true)]
+    stop_timeout: Option<i64>,
     /// Set kernel settings of the container's namespaces
     #[arg(long, value_name = "KEY=VALUE")]
     sysctl: Vec<String>,

@@ -57,11 +57,13 @@ impl ContainerFlags {
             entrypoint: self.entrypoint.clone().filter(|word| !word.is_empty()).map(|word| vec![word]),
             labels,
             stop_signal: self.stop_signal.clone(),
-            stop_timeout: self.stop_timeout,
+            stop_timeout: self.stop_timeout.map(stop_timeout),
             ..Config::default()
         };
         let (mode, endpoints) = self.networks()?;
+        self.check(&mode)?;
         let host_config = self.host_config(mode)?;
+        let volumes_from = self.volumes_from.iter().map(|text| volumes_from(text)).collect::<Result<_, _>>()?;
         Ok(Request {
             endpoints,
             name: self.name,
@@ -70,7 +72,7 @@ impl ContainerFlags {
             config,
             host_config,
             volumes: self.volume,
-            volumes_from: self.volumes_from,
+            volumes_from,
         })
     }
 
@@ -109,31 +111,48 @@ impl ContainerFlags {
 
     /// The network mode and what is asked for in each bridge network: address, names and Ethernet address in the first.
     fn networks(&self) -> Result<(NetworkMode, BTreeMap<String, EndpointRequest>), RuntimeError> {
-        let mode = |text: &String| text.parse::<NetworkMode>().map_err(|error| usage(error.to_string()));
-        let first = self.network.first().map_or(Ok(NetworkMode::default()), mode)?;
+        let wanted = self.network.iter().map(|text| network(text)).collect::<Result<Vec<_>, _>>()?;
+        let mut wanted = wanted.into_iter();
+        let (first, mut own) = wanted.next().unwrap_or_default();
         let mut endpoints = BTreeMap::new();
-        for text in self.network.iter().skip(1) {
-            let other = mode(text)?;
-            let (Some(_), Some(name)) = (first.bridge(), other.bridge()) else {
-                return Err(usage(format!("conflicting options: network {text} goes with no other")));
+        for (other, endpoint) in wanted {
+            let (Some(one), Some(name)) = (first.bridge(), other.bridge()) else {
+                return Err(usage(format!("conflicting options: network {other} goes with no other")));
             };
-            endpoints.insert(name.to_owned(), EndpointRequest::default());
-        }
-        let wanted = EndpointRequest { ip: self.ip, mac: self.mac_address, aliases: self.network_alias.clone() };
-        if wanted == EndpointRequest::default() {
-            return Ok((first, endpoints));
-        }
-        match &first {
-            NetworkMode::Bridge(name) => drop(endpoints.insert(name.clone(), wanted)),
-            NetworkMode::Default if wanted.ip.is_none() && wanted.aliases.is_empty() => {
-                endpoints.insert("bridge".to_owned(), wanted);
+            if one == name || endpoints.insert(name.to_owned(), endpoint.clone()).is_some() {
+                return Err(usage(format!("network {name:?} is specified multiple times")));
             }
-            _ if wanted.ip.is_some() => {
-                return Err(usage("an address can be chosen in networks made with `ferry network create` only"));
-            }
-            _ => return Err(usage("names can be given in networks made with `ferry network create` only")),
+            for_user_made(&other, &endpoint)?;
+        }
+        self.join(&mut own)?;
+        for_user_made(&first, &own)?;
+        match first.bridge() {
+            Some(name) if own != EndpointRequest::default() => drop(endpoints.insert(name.to_owned(), own)),
+            _ => {}
         }
         Ok((first, endpoints))
+    }
+
+    /// The flags of one network are the first one's. What is said there, they may not say again.
+    fn join(&self, own: &mut EndpointRequest) -> Result<(), RuntimeError> {
+        let twice = |flag: &str, what: &str| {
+            Err(usage(format!("conflicting options: cannot specify both {flag} and per-network {what}")))
+        };
+        if !self.network_alias.is_empty() {
+            if !own.aliases.is_empty() {
+                return twice("--network-alias", "alias");
+            }
+            own.aliases.clone_from(&self.network_alias);
+        }
+        if self.ip.is_some() && own.ip.is_some() {
+            return twice("--ip", "IPv4 address");
+        }
+        if self.mac_address.is_some() && own.mac.is_some() {
+            return twice("--mac-address", "MAC address");
+        }
+        own.ip = own.ip.or(self.ip);
+        own.mac = own.mac.or(self.mac_address);
+        Ok(())
     }
 
     fn host_config(&self, network_mode: NetworkMode) -> Result<HostConfig, RuntimeError> {
@@ -153,11 +172,7 @@ impl ContainerFlags {
                 return Err(usage(format!("{text:?} is not KEY=VALUE")));
             }
         }
-        for text in &self.add_host {
-            if !text.contains(':') {
-                return Err(usage(format!("bad format for add-host: {text:?}")));
-            }
-        }
+        let extra_hosts = self.add_host.iter().map(|text| extra_host(text)).collect::<Result<_, _>>()?;
         let devices = self.device.iter().map(|text| device(text)).collect::<Result<_, _>>()?;
         let ulimits: Vec<Ulimit> = self.ulimit.iter().map(|text| ulimit(text)).collect::<Result<_, _>>()?;
         let mounts: Vec<MountRequest> = self.mount.iter().map(|text| mount(text)).collect::<Result<_, _>>()?;
@@ -185,7 +200,7 @@ impl ContainerFlags {
             dns: self.dns.clone(),
             dns_options: self.dns_option.clone(),
             dns_search: self.dns_search.clone(),
-            extra_hosts: some(self.add_host.clone()),
+            extra_hosts: some(extra_hosts),
             group_add: some(self.group_add.clone()),
             ipc_mode: self.ipc.clone().unwrap_or_else(|| "private".to_owned()),
             oom_score_adj: self.oom_score_adj.unwrap_or(0),
@@ -215,7 +230,8 @@ impl ContainerFlags {
                 0 => self.memory.unwrap_or(0).max(0).saturating_mul(2),
                 given => given,
             },
-            memory_swappiness: self.memory_swappiness,
+            // -1 is not set.
+            memory_swappiness: self.memory_swappiness.and_then(|percent| u64::try_from(percent).ok()),
             oom_kill_disable: self.oom_kill_disable.then_some(true),
             pids_limit: self.pids_limit,
             ulimits: (!ulimits.is_empty()).then_some(ulimits),
@@ -223,6 +239,19 @@ impl ContainerFlags {
             ..HostConfig::default()
         })
     }
+}
+
+/// Addresses and names are given in networks that users made.
+fn for_user_made(mode: &NetworkMode, endpoint: &EndpointRequest) -> Result<(), RuntimeError> {
+    let what = match mode {
+        NetworkMode::Bridge(_) => return Ok(()),
+        _ if endpoint.ip.is_some() => "an address can be chosen",
+        _ if !endpoint.aliases.is_empty() => "names can be given",
+        NetworkMode::Default => return Ok(()),
+        _ if endpoint.mac.is_some() => return Err(usage("conflicting options: mac-address and the network mode")),
+        _ => return Ok(()),
+    };
+    Err(usage(format!("{what} in networks made with `ferry network create` only")))
 }
 
 fn key_values(texts: &[String]) -> BTreeMap<String, String> {

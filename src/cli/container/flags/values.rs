@@ -1,10 +1,12 @@
 //! What is typed after a flag, read as docker reads it.
 
+use std::net::IpAddr;
 use std::path::{Component, PathBuf};
 
-use crate::runtime::RuntimeError;
 use crate::runtime::container::config::{DeviceMapping, MountRequest, PortBinding, RestartPolicy, Ulimit};
 use crate::runtime::monitor::log::parse_size;
+use crate::runtime::net::EndpointRequest;
+use crate::runtime::{NetworkMode, RuntimeError};
 
 pub(super) fn usage(text: impl Into<String>) -> RuntimeError {
     RuntimeError::usage(text)
@@ -16,7 +18,7 @@ pub fn bytes(text: &str) -> Result<i64, String> {
         return Ok(-1);
     }
     let whole = parse_size(text).and_then(|n| i64::try_from(n).ok());
-    whole.ok_or_else(|| format!("invalid size {text:?}: give a number and b, k, m or g"))
+    whole.ok_or_else(|| format!("invalid size {text:?}: give a number and b, k, m, g, t or p"))
 }
 
 /// `--userns`: docker's modes. Podman's are refused with what takes their place.
@@ -67,6 +69,11 @@ pub fn env_lines(text: &str) -> Result<Vec<String>, RuntimeError> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
+        if let Some((name, _)) = line.split_once('=')
+            && name.contains([' ', '\t'])
+        {
+            return Err(usage(format!("variable '{name}' contains whitespaces")));
+        }
         pairs.extend(env_pair(line)?);
     }
     Ok(pairs)
@@ -82,6 +89,76 @@ pub fn env_pair(text: &str) -> Result<Option<String>, RuntimeError> {
         }
         None => Ok(std::env::var(text).ok().map(|value| format!("{text}={value}"))),
     }
+}
+
+/// `--add-host` as the runtime has it, `NAME:ADDRESS`: typed with `=` as well, and the address in brackets (docker's
+/// `opts/hosts.go`).
+pub fn extra_host(text: &str) -> Result<String, RuntimeError> {
+    let pair = text.split_once('=').or_else(|| text.split_once(':'));
+    let named = pair.filter(|(name, _)| !name.is_empty() && !name.contains(':'));
+    let (name, address) = named.ok_or_else(|| usage(format!("bad format for add-host: {text:?}")))?;
+    let address = address.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(address);
+    if address != "host-gateway" && address.parse::<IpAddr>().is_err() {
+        return Err(usage(format!("invalid IP address in add-host: {address:?}")));
+    }
+    Ok(format!("{name}:{address}"))
+}
+
+/// `--network`: a mode, or docker's long form `name=NETWORK,alias=NAME,ip=ADDRESS,mac-address=ADDRESS`.
+pub fn network(text: &str) -> Result<(NetworkMode, EndpointRequest), RuntimeError> {
+    let bad = |why: &str| usage(format!("invalid network {text:?}: {why}"));
+    let mode = |name: &str| name.parse::<NetworkMode>().map_err(|error| usage(error.to_string()));
+    let mut endpoint = EndpointRequest::default();
+    if !text.contains('=') {
+        return Ok((mode(text)?, endpoint));
+    }
+    let mut name = "";
+    for field in text.split(',') {
+        let (key, value) = field.split_once('=').ok_or_else(|| bad(&format!("invalid field {field}")))?;
+        let value = value.trim();
+        match key.trim().to_ascii_lowercase().as_str() {
+            "name" => name = value,
+            "alias" => endpoint.aliases.push(value.to_owned()),
+            "ip" => endpoint.ip = Some(value.parse().map_err(|_| bad("ip is not an IPv4 address"))?),
+            "mac-address" => {
+                endpoint.mac = Some(value.parse().map_err(|_| bad("mac-address is not an Ethernet address"))?);
+            }
+            key @ ("driver-opt" | "ip6" | "link-local-ip") => return Err(bad(&format!("{key} is not supported"))),
+            key => return Err(bad(&format!("invalid field key {key}"))),
+        }
+    }
+    if name.is_empty() { Err(bad("no name set for network")) } else { Ok((mode(name)?, endpoint)) }
+}
+
+/// `--volumes-from CONTAINER[:MODE]`, with `ro` as the one mode that changes anything.
+pub fn volumes_from(text: &str) -> Result<String, RuntimeError> {
+    let (container, modes) = text.split_once(':').unwrap_or((text, "rw"));
+    if container.is_empty() {
+        return Err(usage(format!("invalid volumes-from specification: {text}")));
+    }
+    let known = |mode: &str| matches!(mode, "ro" | "rw" | "z" | "Z" | "cached" | "delegated" | "consistent");
+    if !modes.split(',').all(known) {
+        return Err(usage(format!("invalid mode: {modes}")));
+    }
+    let read_only = modes.split(',').any(|mode| mode == "ro");
+    Ok(if read_only { format!("{container}:ro") } else { container.to_owned() })
+}
+
+/// `--stop-timeout`: less than nothing is for ever, which is as long here as docker's numbers go.
+pub fn stop_timeout(seconds: i64) -> u64 {
+    let most = u64::from(i32::MAX.unsigned_abs());
+    u64::try_from(seconds).unwrap_or(most).min(most)
+}
+
+/// A list such as `0-3,5` of CPUs or memory nodes, as ranges. Docker has the same bound.
+pub fn cpu_list(text: &str) -> Option<Vec<(u16, u16)>> {
+    let number = |text: &str| text.parse::<u16>().ok().filter(|number| *number < 8192);
+    let range = |part: &str| {
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        let (from, to) = (number(from)?, number(to)?);
+        (from <= to).then_some((from, to))
+    };
+    text.trim().split(',').map(range).collect()
 }
 
 /// A file of lines, which is no larger than such files are.
@@ -132,7 +209,8 @@ pub fn published(text: &str) -> Result<Vec<(String, PortBinding)>, RuntimeError>
     }
     let inside = port_range(inside)?;
     let binding = |port: String| PortBinding { host_ip: host_ip.to_owned(), host_port: port };
-    if host.is_empty() {
+    // 0 is any, as docker has it.
+    if matches!(host, "" | "0") {
         return Ok(inside.map(|port| (format!("{port}/{protocol}"), binding(String::new()))).collect());
     }
     let outside = port_range(host)?;
@@ -261,12 +339,87 @@ mod tests {
             ("8000-8002:80-82", Some((3, ("80/tcp".to_owned(), binding("", "8000"))))),
             ("8000-8002:80", Some((1, ("80/tcp".to_owned(), binding("", "8000-8002"))))),
             ("8000-8002:80-81", None),
+            ("0:80", Some((1, ("80/tcp".to_owned(), binding("", ""))))),
+            ("127.0.0.1:0:80-81", Some((2, ("80/tcp".to_owned(), binding("127.0.0.1", ""))))),
+            ("0-1:80", None),
             ("x:80", None),
             ("80/sctp", None),
             ("0", None),
         ];
         for (text, expected) in cases {
             assert_eq!(one(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_added_as_docker_reads_them() {
+        for (text, expected) in [
+            ("db:10.0.0.5", Some("db:10.0.0.5")),
+            ("db=10.0.0.5", Some("db:10.0.0.5")),
+            ("v6:[::1]", Some("v6:::1")),
+            ("v6:::1", Some("v6:::1")),
+            ("v6=::1", Some("v6:::1")),
+            ("up=host-gateway", Some("up:host-gateway")),
+            ("a:b=1.1.1.1", None),
+            ("=1.1.1.1", None),
+            (":1.1.1.1", None),
+            ("db", None),
+            ("db:", None),
+            ("db:x", None),
+        ] {
+            assert_eq!(extra_host(text).ok().as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn networks_are_named_in_both_forms() {
+        let (mode, endpoint) = network("name=N,alias=A,alias=B,ip=10.0.0.9,mac-address=02:42:0a:00:00:09").unwrap();
+        assert_eq!((mode, endpoint.aliases), (NetworkMode::Bridge("N".into()), vec!["A".to_owned(), "B".to_owned()]));
+        assert_eq!(endpoint.ip.unwrap().to_string(), "10.0.0.9");
+        assert!(endpoint.mac.is_some());
+        assert_eq!(network("host").unwrap(), (NetworkMode::Host, EndpointRequest::default()));
+        for wrong in ["alias=A", "name=", "name=N,x=y", "name=N,ip=x", "name=N,", "name=N,ip6=::1", "name=a/b"] {
+            assert!(network(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn volumes_of_others_and_lists_are_read() {
+        for (text, expected) in [
+            ("c", Some("c")),
+            ("c:rw", Some("c")),
+            ("c:ro", Some("c:ro")),
+            ("c:ro,z", Some("c:ro")),
+            ("c:bad", None),
+            ("c:", None),
+            (":ro", None),
+        ] {
+            assert_eq!(volumes_from(text).ok().as_deref(), expected, "{text}");
+        }
+        for (text, expected) in [
+            ("0", Some(vec![(0, 0)])),
+            ("0-1,5", Some(vec![(0, 1), (5, 5)])),
+            ("", None),
+            ("1-0", None),
+            ("9999", None),
+            ("x", None),
+        ] {
+            assert_eq!(cpu_list(text), expected, "{text}");
+        }
+        assert_eq!([-1, 0, 30, i64::MAX].map(stop_timeout), [i32::MAX as u64, 0, 30, i32::MAX as u64]);
+    }
+
+    #[test]
+    fn names_in_files_of_variables_have_no_spaces() {
+        for (text, expected) in [
+            ("A=1\n# no\n\n  B=2 3\r\n", Some(vec!["A=1", "B=2 3"])),
+            ("D =1", None),
+            ("D\t=1", None),
+            ("A B=1", None),
+            ("=1", None),
+        ] {
+            let expected = expected.map(|lines| lines.into_iter().map(str::to_owned).collect::<Vec<_>>());
+            assert_eq!(env_lines(text).ok(), expected, "{text:?}");
         }
     }
 

@@ -1,8 +1,10 @@
 //! `--change`: one instruction of a Dockerfile that alters how containers of an image run, as `docker import` and
-//! `docker commit` take them (moby `builder/dockerfile/dispatchers.go`, buildkit `frontend/dockerfile/instructions`).
+//! `docker commit` take them (moby `builder/dockerfile/dispatchers.go`, buildkit `frontend/dockerfile/instructions`). Variables
+//! are put in but for `CMD`, `ENTRYPOINT`, `HEALTHCHECK` and `ONBUILD`: those of the environment as earlier changes leave it.
 
-use std::collections::BTreeMap;
+mod expand;
 
+use self::expand::Variables;
 use super::config::{Healthcheck, RunConfig, Words};
 use crate::base::{Class, Fault};
 
@@ -22,20 +24,22 @@ impl Fault for ChangeError {
 
 /// Applies instructions in their order. `ENTRYPOINT` takes an inherited `CMD` away, as in a Dockerfile.
 pub fn apply(config: &mut RunConfig, changes: &[String]) -> Result<(), ChangeError> {
-    let mut command_set = false;
+    let (mut command_set, mut left) = (false, expand::MOST_BYTES);
     for change in changes {
-        one(config, change, &mut command_set).map_err(|reason| ChangeError { change: change.clone(), reason })?;
+        one(config, change, &mut command_set, &mut left)
+            .map_err(|reason| ChangeError { change: change.clone(), reason })?;
     }
     Ok(())
 }
 
-fn one(config: &mut RunConfig, change: &str, command_set: &mut bool) -> Result<(), String> {
+fn one(config: &mut RunConfig, change: &str, command_set: &mut bool, left: &mut usize) -> Result<(), String> {
     let change = change.trim();
     let (instruction, rest) = change.split_once(char::is_whitespace).unwrap_or((change, ""));
     let rest = rest.trim();
     if rest.is_empty() {
         return Err("an instruction and its arguments are expected".into());
     }
+    let mut variables = Variables::of(&config.env, left);
     match instruction.to_ascii_uppercase().as_str() {
         "CMD" => {
             config.cmd = Some(command(config, rest));
@@ -48,7 +52,7 @@ fn one(config: &mut RunConfig, change: &str, command_set: &mut bool) -> Result<(
             }
         }
         "ENV" => {
-            for (key, value) in pairs(rest)? {
+            for (key, value) in pairs(rest, &mut variables)? {
                 let entry = format!("{key}={value}");
                 let same = |old: &&mut String| old.split('=').next() == Some(key.as_str());
                 match config.env.iter_mut().find(same) {
@@ -59,12 +63,15 @@ fn one(config: &mut RunConfig, change: &str, command_set: &mut bool) -> Result<(
         }
         "EXPOSE" => {
             for word in rest.split_whitespace() {
-                for port in ports(word)? {
-                    config.exposed_ports.insert(port, serde_json::json!({}));
+                // A variable may hold several.
+                for word in variables.expand(word)?.split_whitespace() {
+                    for port in ports(word)? {
+                        config.exposed_ports.insert(port, serde_json::json!({}));
+                    }
                 }
             }
         }
-        "LABEL" => config.labels.extend(pairs(rest)?),
+        "LABEL" => config.labels.extend(pairs(rest, &mut variables)?),
         "ONBUILD" => {
             let next = rest.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
             if matches!(next.as_str(), "ONBUILD" | "FROM" | "MAINTAINER") {
@@ -72,18 +79,31 @@ fn one(config: &mut RunConfig, change: &str, command_set: &mut bool) -> Result<(
             }
             config.on_build.get_or_insert_default().push(rest.to_owned());
         }
-        "STOPSIGNAL" => config.stop_signal = Some(single(rest)?),
-        "USER" => config.user = single(rest)?,
+        "STOPSIGNAL" => {
+            let signal = single(rest, &mut variables)?;
+            if !is_signal(&signal) {
+                return Err(format!("invalid signal: {signal}"));
+            }
+            config.stop_signal = Some(signal);
+        }
+        "USER" => config.user = single(rest, &mut variables)?,
         "VOLUME" => {
             let volumes = json_words(rest).unwrap_or_else(|| rest.split_whitespace().map(Into::into).collect());
             for volume in volumes {
+                let volume = variables.expand(&volume)?;
                 if volume.trim().is_empty() {
                     return Err("a volume is a path".into());
                 }
                 config.volumes.insert(volume, serde_json::json!({}));
             }
         }
-        "WORKDIR" => config.working_dir = join(&config.working_dir, &unquote(rest)?),
+        "WORKDIR" => {
+            let path = variables.expand(rest)?;
+            if path.is_empty() {
+                return Err("a directory is expected".into());
+            }
+            config.working_dir = join(&config.working_dir, &path);
+        }
         "HEALTHCHECK" => config.healthcheck = Some(healthcheck(config, rest)?),
         other => {
             return Err(format!(
@@ -110,58 +130,79 @@ fn json_words(text: &str) -> Option<Vec<String>> {
     serde_json::from_str(text).ok()
 }
 
-fn single(text: &str) -> Result<String, String> {
-    let words = words(text)?;
-    match <[String; 1]>::try_from(words) {
-        Ok([word]) => Ok(word),
-        Err(_) => Err("exactly one argument is expected".into()),
+fn single(text: &str, variables: &mut Variables<'_>) -> Result<String, String> {
+    match &words(text)[..] {
+        [word] => variables.expand(word),
+        // Between braces words may be apart.
+        words if words.iter().any(|word| word.contains("${")) => variables.expand(text),
+        _ => Err("exactly one argument is expected".into()),
     }
 }
 
-fn unquote(text: &str) -> Result<String, String> {
-    words(text).map(|words| words.join(" "))
-}
-
 /// `KEY=VALUE …`, or the old form `KEY the rest`.
-fn pairs(text: &str) -> Result<BTreeMap<String, String>, String> {
-    let words = words(text)?;
+fn pairs(text: &str, variables: &mut Variables<'_>) -> Result<Vec<(String, String)>, String> {
+    let words = words(text);
     let first = words.first().ok_or("KEY=VALUE is expected")?;
     if !first.contains('=') {
         let (key, value) = text.split_once(char::is_whitespace).ok_or("KEY=VALUE is expected")?;
-        return Ok(BTreeMap::from([(key.to_owned(), value.trim().to_owned())]));
+        return Ok(vec![pair(key, value.trim(), variables)?]);
     }
     words
         .iter()
         .map(|word| match word.split_once('=') {
-            Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-            _ => Err(format!("{word:?} is not KEY=VALUE")),
+            Some((key, value)) => pair(key, value, variables),
+            None => Err(format!("{word:?} is not KEY=VALUE")),
         })
         .collect()
 }
 
-/// Words with the shell's quotes taken away.
-fn words(text: &str) -> Result<Vec<String>, String> {
+fn pair(key: &str, value: &str, variables: &mut Variables<'_>) -> Result<(String, String), String> {
+    let (key, value) = (variables.expand(key)?, variables.expand(value)?);
+    if key.is_empty() { Err("a name is empty".into()) } else { Ok((key, value)) }
+}
+
+/// Words as the shell's quotes hold them together, which stay (buildkit `frontend/dockerfile/parser/line_parsers.go`).
+fn words(text: &str) -> Vec<String> {
     let mut words = Vec::new();
-    let mut word: Option<String> = None;
+    let mut word = String::new();
     let mut quote = None;
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
         match (c, quote) {
             (c, Some(open)) if c == open => quote = None,
-            ('\\', None | Some('"')) => word.get_or_insert_default().push(chars.next().unwrap_or('\\')),
-            ('"' | '\'', None) => {
-                quote = Some(c);
-                word.get_or_insert_default();
+            ('\\', None | Some('"')) => {
+                word.push(c);
+                word.extend(chars.next());
+                continue;
             }
-            (c, None) if c.is_whitespace() => words.extend(word.take()),
-            (c, _) => word.get_or_insert_default().push(c),
+            ('"' | '\'', None) => quote = Some(c),
+            (c, None) if c.is_whitespace() => {
+                words.extend(Some(std::mem::take(&mut word)).filter(|word| !word.is_empty()));
+                continue;
+            }
+            _ => {}
         }
+        word.push(c);
     }
-    if quote.is_some() {
-        return Err("a quote is not closed".into());
-    }
-    words.extend(word);
-    Ok(words)
+    words.extend(Some(word).filter(|word| !word.is_empty()));
+    words
+}
+
+/// Linux's signals (signal(7)).
+const SIGNALS: [&str; 36] = [
+    "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE", "POLL",
+    "PROF", "PWR", "QUIT", "RTMAX", "RTMIN", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU",
+    "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ",
+];
+
+/// Whether a container can be stopped by it: a number, or a name with or without `SIG`.
+fn is_signal(text: &str) -> bool {
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let real_time = name.strip_prefix("RTMIN+").or_else(|| name.strip_prefix("RTMAX-"));
+    text.parse::<u8>().is_ok_and(|number| (1..=64).contains(&number))
+        || real_time.and_then(|number| number.parse::<u8>().ok()).is_some_and(|number| number <= 30)
+        || SIGNALS.contains(&name)
 }
 
 /// `80`, `53/udp`, `8000-8002/tcp`.
@@ -313,6 +354,39 @@ mod tests {
     }
 
     #[test]
+    fn variables_are_those_of_the_image_and_of_earlier_changes() {
+        let changes = [
+            "ENV PATH=/x:$PATH A=$B C=$B B=2",
+            "ENV A ${U:-of $B} \"and\" '$B'",
+            "ENV Q='$A' E=\\$A",
+            "LABEL l$B=\"$A\" m=${PATH}",
+            "EXPOSE $B ${PORTS:-80}",
+            "USER ${U:-me}:$B",
+            "STOPSIGNAL ${S:-SIGINT}",
+            "VOLUME [\"/v$B\"]",
+            "WORKDIR /w/$B",
+            "CMD echo $A",
+            "ONBUILD RUN $A",
+        ];
+        // Words are told apart before variables are put in.
+        assert!(apply(&mut RunConfig::default(), &["EXPOSE ${PORTS:-80 81}".into()]).is_err());
+        let mut config = RunConfig { env: vec!["PATH=/bin".into(), "B=1".into()], ..RunConfig::default() };
+        apply(&mut config, &changes.map(Into::into)).unwrap();
+        assert_eq!(config.env, ["PATH=/x:/bin", "B=2", "A=of 2 and $B", "C=1", "Q=$A", "E=$A"]);
+        let labels: Vec<_> = config.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        assert_eq!(labels, [("l2", "of 2 and $B"), ("m", "/x:/bin")]);
+        assert_eq!(config.exposed_ports.keys().collect::<Vec<_>>(), ["2/tcp", "80/tcp"]);
+        assert_eq!((config.user.as_str(), config.stop_signal.as_deref()), ("me:2", Some("SIGINT")));
+        assert_eq!(config.volumes.keys().collect::<Vec<_>>(), ["/v2"]);
+        assert_eq!(config.working_dir, "/w/2");
+        assert_eq!(config.cmd.unwrap().to_vec(), ["/bin/sh", "-c", "echo $A"]);
+        assert_eq!(config.on_build.unwrap(), ["RUN $A"]);
+        let mut config = RunConfig { env: vec!["A=xxxxxxxx".into()], ..RunConfig::default() };
+        let failed = apply(&mut config, &vec!["ENV A=$A$A".to_owned(); 40]).unwrap_err().to_string();
+        assert!(failed.contains("ENV A=$A$A") && failed.contains("1 MiB"), "{failed}");
+    }
+
+    #[test]
     fn wrong_instructions_are_refused() {
         for wrong in [
             "",
@@ -329,6 +403,13 @@ mod tests {
             "LABEL a='b",
             "ONBUILD FROM x",
             "USER a b",
+            "USER ${A:-x",
+            "ENV A=${A/x/y}",
+            "ENV $A=x",
+            "WORKDIR $A",
+            "STOPSIGNAL SIGNOPE",
+            "STOPSIGNAL 65",
+            "STOPSIGNAL $A",
             "HEALTHCHECK",
             "HEALTHCHECK --x=1 CMD y",
             "HEALTHCHECK --interval=x CMD y",
