@@ -267,6 +267,8 @@ fn external(
         }
     }
     create.arg(&container.id);
+    // The monitor blocks those that it waits for; runc gives the program none of that, youki all.
+    sys::with_default_signals(&mut create);
     let mut child = create.spawn().trying(format!("run the OCI runtime {runtime:?}"))?;
     if let Some((console, socket, size)) = passed {
         let (stream, _) = accept_while_alive(&console, &mut child, runtime, &log)?;

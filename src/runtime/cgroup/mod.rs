@@ -222,7 +222,14 @@ impl Cgroup {
         };
         fs::write(&file, value).at("write", &file)?;
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        loop {
+        for tried in 1_u32.. {
+            // v1: a program that is about to execute another waits for its other threads to end, which those that are
+            // frozen already cannot (runc, `libcontainer/cgroups/fs/freezer.go`, lets go and tries again as well).
+            if frozen && tried.is_multiple_of(25) && !self.hierarchy.is_v2() {
+                fs::write(&file, "THAWED").at("write", &file)?;
+                std::thread::sleep(std::time::Duration::from_millis(2));
+                fs::write(&file, value).at("write", &file)?;
+            }
             let now = fs::read_to_string(&state).at("read", &state)?;
             let wanted = if self.hierarchy.is_v2() { format!("frozen {value}") } else { value.to_owned() };
             if now.lines().any(|line| line.trim() == wanted) {
@@ -234,6 +241,7 @@ impl Cgroup {
             }
             std::thread::sleep(std::time::Duration::from_millis(2));
         }
+        Ok(())
     }
 
     /// How often the kernel has killed a process inside for want of memory.
