@@ -355,7 +355,7 @@ impl BundleSource {
         // What the bundle says of a base counts where the base has it.
         let base: &[u64] = if self.base.is_some() { &self.bundle.index().base_contents.sizes } else { &[] };
         let packed = base.iter().fold(self.bundle.size(), |sum, size| sum.saturating_add(*size));
-        let limit = packed.saturating_mul(EXPANSION).max(FREE_EXPANSION);
+        let limit = compression::most_of(packed);
         if layer.size <= limit {
             return Ok(());
         }
@@ -363,12 +363,6 @@ impl BundleSource {
         Err(BundleError::malformed(format!("{}, layer {}", self.bundle.origin(), layer.diff_id), what))
     }
 }
-
-/// A layer may always have so many bytes,
-const FREE_EXPANSION: u64 = 64 << 30;
-/// and beyond it so many times those of the bundle and of what it is read with; as [`compression::bounded`] has it for a
-/// compressed layer.
-const EXPANSION: u64 = 1100;
 
 /// How many bytes a frame is the difference to.
 fn prefix_bytes(frame: &FrameRecord) -> u64 {

@@ -111,6 +111,11 @@ const FREE_EXPANSION: u64 = 64 << 30;
 /// and beyond it to so many times its size; deflate cannot do more than 1032, and images are nowhere near.
 const EXPANSION: u64 = 1100;
 
+/// How many bytes `packed` ones may believably expand to.
+pub fn most_of(packed: u64) -> u64 {
+    packed.saturating_mul(EXPANSION).max(FREE_EXPANSION)
+}
+
 /// A decoder that may not go on for ever.
 pub struct Bounded<R> {
     inner: R,
@@ -122,7 +127,7 @@ pub struct Bounded<R> {
 /// Lets `decoder` give what `packed` bytes may believably expand to; what comes after that is an error. `what` is the
 /// object's name in it.
 pub fn bounded<R: Read>(decoder: R, packed: u64, what: &'static str) -> Bounded<R> {
-    let limit = packed.saturating_mul(EXPANSION).max(FREE_EXPANSION);
+    let limit = most_of(packed);
     Bounded { inner: decoder, what, limit, left: limit }
 }
 

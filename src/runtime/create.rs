@@ -254,7 +254,7 @@ fn check(container: &Container) -> Result<(), RuntimeError> {
 }
 
 /// Cleans a path of the container as Go's `filepath.Clean` does; it must be absolute.
-fn clean_path(path: &str) -> Result<String, RuntimeError> {
+pub fn clean_path(path: &str) -> Result<String, RuntimeError> {
     let bad = || RuntimeError::usage(format!("invalid mount path {path:?}: it must be absolute"));
     let mut parts: Vec<&str> = Vec::new();
     if !path.starts_with('/') || path.contains('\0') {
@@ -322,25 +322,14 @@ fn mounts(store_root: &Path, container: &Container, request: &Request) -> Result
 }
 
 /// What the masks and the runtime itself rely on is the kernel's, but for the files that runc lets be replaced
-/// (`libcontainer/rootfs_linux.go`, `checkProcMount`).
+/// (`libcontainer/rootfs_linux.go`, `checkProcMount`). By name, for whichever runtime; crun does not look. The built-in and
+/// runc look at what is there, too.
 fn not_in_proc(destination: &str, source: Option<&Path>) -> Result<(), RuntimeError> {
-    const REPLACEABLE: [&str; 10] = [
-        "cpuinfo",
-        "diskstats",
-        "loadavg",
-        "meminfo",
-        "net/dev",
-        "slabinfo",
-        "stat",
-        "swaps",
-        "sys/kernel/ns_last_pid",
-        "uptime",
-    ];
     let is_proc =
         |path: &Path| rustix::fs::statfs(path).is_ok_and(|found| found.f_type == rustix::fs::PROC_SUPER_MAGIC);
     let refused = match destination.strip_prefix("/proc") {
         Some("" | "/") => !source.is_some_and(is_proc),
-        Some(inside) if inside.starts_with('/') => !REPLACEABLE.contains(&inside.trim_start_matches('/')),
+        Some(inside) if inside.starts_with('/') => !super::init::mounts::is_replaceable(Path::new(destination)),
         _ => false,
     };
     if refused {

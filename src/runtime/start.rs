@@ -53,14 +53,12 @@ pub type Tell<'a> = dyn FnMut(Pid) -> Result<(), RuntimeError> + 'a;
 pub fn run(start: Start<'_>, tell: &mut Tell<'_>) -> Result<(), RuntimeError> {
     let Start { store_root, dir, container, stdio } = start;
     let donor = donor(store_root, container)?;
-    let container = &match &donor {
-        // As docker: one name for one network.
-        Some((_, donor)) => Container {
-            config: Config { hostname: donor.config.hostname.clone(), ..container.config.clone() },
-            ..container.clone()
-        },
-        None => container.clone(),
-    };
+    // As docker: one name for one network.
+    let renamed = donor.as_ref().map(|(_, donor)| Container {
+        config: Config { hostname: donor.config.hostname.clone(), ..container.config.clone() },
+        ..container.clone()
+    });
+    let container = renamed.as_ref().unwrap_or(container);
     let host = &container.host_config;
     // From here on the starter has a mount namespace of its own: no mount of a container is ever seen on the host, and
     // none outlives it.

@@ -56,6 +56,14 @@ fn namespaces_ports_and_rights_are_shared_as_told() {
                 "Cpus_allowed_list:\t0\n",
             ),
             ("ferry rm -f one", "one\n"),
+            (
+                "ferry run --name vp --network none busybox:1 busybox ln -s /proc /p
+                 ferry commit -c 'VOLUME /p' vp vp:1 >/dev/null; ferry rm vp
+                 for flags in '' '-v /tmp:/proc/sys' '--mount type=tmpfs,target=/x/../proc' '--tmpfs /p'; do
+                     ferry run --rm --network none $flags vp:1 true 2>/dev/null && echo ran || echo refused; done
+                 ferry run --rm --network none -v $PWD/image.tar:/proc/uptime busybox:1 true; echo code $?",
+                "vp\nrefused\nrefused\nrefused\nrefused\ncode 0\n",
+            ),
         ],
     );
         assert_eq!(host.traces(), Vec::<String>::new());

@@ -14,9 +14,9 @@
 //! ```
 //!
 //! With `require-signature` bundles must be signed by an allowed key, and every other way in is closed unless `permit`
-//! names it. Without it what is not signed comes in, and what is must be signed as the policy has it. `images` binds principals to names: with it a signer can bring only images whose every full name
-//! (`docker.io/library/nginx:1.22`) matches a pattern of one of its principals; an image without a name needs the
-//! pattern `*`.
+//! names it. Without it what is not signed comes in, and what is must be signed as the policy has it. `images` binds
+//! principals to names: with it a signer can bring only images whose every full name (`docker.io/library/nginx:1.22`)
+//! matches a pattern of one of its principals; an image without a name needs the pattern `*`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -222,7 +222,9 @@ impl Cgroup {
         };
         fs::write(&file, value).at("write", &file)?;
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        for tried in 1_u32.. {
+        let mut tried = 0_u32;
+        loop {
+            tried += 1;
             // v1: a program that is about to execute another waits for its other threads to end, which those that are
             // frozen already cannot (runc, `libcontainer/cgroups/fs/freezer.go`, lets go and tries again as well).
             if frozen && tried.is_multiple_of(25) && !self.hierarchy.is_v2() {
@@ -241,7 +243,6 @@ impl Cgroup {
             }
             std::thread::sleep(std::time::Duration::from_millis(2));
         }
-        Ok(())
     }
 
     /// How often the kernel has killed a process inside for want of memory.

@@ -43,12 +43,12 @@ impl Borders {
 
     /// Whether a directory at a path below the source is beyond one, seen from the directory above it.
     fn is_beyond(&self, path: &Path, directory: &Metadata, above: &Metadata) -> bool {
-        // Joining nothing would end it in a slash.
-        let inside = || self.at.components().chain(path.components()).collect::<PathBuf>();
-        directory.st_dev != above.st_dev && {
-            let inside = inside();
-            !self.mounts.iter().any(|mount| inside.starts_with(mount))
+        if directory.st_dev == above.st_dev {
+            return false;
         }
+        // Joining nothing would end it in a slash.
+        let inside: PathBuf = self.at.components().chain(path.components()).collect();
+        !self.mounts.iter().any(|mount| inside.starts_with(mount))
     }
 }
 

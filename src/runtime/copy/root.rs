@@ -34,7 +34,7 @@ impl Root {
         for _ in 0..ATTEMPTS {
             let state = dir.state()?;
             if state.status.has_process() {
-                if let Some(root) = Self::of_process(&state) {
+                if let Some(root) = Self::of_process(&state).filter(|_| dir.monitor_lives()) {
                     return Ok(Self { dir: root, _lock: None });
                 }
                 // It has ended, and its monitor is about to note it.

@@ -136,6 +136,37 @@ pub fn put(tree: impl AsFd, path: &Path) -> io::Result<()> {
     attach(tree, openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
 }
 
+fn is_proc(fd: impl AsFd) -> io::Result<bool> {
+    Ok(rustix::fs::fstatfs(fd)?.f_type == rustix::fs::PROC_SUPER_MAGIC)
+}
+
+/// Whether a path of a container is that of a file in `/proc` that runc lets be replaced (`libcontainer/rootfs_linux.go`,
+/// `checkProcMount`).
+pub fn is_replaceable(path: &Path) -> bool {
+    const FILES: [&str; 10] = [
+        "cpuinfo",
+        "diskstats",
+        "loadavg",
+        "meminfo",
+        "net/dev",
+        "slabinfo",
+        "stat",
+        "swaps",
+        "sys/kernel/ns_last_pid",
+        "uptime",
+    ];
+    path.strip_prefix("/proc").is_ok_and(|inside| FILES.iter().any(|file| inside == Path::new(file)))
+}
+
+/// Refuses to hide what the masks and the runtime itself rely on, whatever name it has in the image.
+fn not_over_proc(at: impl AsFd, destination: &Path) -> Result<(), RuntimeError> {
+    if is_replaceable(destination) || !is_proc(at).trying("look at a mount point in the container")? {
+        return Ok(());
+    }
+    let shown = destination.display().to_string();
+    Err(RuntimeError::usage(format!("{shown:?} cannot be mounted over: it is inside /proc")))
+}
+
 /// Makes one mount of the document. `root` is the root file system; sources are paths of the host.
 pub fn mount(root: impl AsFd, mount: &Mount) -> Result<(), RuntimeError> {
     let destination = mount.destination();
@@ -152,6 +183,9 @@ pub fn mount(root: impl AsFd, mount: &Mount) -> Result<(), RuntimeError> {
                 .trying(what())?;
         }
         let at = mount_point(&root, destination, target).trying(what())?;
+        if !is_proc(&from).trying(what())? {
+            not_over_proc(&at, destination)?;
+        }
         attach(&tree, &at).trying(what())?;
         return propagate(&tree, &options).trying(what());
     }
@@ -169,6 +203,9 @@ pub fn mount(root: impl AsFd, mount: &Mount) -> Result<(), RuntimeError> {
         "proc" | "sysfs" => kernel_mount_point(&root, destination).trying(what())?,
         _ => mount_point(&root, destination, Target::Directory).trying(what())?,
     };
+    if kind != "proc" {
+        not_over_proc(&at, destination)?;
+    }
     if options.copy_up {
         copy_tree(at.as_fd(), tree.as_fd()).trying(what())?;
     }

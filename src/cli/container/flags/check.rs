@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::ContainerFlags;
 use super::values::{cpu_list, usage};
+use crate::runtime::create::clean_path;
 use crate::runtime::{NetworkMode, RuntimeError};
 
 /// Docker's shortest time of a health check.
@@ -98,7 +99,8 @@ impl ContainerFlags {
         let mounted: Vec<String> = self.mount.iter().filter_map(|text| target(text)).collect();
         let mut seen = BTreeSet::new();
         for place in places.chain(mounted.iter().map(String::as_str)) {
-            let place = clean(place);
+            // What is no path is told where it is read.
+            let Ok(place) = clean_path(place) else { continue };
             if seen.contains(&place) {
                 return Err(usage(format!("Duplicate mount point: {place}")));
             }
@@ -111,19 +113,6 @@ impl ContainerFlags {
 /// Where a `--mount` is. What else is wrong with it is told where it is read.
 fn target(text: &str) -> Option<String> {
     super::values::mount(text).ok().map(|mount| mount.target)
-}
-
-/// As Go's `filepath.Clean`, of an absolute path.
-fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
 }
 
 /// Whether the host has all CPUs or memory nodes of a list. `online` is where the kernel tells which there are; what cannot be read
