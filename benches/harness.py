@@ -219,22 +219,22 @@ class Table:
         return "\n".join(out) + "\n"
 
 
-def machine_line():
+def machine_line(rounds):
     """One line about where the figures come from."""
     cpu = re.search(r"model name\s*:\s*(.*)", open("/proc/cpuinfo").read())
     memory = int(re.search(r"MemTotal:\s+(\d+)", open("/proc/meminfo").read()).group(1)) / 1048576
     ferry = subprocess.run([FERRY, "--version"], capture_output=True, text=True).stdout.strip()
     return (f"{time.strftime('%Y-%m-%d')}, {ferry}, static build; a virtual machine, {os.cpu_count()} cores"
             f"{' (' + cpu.group(1) + ')' if cpu else ''}, {memory:.0f} GiB, Linux {os.uname().release.split('-')[0]}. "
-            f"{'One round.' if ROUNDS == 1 else f'{ROUNDS} rounds.'}")
+            f"{'One round.' if rounds == 1 else f'{rounds} rounds.'}")
 
 
-def publish(section, body):
+def publish(section, body, rounds=ROUNDS):
     """Puts a section into docs/benchmarks.md, in the place of its last edition."""
     page = os.path.join(TOP, "docs/benchmarks.md")
     text = open(page).read() if os.path.exists(page) else open(os.path.join(TOP, "benches/head.md")).read()
     begin, end = f"<!-- begin {section} -->\n", f"<!-- end {section} -->\n"
-    block = begin + machine_line() + "\n\n" + body + end
+    block = begin + machine_line(rounds) + "\n\n" + body + end
     if begin in text:
         a, b = text.index(begin), text.index(end) + len(end)
         text = text[:a] + block + text[b:]

@@ -12,6 +12,7 @@ use ferry::base::{BoxFault, Class, Ctx, Digest};
 use ferry::image::{Form, ImageSink, ImageSource, Layer};
 use serde_json::json;
 
+use crate::support::Warnings;
 use crate::support::images::{
     self, Layout, SHAPES, Tar, TestImage, bzip2, gzip, layer, layout, manifest_json, pair, xz, zstd,
 };
@@ -196,8 +197,8 @@ fn zstd_layers_go_out_as_they_are_or_are_converted_and_the_digests_that_change_a
     assert!(converted.images().iter().flat_map(|image| &image.layers).all(|layer| layer.original.is_none()));
 }
 
-/// A nested index of three platforms, of which `present` are there.
-fn multi_arch(present: &[&str]) -> Vec<u8> {
+/// An index of three platforms, of which `present` are there, in an index; `name` makes its name of its digest.
+pub fn multi_arch(present: &[&str], name: &dyn Fn(Digest) -> String) -> Vec<u8> {
     let mut whole = Layout { blobs: vec![], entries: vec![], items: vec![] };
     let mut inner = Vec::new();
     for architecture in ["amd64", "arm64", "s390x"] {
@@ -221,7 +222,7 @@ fn multi_arch(present: &[&str]) -> Vec<u8> {
     .into_bytes();
     whole.entries.push(json!({
         "mediaType": "application/vnd.oci.image.index.v1+json", "digest": Digest::of(&index).to_string(),
-        "size": index.len(), "annotations": {"io.containerd.image.name": "docker.io/library/multi:1"},
+        "size": index.len(), "annotations": {"io.containerd.image.name": name(Digest::of(&index))},
     }));
     whole.blobs.push(index);
     whole.tar().finish()
@@ -243,9 +244,16 @@ fn of_several_platforms_the_right_one_is_taken_or_the_choice_is_shown() {
         (&absent[..], None, Err("has several platforms of multi:1 and none is this host's: linux/")),
         (&[][..], None, Err("is missing; index")),
     ] {
-        fs::write(dir.path().join("archive"), multi_arch(present)).unwrap();
+        fs::write(dir.path().join("archive"), multi_arch(present, &|_| "docker.io/library/multi:1".into())).unwrap();
         let options = OpenOptions { platform: wanted.map(|text| text.parse().unwrap()), ..options(dir.path()) };
-        let opened = archive::open(Input::Path(dir.path().join("archive")), &options, &Ctx::silent());
+        let (ctx, warnings) = Warnings::kept();
+        let opened = archive::open(Input::Path(dir.path().join("archive")), &options, &ctx);
+        // What is there and left behind without anybody having asked for it is told.
+        let left = present.len() > 1 && wanted.is_none() && expected.is_ok();
+        assert_eq!(
+            warnings.all().iter().filter(|text| text.contains("of multi:1 only linux/")).count(),
+            usize::from(left)
+        );
         match (opened, expected) {
             (Ok(source), Ok(architecture)) => {
                 let [image] = source.images() else { panic!("one image") };
@@ -263,20 +271,41 @@ fn of_several_platforms_the_right_one_is_taken_or_the_choice_is_shown() {
 fn names_survive_in_all_their_forms() {
     let dir = tempfile::tempdir().unwrap();
     let image = TestImage::new("amd64", &[layer("etc/x", b"x")], &[]);
-    let digest = Digest::of(b"pinned");
-    let pinned = format!("docker.io/library/app@{digest}");
+    let plain = layout(std::slice::from_ref(&image), &|layer| (layer.to_vec(), ""));
+    let digest = plain.entries[0]["digest"].as_str().unwrap().to_owned();
+    let other = Digest::of(b"of no document here");
     for (annotations, expected) in [
         (json!({"io.containerd.image.name": "docker.io/library/app:1"}), vec!["app:1".to_owned()]),
         (json!({"org.opencontainers.image.ref.name": "ghcr.io/a/b:1"}), vec!["ghcr.io/a/b:1".into()]),
         (json!({"org.opencontainers.image.ref.name": "app:2"}), vec!["app:2".into()]),
         (json!({"org.opencontainers.image.ref.name": "latest"}), vec![]),
-        (json!({"io.containerd.image.name": pinned}), vec![format!("app@{digest}")]),
+        (json!({"io.containerd.image.name": format!("docker.io/library/app@{digest}")}), vec![format!("app@{digest}")]),
+        (
+            json!({"io.containerd.image.name": format!("ghcr.io/a/b:1@{digest}")}),
+            vec!["ghcr.io/a/b:1".into(), format!("ghcr.io/a/b@{digest}")],
+        ),
+        (
+            json!({"org.opencontainers.image.ref.name": format!("ghcr.io/a/b:1@{digest}")}),
+            vec!["ghcr.io/a/b:1".into(), format!("ghcr.io/a/b@{digest}")],
+        ),
+        (json!({"io.containerd.image.name": format!("docker.io/library/app@{other}")}), vec![]),
+        (json!({"io.containerd.image.name": format!("docker.io/library/app:3@{other}")}), vec!["app:3".into()]),
         (json!({"io.containerd.image.name": format!("moby-dangling@{digest}")}), vec![]),
         (json!({}), vec![]),
     ] {
-        let mut layout = layout(std::slice::from_ref(&image), &|layer| (layer.to_vec(), ""));
-        layout.entries[0]["annotations"] = annotations;
-        let source = open(&layout.tar().finish(), dir.path()).unwrap();
+        let mut entries = plain.entries.clone();
+        let claims_other = annotations.to_string().contains(&other.to_string());
+        entries[0]["annotations"] = annotations;
+        fs::write(
+            dir.path().join("named"),
+            Layout { blobs: plain.blobs.clone(), entries, items: vec![] }.tar().finish(),
+        )
+        .unwrap();
+        let (ctx, warnings) = Warnings::kept();
+        let input = Input::Path(dir.path().join("named"));
+        let source = archive::open(input, &options(dir.path()), &ctx).unwrap();
+        let left_out = format!("@{other} is left out: no manifest or index of that digest leads to image");
+        assert_eq!(warnings.all().iter().any(|text| text.contains(&left_out)), claims_other, "{:?}", warnings.all());
         let names: Vec<String> = source.images()[0].names.iter().map(ToString::to_string).collect();
         assert_eq!(names, expected);
         // And through what ferry writes.
@@ -284,6 +313,82 @@ fn names_survive_in_all_their_forms() {
         let again = open(&bytes, dir.path()).unwrap();
         assert_eq!(again.images()[0].names, source.images()[0].names);
     }
+}
+
+#[test]
+fn a_name_pinned_to_an_index_stays_true_through_what_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = |digest: Digest| format!("docker.io/library/multi:1@{digest}");
+    let source = open(&multi_arch(&["amd64", "arm64", "s390x"], &name), dir.path()).unwrap();
+    let [image] = source.images() else { panic!("one image") };
+    let index = image.names[1].digest().unwrap();
+    assert_eq!(
+        image.names.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["multi:1".into(), format!("multi@{index}")]
+    );
+    assert_ne!(image.manifest.as_ref().unwrap().digest(), index);
+    for format in [Format::Hybrid, Format::Oci] {
+        let options = WriteOptions { format, spool: dir.path().into(), ..WriteOptions::default() };
+        let other = tempfile::tempdir().unwrap();
+        let again = open(&write(&*source, options.clone()), other.path()).unwrap();
+        let [second] = again.images() else { panic!("one image") };
+        assert_eq!((&second.names, &second.manifest), (&image.names, &image.manifest));
+        assert_eq!(Digest::of(&again.index(&index).unwrap().unwrap()), index);
+        read_all(&*again).unwrap();
+        // Where the manifest had to change nothing leads to it any more, and the name says so.
+        let mut sink = ArchiveSink::new(Vec::new(), WriteOptions { no_originals: true, ..options });
+        let (ctx, warnings) = Warnings::kept();
+        sink.take(&*source, source.images(), &ctx).unwrap();
+        assert!(warnings.all().iter().any(|text| text.contains(&format!("multi@{index} is left out"))));
+        let names = |source: &dyn ImageSource| source.images()[0].names.clone();
+        assert_eq!(names(&*open(&sink.into_inner(), other.path()).unwrap()), image.names[..1]);
+    }
+}
+
+#[test]
+fn a_docker_archive_gives_tags_and_no_digest_that_it_cannot_prove() {
+    let dir = tempfile::tempdir().unwrap();
+    let digest = Digest::of(b"of no document here");
+    let tags = json!(["a:1", format!("b:2@{digest}"), format!("c@{digest}")]);
+    fs::write(dir.path().join("tagged"), one(|item| item["RepoTags"] = tags)).unwrap();
+    let (ctx, warnings) = Warnings::kept();
+    let source = archive::open(Input::Path(dir.path().join("tagged")), &options(dir.path()), &ctx).unwrap();
+    assert_eq!(source.images()[0].names.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a:1", "b:2"]);
+    assert_eq!(warnings.all().iter().filter(|text| text.contains("is left out")).count(), 2);
+}
+
+#[test]
+fn what_is_no_image_is_counted_and_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = TestImage::new("amd64", &[layer("etc/x", b"x")], &["a:1"]);
+    let mut layout = layout(std::slice::from_ref(&image), &|layer| (gzip(layer), "+gzip"));
+    let manifest = "application/vnd.oci.image.manifest.v1+json";
+    let (chart, signature) =
+        ("application/vnd.cncf.helm.config.v1+json", "application/vnd.dev.cosign.simplesigning.v1+json");
+    for (config, layer, platform) in [
+        (chart, "application/vnd.cncf.helm.chart.content.v1.tar+gzip", None),
+        ("application/vnd.oci.image.config.v1+json", signature, None),
+        ("application/vnd.oci.image.config.v1+json", "application/vnd.in-toto+json", Some("unknown")),
+    ] {
+        let blob = |kind: &str, bytes: &[u8]| json!({"mediaType": kind, "digest": Digest::of(bytes).to_string(), "size": bytes.len()});
+        let document = json!({
+            "schemaVersion": 2, "mediaType": manifest,
+            "config": blob(config, &image.config), "layers": [blob(layer, b"{}")],
+        });
+        let document = document.to_string().into_bytes();
+        let mut entry = blob(manifest, &document);
+        if let Some(os) = platform {
+            entry["platform"] = json!({"os": os, "architecture": os});
+        }
+        layout.entries.push(entry);
+        layout.blobs.extend([document, b"{}".to_vec()]);
+    }
+    fs::write(dir.path().join("more"), layout.tar().finish()).unwrap();
+    let (ctx, warnings) = Warnings::kept();
+    let source = archive::open(Input::Path(dir.path().join("more")), &options(dir.path()), &ctx).unwrap();
+    check(&*source, std::slice::from_ref(&image), "an image and artifacts");
+    let [warning] = &warnings.all()[..] else { panic!("{:?}", warnings.all()) };
+    assert!(warning.ends_with(&format!(": 2 artifacts that are no images are left out (the first is {chart})")));
 }
 
 #[test]

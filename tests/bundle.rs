@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use ferry::base::{BoxFault, Class, Ctx, Digest, ReadAt};
 use ferry::bundle::index::{LayerKind, Replay, ShortId};
+use ferry::bundle::outline::outline;
 use ferry::bundle::{BaseContents, Bundle, BundleOptions, BundleSink, BundleSource, KnownBase, Level};
 use ferry::image::{DiffId, Extent, Form, Image, ImageConfig, ImageSink, ImageSource, Layer, Manifest, SplitContent};
 use ferry::layer::replay::{Recipe, rebuild};
@@ -607,8 +608,20 @@ fn a_thin_bundle_costs_what_changed_and_reads_only_where_its_base_is() {
         open(write(&memory(vec![older[2].clone(), older[3].clone()], true), options(Level::FAST, 1)))
             .unwrap_or_else(|fault| panic!("{fault}")),
     );
-    let fault = open(bytes.clone()).unwrap_or_else(|fault| panic!("{fault}")).with_base(poor).map(drop).unwrap_err();
+    let fault =
+        open(bytes.clone()).unwrap_or_else(|fault| panic!("{fault}")).with_base(poor.clone()).map(drop).unwrap_err();
     assert!(fault.to_string().contains("test.ferry"), "{fault}");
+    // What is read of one is what it has; the rest is named when it is asked for.
+    let left_out = &new.images[0].layers[1];
+    let part = open(bytes.clone()).unwrap_or_else(|fault| panic!("{fault}")).with_part_of_base(poor.clone());
+    let fault = part.open_layer(left_out, Form::Tar).err().unwrap();
+    assert!(fault.class() == Class::NotFound && fault.to_string().contains("test.ferry"), "{fault}");
+    // A layer that was left out is the base's, and what the base says of it is not believed.
+    assert!(read_all(&whole).unwrap_or_else(|fault| panic!("{fault}")) == new.tars);
+    let lied = open(bytes.clone()).unwrap_or_else(|fault| panic!("{fault}"));
+    let lied = lied.with_base(Arc::new(Lying(base.clone()))).unwrap_or_else(|fault| panic!("{fault}"));
+    let fault = outline(&lied, &left_out.diff_id, &mut |_| Ok(())).unwrap_err();
+    assert_eq!(fault.class(), Class::Integrity, "{fault}");
     // One that has the right name and other bytes is found out.
     let fault_of = |base: Lying| {
         let source = open(bytes.clone()).unwrap_or_else(|fault| panic!("{fault}")).with_base(Arc::new(base)).unwrap();
@@ -665,7 +678,39 @@ fn a_changed_file_is_stored_as_the_difference_to_its_base_only_where_that_is_sma
     }
 }
 
-/// A base whose contents have a flipped bit each.
+#[test]
+fn of_a_name_that_stands_for_several_platforms_the_right_image_is_taken_or_the_choice_is_shown() {
+    let mut source = memory(tars(), true);
+    let known = source.images[1].clone();
+    let of = |architecture: &str, name: &str| {
+        let config = String::from_utf8(known.config.raw().to_vec()).unwrap().replace("amd64", architecture);
+        let config = ImageConfig::parse(config.into_bytes()).unwrap();
+        Image { names: vec![name.parse().unwrap()], config, ..known.clone() }
+    };
+    let mut taken = |images: Vec<Image>, wanted: Option<&str>| -> Result<Vec<String>, String> {
+        source.images = images;
+        let bundle = open(write(&source, options(Level::FAST, 1))).unwrap_or_else(|fault| panic!("{fault}"));
+        let wanted = wanted.map(|text| text.parse().unwrap());
+        let bundle = bundle.for_platform(wanted.as_ref(), &Ctx::silent()).map_err(|error| error.to_string())?;
+        let show = |image: &Image| format!("{} {}", image.names[0], image.config.platform());
+        Ok(bundle.images().iter().map(show).collect())
+    };
+    let foreign = || vec![of("s390x", "app:1"), of("riscv64", "app:1"), of("riscv64", "tool:1")];
+    let expected = ["app:1 linux/riscv64", "tool:1 linux/riscv64"].map(str::to_owned);
+    assert_eq!(taken(foreign(), Some("linux/riscv64")), Ok(expected.to_vec()));
+    let lacking = "test.ferry has no image for linux/s390x of tool:1; it has linux/riscv64";
+    assert_eq!(taken(foreign(), Some("linux/s390x")), Err(lacking.into()));
+    let several = "test.ferry has several platforms of app:1 and none is this host's: linux/s390x, linux/riscv64";
+    assert_eq!(taken(foreign(), None), Err(several.into()));
+    let host = ferry::image::Platform::host().architecture;
+    let own = vec![of("s390x", "app:1"), of(&host, "app:1")];
+    assert_eq!(taken(own, None), Ok(vec![format!("app:1 linux/{host}")]));
+    // What has one platform is taken whatever it is, and so are two images of one.
+    let other = vec![of("s390x", "app:1"), of("s390x", "app:1"), of("riscv64", "tool:1")];
+    assert_eq!(taken(other, None).map(|all| all.len()), Ok(3));
+}
+
+/// A base whose contents and layers have a flipped bit each.
 struct Lying(Arc<BundleSource>);
 
 impl BaseContents for Lying {
@@ -683,5 +728,17 @@ impl BaseContents for Lying {
             *byte ^= 1;
         }
         Ok(())
+    }
+
+    fn whole_layer(&self, diff_id: &DiffId, blob: Option<&Digest>) -> Option<Layer> {
+        self.0.whole_layer(diff_id, blob)
+    }
+
+    fn open_whole(&self, layer: &Layer, form: Form) -> Result<Box<dyn Read + Send + '_>, BoxFault> {
+        let mut tar = Vec::new();
+        self.0.open_whole(layer, form)?.read_to_end(&mut tar).unwrap();
+        // Behind the headers of a directory and of a file.
+        tar[1024] ^= 1;
+        Ok(Box::new(Cursor::new(tar)))
     }
 }

@@ -10,7 +10,7 @@ use ferry::bundle::volume::{SetId, SetWriter, WriteOptions};
 use ferry::image::{Descriptor, DiffId, Manifest};
 
 use crate::support::bench::{Bench, archive_of, entry};
-use crate::support::images::{TestImage, layer, layout};
+use crate::support::images::{Tar, TestImage, layer, layout, zstd};
 
 fn vu(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
@@ -159,12 +159,12 @@ fn a_thin_bundle_is_proven_where_its_base_is_and_elsewhere_says_what_to_do() {
     bench.good(&["--root", "near", "inventory", "--label", "site near", "-o", "near.inventory"]);
     bench.good(&["convert", "--base", "near.inventory", "two.tar", "thin.ferry"]);
     let out = bench.good(&["--root", "near", "verify", "--deep", "thin.ferry"]);
-    assert!(out.contains("Proven:    1 images, 1 layers; 1 more are in the store\n"), "{out}");
+    assert!(out.contains("Proven:    1 image, 1 layer; 1 more are in the store\n"), "{out}");
     bench.good(&["--root", "empty", "load", "-q", "-i", "in.tar"]);
     for arguments in [
         &["--root", "empty", "verify", "--deep", "thin.ferry"][..],
         &["--root", "empty", "extract", "--image", "app:2", "-o", "out.tar", "thin.ferry"],
-        &["--root", "near", "extract", "--image", "app:2", "-o", "out.tar", "thin.ferry"],
+        &["--root", "empty", "extract", "--file", "base", "-o", "out.tar", "thin.ferry"],
         &["convert", "thin.ferry", "out.tar"],
     ] {
         let refused = bench.ferry(arguments);
@@ -172,6 +172,88 @@ fn a_thin_bundle_is_proven_where_its_base_is_and_elsewhere_says_what_to_do() {
         assert!(refused.code == 3 && says, "{arguments:?}: {}: {}", refused.code, refused.error);
         assert!(!bench.path("out.tar").exists(), "{arguments:?}");
     }
+    bench.good(&["convert", "two.tar", "plain.tar"]);
+    bench.good(&["--root", "near", "extract", "--image", "app:2", "-o", "out.tar", "thin.ferry"]);
+    assert!(fs::read(bench.path("out.tar")).unwrap() == fs::read(bench.path("plain.tar")).unwrap());
+}
+
+/// Three releases, as archives `r1.tar`, as bundles `full1.ferry` and as archives made of those, `plain1.tar`: a layer that
+/// all have, compressed as its registry has it, and one with a large file that changes a little. Gives the first.
+fn releases(bench: &Bench) -> Vec<u8> {
+    let base = Tar::default().dir("etc/").file("etc/base", b"of all").finish();
+    let known = base.clone();
+    let pack = move |tar: &[u8]| if *tar == known { (zstd(tar), "+zstd") } else { (tar.to_vec(), "") };
+    let mut big: Vec<u8> = (0_u32..75_000).flat_map(|n| (n.wrapping_mul(2_654_435_761) >> 3).to_le_bytes()).collect();
+    for (number, name) in (1..).zip(["app:1", "app:2", "app:3"]) {
+        let image = TestImage::new("amd64", &[base.clone(), Tar::default().file("usr/big", &big).finish()], &[name]);
+        let [archive, full, plain] = ["r", "full", "plain"].map(|kind| format!("{kind}{number}"));
+        fs::write(bench.path(&format!("{archive}.tar")), layout(&[image], &pack).tar().finish()).unwrap();
+        bench.good(&["convert", &format!("{archive}.tar"), &format!("{full}.ferry")]);
+        bench.good(&["convert", &format!("{full}.ferry"), &format!("{plain}.tar")]);
+        big[100_000 + 1_000 * number] ^= 0xff;
+    }
+    base
+}
+
+#[test]
+fn what_a_thin_bundle_leaves_out_comes_from_bundles_and_from_the_store_as_it_was() {
+    let bench = Bench::new(0);
+    let base = releases(&bench);
+    bench.good(&["convert", "--base", "full1.ferry", "r2.tar", "thin2.ferry"]);
+    bench.good(&["convert", "--base", "thin2.ferry", "r3.tar", "thin3.ferry"]);
+    let read = |name: &str| fs::read(bench.path(name)).unwrap();
+    assert!(read("thin2.ferry").len() < 20_000, "{}", read("thin2.ferry").len());
+    bench.good(&["--root", "s", "load", "-q", "-i", "full1.ferry"]);
+    let of_two = ["--input-base", "full1.ferry", "thin2.ferry"];
+    let of_three = ["--input-base", "full1.ferry", "--input-base", "thin2.ferry", "thin3.ferry"];
+    let (diff_id, digest) = (Digest::of(&base).to_string(), Digest::of(&zstd(&base)).to_string());
+    for (command, bundle, expected) in [
+        (&["convert"][..], &of_two[..], "plain2.tar"),
+        (&["convert"], &of_three, "plain3.tar"),
+        (&["--root", "empty", "extract", "--image", "app:2", "-o"], &of_two, "plain2.tar"),
+        (&["--root", "empty", "extract", "--image", "app:3", "-o"], &of_three, "plain3.tar"),
+        (&["--root", "s", "extract", "--image", "app:2", "-o"], &["thin2.ferry"], "plain2.tar"),
+        (&["--root", "s", "extract", "--image", "app:3", "-o"], &of_three[2..], "plain3.tar"),
+    ] {
+        // Input before output, or the other way round.
+        let arguments = match command[0] {
+            "convert" => [command, bundle, &["out.tar"]].concat(),
+            _ => [command, &["out.tar"], bundle].concat(),
+        };
+        bench.good(&arguments);
+        assert!(read("out.tar") == read(expected), "{arguments:?}");
+    }
+    for (root, bundle) in [("empty", &of_two[..]), ("s", &["thin2.ferry"])] {
+        let extract = |what: &[&str]| {
+            bench.good(&[&["--root", root, "extract", "-o", "out"], what, bundle].concat());
+            read("out")
+        };
+        assert!(extract(&["--layer", &diff_id]) == base, "{root}");
+        assert!(extract(&["--layer", &digest]) == zstd(&base), "{root}");
+        assert!(extract(&["--file", "etc/base"]) == b"of all", "{root}");
+        assert_eq!(extract(&["--file", "usr/big"]).len(), 300_000, "{root}");
+    }
+
+    // What is missing is named, with the way out.
+    for arguments in [
+        &["convert", "--input-base", "full3.ferry", "thin2.ferry", "no.tar"][..],
+        &["convert", "--input-base", "thin2.ferry", "--input-base", "full1.ferry", "thin3.ferry", "no.tar"],
+        &["--root", "empty", "extract", "--image", "app:2", "-o", "no.tar", "thin2.ferry"],
+        &["--root", "empty", "extract", "--file", "usr/big", "-o", "no.tar", "thin2.ferry"],
+        &["--root", "empty", "extract", "--file", "etc/base", "-o", "no.tar", "thin2.ferry"],
+    ] {
+        let refused = bench.ferry(arguments);
+        let says = refused.error.contains("full1.ferry") && refused.error.contains("--input-base");
+        assert!(refused.code == 3 && says, "{arguments:?}: {}: {}", refused.code, refused.error);
+        assert!(!bench.path("no.tar").exists(), "{arguments:?}");
+    }
+    // What was changed in the store is not given out.
+    let layers = fs::read_dir(bench.path("s/overlay2")).unwrap().map(|layer| layer.unwrap().path());
+    let changed = layers.map(|layer| layer.join("diff/etc/base")).find(|path| path.exists()).unwrap();
+    fs::write(changed, b"of aLL").unwrap();
+    let refused = bench.ferry(&["--root", "s", "extract", "--file", "etc/base", "-o", "no", "thin2.ferry"]);
+    assert!(refused.code != 0 && refused.error.contains("was changed"), "{}: {}", refused.code, refused.error);
+    assert!(!bench.path("no").exists());
 }
 
 #[test]
@@ -199,4 +281,18 @@ fn a_larger_window_is_accepted_all_the_way_into_a_bundle_and_out_of_it() {
         bench.good(&[arguments, &wide].concat());
     }
     assert!(bench.path("out.tar").exists());
+    let diff_id = Digest::of(&layer("etc/a", b"a file")).to_string();
+    for arguments in [
+        &["verify", "--deep", "wide.ferry"][..],
+        &["extract", "--image", "a:1", "--no-originals", "-o", "out.tar", "wide.ferry"],
+        &["extract", "--layer", &diff_id, "-o", "out", "wide.ferry"],
+        &["extract", "--file", "etc/a", "wide.ferry"],
+        &["ls", "--image", "a:1", "wide.ferry"],
+        &["ls", "--layer", &diff_id, "wide.ferry"],
+        &["diff", "wide.ferry", "wide.ferry"],
+    ] {
+        let refused = bench.ferry(arguments);
+        assert!(refused.code == 5 && refused.error.contains("--max-window"), "{arguments:?}: {}", refused.error);
+        bench.good(&[arguments, &wide].concat());
+    }
 }

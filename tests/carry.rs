@@ -1,12 +1,15 @@
 //! Bundles from the command line: carried in volumes, damaged and mended, thin, compared, taken apart.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use ferry::base::Digest;
+use ferry::base::{Ctx, Digest};
+use ferry::layer::replay::{Recipe, rebuild};
 
 use crate::support::bench::{Bench, archive_of, entry, typed};
+use crate::support::images::{Layout, Tar, TestImage, gzip, layer, layout, zstd};
 use crate::support::peers::{Machine, Release};
 
 #[test]
@@ -28,7 +31,7 @@ fn an_archive_goes_through_volumes_with_parity_and_damage_and_back() {
         assert!(fs::read(bench.path("back.tar")).unwrap() == plain, "{from}");
     }
     let out = bench.good(&["verify", "--deep", "b.ferry"]);
-    assert!(out.contains("Proven:    1 images, 1 layers\n"), "{out}");
+    assert!(out.contains("Proven:    1 image, 1 layer\n"), "{out}");
 
     let before: Vec<Vec<u8>> = volumes.iter().map(|name| fs::read(bench.path(name)).unwrap()).collect();
     fs::remove_file(bench.path("b.003.ferry")).unwrap();
@@ -483,7 +486,7 @@ fn what_an_inventory_pins_stays_until_it_is_unpinned() {
     releases_of_a_big_file(&bench);
     bench.good(&["--root", "t", "load", "-q", "-i", "r1.tar"]);
     bench.good(&["--root", "t", "inventory", "--pin", "--label", "told", "-o", "t.inventory"]);
-    assert_eq!(bench.good(&["--root", "t", "inventory", "--pins"]), "told\t1 layers\n");
+    assert_eq!(bench.good(&["--root", "t", "inventory", "--pins"]), "told\t1 layer\n");
     bench.good(&["--root", "s", "save", "--base", "t.inventory", "-o", "two.ferry", "app:2"]);
     let rmi = bench.good(&["--root", "t", "rmi", "app:1"]);
     assert!(rmi.lines().count() == 2, "the name and the image, not the layer: {rmi}");
@@ -496,7 +499,7 @@ fn what_an_inventory_pins_stays_until_it_is_unpinned() {
     bench.good(&["--root", "t", "inventory", "--unpin", "told"]);
     bench.good(&["--root", "t", "prune", "-f"]);
     assert_eq!(layers(), 0);
-    assert_eq!(bench.ferry(&["--root", "t", "inventory", "--unpin", "told"]).code, 2);
+    assert_eq!(bench.ferry(&["--root", "t", "inventory", "--unpin", "told"]).code, 3);
     // A pin that cannot be read keeps everything.
     bench.good(&["--root", "t", "load", "-q", "-i", "r1.tar"]);
     bench.good(&["--root", "t", "inventory", "--pin", "-o", "t.inventory"]);
@@ -663,4 +666,189 @@ fn damage_to_what_only_another_image_needs_leaves_this_one_readable() {
     let refused = bench.ferry(&["extract", "--image", "second:1", "-o", "none.tar", "bad.ferry"]);
     assert!(refused.code == 6 && refused.error.contains("is damaged at byte"), "{}", refused.error);
     assert!(!bench.path("none.tar").exists());
+}
+
+/// What docker makes of a tar at a level.
+fn go(tar: &[u8], level: u8) -> Vec<u8> {
+    let mut blob = Vec::new();
+    rebuild(Recipe::from_bytes([1, level]).unwrap(), &mut &tar[..], &mut blob, &Ctx::silent()).unwrap();
+    blob
+}
+
+/// Compresses a tar, and says how the media type ends.
+type Pack = fn(&[u8]) -> (Vec<u8>, &'static str);
+
+/// By what each image knows its layers.
+const WAYS: [Pack; 5] = [
+    |tar| (go(tar, 6), "+gzip"),
+    |tar| (go(tar, 9), "+gzip"),
+    |tar| (zstd(tar), "+zstd"),
+    |tar| (tar.to_vec(), ""),
+    |tar| (gzip(tar), "+gzip"),
+];
+
+/// The layer that all images of [`many_ways`] are built upon.
+fn common() -> Vec<u8> {
+    let text: Vec<u8> =
+        (0..30_000_u32).flat_map(|n| format!("{} ", n.wrapping_mul(2_654_435_761) % 1_000).into_bytes()).collect();
+    Tar::default().dir("etc/").file("etc/base", &text).finish()
+}
+
+/// An OCI archive of five images on one layer, each of which was pushed by another program; gives the digests of their
+/// manifests.
+fn many_ways(bench: &Bench, archive: &str, names: [&'static str; 5]) -> BTreeSet<String> {
+    let mut all = Layout { blobs: Vec::new(), entries: Vec::new(), items: Vec::new() };
+    for (pack, name) in WAYS.iter().zip(names) {
+        let image = TestImage::new("amd64", &[common(), layer("etc/own", name.as_bytes())], &[name]);
+        let Layout { blobs, entries, .. } = layout(&[image], pack);
+        all.blobs.extend(blobs);
+        all.entries.extend(entries);
+    }
+    fs::write(bench.path(archive), all.tar().finish()).unwrap();
+    let digests = manifests(bench, archive);
+    assert_eq!(digests.len(), names.len());
+    digests
+}
+
+/// The digests of the manifests in an archive.
+fn manifests(bench: &Bench, archive: &str) -> BTreeSet<String> {
+    let output = Command::new("tar").arg("-xOf").arg(bench.path(archive)).arg("index.json").output().unwrap();
+    let index: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let digest = |manifest: &serde_json::Value| manifest["digest"].as_str().unwrap().to_owned();
+    index["manifests"].as_array().unwrap().iter().map(digest).collect()
+}
+
+#[test]
+fn a_layer_that_images_know_by_several_blobs_comes_back_as_each_knows_it() {
+    let bench = Bench::new(0);
+    let names = ["a:1", "b:1", "c:1", "d:1", "e:1"];
+    let digests = many_ways(&bench, "many.tar", names);
+    bench.good(&["convert", "many.tar", "many.ferry"]);
+    bench.good(&["convert", "many.ferry", "out.tar"]);
+    assert_eq!(manifests(&bench, "out.tar"), digests);
+    // Through one store, as a bundle, and another.
+    bench.good(&["--root", "one", "load", "-q", "-i", "many.ferry"]);
+    let save = |root: &str, to: &str| bench.good(&[&["--root", root, "save", "-o", to][..], &names].concat());
+    save("one", "one.tar");
+    assert_eq!(manifests(&bench, "one.tar"), digests);
+    save("one", "again.ferry");
+    bench.good(&["--root", "two", "load", "-q", "-i", "again.ferry"]);
+    save("two", "two.tar");
+    assert_eq!(manifests(&bench, "two.tar"), digests);
+    // One alone, and a bundle of it.
+    let base = common();
+    for (pack, name) in WAYS.iter().zip(names) {
+        bench.good(&["extract", "--image", name, "-o", "image.tar", "many.ferry"]);
+        let own = manifests(&bench, "image.tar");
+        assert!(own.len() == 1 && own.is_subset(&digests), "{name}: {own:?}");
+        let (blob, _) = pack(&base);
+        bench.good(&["extract", "--layer", &Digest::of(&blob).to_string(), "-o", "blob", "many.ferry"]);
+        assert!(fs::read(bench.path("blob")).unwrap() == blob, "{name}");
+        let listed = bench.good(&["ls", "--image", name, "many.ferry"]);
+        assert!(listed.contains(" /etc/base\n") && listed.contains(" /etc/own\n"), "{name}: {listed}");
+    }
+    assert_eq!(bench.good(&["extract", "--image", "b:1", "--file", "etc/own", "many.ferry"]), "b:1");
+
+    // What is said of it: five blobs of one layer, of which those that are made again need one recipe.
+    let document: serde_json::Value = serde_json::from_str(&bench.good(&["inspect", "many.ferry"])).unwrap();
+    let diff_id = Digest::of(&base).to_string();
+    let layers = document[0]["Layers"].as_array().unwrap().iter().filter(|layer| layer["DiffId"] == *diff_id);
+    let kept: Vec<&str> = layers.map(|layer| layer["Kept"].as_str().unwrap()).collect();
+    assert_eq!(kept[..4], ["replay", "replay", "blob", "split"], "{document}");
+    assert_eq!(kept.len(), 5);
+    let listed = bench.good(&["ls", "many.ferry"]);
+    let bases: Vec<&str> = listed.lines().filter(|line| line.contains(&diff_id[7..19])).collect();
+    let again = "compressed again when asked for";
+    for (line, how) in bases.iter().zip([again, again, "as its registry has it", "deduplicated"]) {
+        assert!(line.ends_with(how), "{listed}");
+    }
+    assert!(bases.len() == 5 && listed.contains("5 images, 6 layers of "), "{listed}");
+    let proven = bench.good(&["verify", "--deep", "many.ferry"]);
+    assert!(proven.contains("Proven:    5 images, 6 layers\n"), "{proven}");
+    bench.good(&["extract", "--image", "c:1", "-o", "c.ferry", "many.ferry"]);
+    let compared = bench.good(&["diff", "c.ferry", "many.ferry"]);
+    assert!(compared.contains("Layers: 4 added, 0 deleted, 2 the same\n"), "{compared}");
+    assert_eq!(compared.lines().filter(|line| line.starts_with("A layer ")).count(), 4, "{compared}");
+
+    // The blob of a layer that is left out is the one that the manifest names, of those that the base has.
+    let next = many_ways(&bench, "next.tar", ["a:2", "b:2", "c:2", "d:2", "e:2"]);
+    bench.good(&["convert", "--base", "many.ferry", "next.tar", "thin.ferry"]);
+    bench.good(&["convert", "--input-base", "many.ferry", "thin.ferry", "next.out.tar"]);
+    assert_eq!(manifests(&bench, "next.out.tar"), next);
+    // A blob that the base has not goes along, made of what the base has.
+    bench.good(&["extract", "--image", "a:1", "-o", "a.ferry", "many.ferry"]);
+    bench.good(&["extract", "--image", "b:2", "-o", "b.tar", "--input-base", "many.ferry", "thin.ferry"]);
+    bench.good(&["convert", "--base", "a.ferry", "b.tar", "thinner.ferry"]);
+    bench.good(&["convert", "--input-base", "a.ferry", "thinner.ferry", "image.tar"]);
+    assert_eq!(manifests(&bench, "image.tar"), manifests(&bench, "b.tar"));
+    bench.good(&["--root", "three", "load", "-q", "-i", "a.ferry"]);
+    bench.good(&["--root", "three", "load", "-q", "-i", "thinner.ferry"]);
+    bench.good(&["--root", "three", "save", "-o", "image.tar", "a:1", "b:2"]);
+    assert!(manifests(&bench, "image.tar").is_superset(&manifests(&bench, "b.tar")));
+    let sizes = ["a.ferry", "thinner.ferry"].map(|name| bench.path(name).metadata().unwrap().len());
+    assert!(sizes[1] * 4 < sizes[0], "{sizes:?}");
+    bench.good(&["--root", "one", "extract", "--image", "b:2", "-o", "image.tar", "thin.ferry"]);
+    assert!(manifests(&bench, "image.tar").is_subset(&next));
+    bench.good(&["--root", "one", "load", "-q", "-i", "thin.ferry"]);
+    bench.good(&["--root", "one", "save", "-o", "next.one.tar", "a:2", "b:2", "c:2", "d:2", "e:2"]);
+    assert_eq!(manifests(&bench, "next.one.tar"), next);
+}
+
+#[test]
+fn one_image_of_two_manifests_is_two_images_of_a_bundle_and_an_id_does_not_say_which() {
+    let bench = Bench::new(0);
+    let image = |names: &[&'static str]| TestImage::new("amd64", &[common()], names);
+    let mut both = layout(&[image(&["x:1", "x:2"])], &|tar| (go(tar, 6), "+gzip"));
+    let other = layout(&[image(&["y:1"])], &|tar| (zstd(tar), "+zstd"));
+    both.blobs.extend(other.blobs);
+    both.entries.extend(other.entries);
+    fs::write(bench.path("both.tar"), both.tar().finish()).unwrap();
+    let digests = manifests(&bench, "both.tar");
+    bench.good(&["convert", "both.tar", "both.ferry"]);
+    bench.good(&["convert", "both.ferry", "out.tar"]);
+    assert_eq!((manifests(&bench, "out.tar"), digests.len()), (digests, 2));
+    let id = image(&[]).id();
+    for wanted in [&*id.to_string(), &id.hex()[..12]] {
+        let refused = bench.ferry(&["extract", "--image", wanted, "-o", "none.tar", "both.ferry"]);
+        let says = refused.error.contains(&format!("has several images {wanted}: name one of x:1, x:2, y:1"));
+        assert!(refused.code == 2 && says, "{}: {}", refused.code, refused.error);
+    }
+    let refused = bench.ferry(&["extract", "--image", "z:1", "-o", "none.tar", "both.ferry"]);
+    assert!(refused.code == 3 && refused.error.contains("it has x:1, x:2, y:1"), "{}", refused.error);
+}
+
+#[test]
+fn a_platform_is_asked_of_a_bundle_as_of_an_archive() {
+    let bench = Bench::new(0);
+    let image = TestImage::new("s390x", &[layer("etc/a", b"a")], &["app:1"]);
+    fs::write(bench.path("app.tar"), layout(&[image], &|tar| (gzip(tar), "+gzip")).tar().finish()).unwrap();
+    bench.good(&["convert", "app.tar", "app.ferry"]);
+    fs::create_dir(bench.path("set")).unwrap();
+    bench.good(&["convert", "app.tar", "set/app.ferry"]);
+    for from in ["app.tar", "app.ferry", "set"] {
+        for command in [&["--root", "s", "load", "-q", "-i", from][..], &["convert", from, "out.tar"]] {
+            let asked = |platform| bench.ferry(&[command, &["--platform", platform]].concat());
+            let refused = asked("linux/riscv64");
+            let says = refused.error.contains("has no image for linux/riscv64 of app:1; it has linux/s390x");
+            assert!(refused.code == 3 && says, "{command:?}: {}: {}", refused.code, refused.error);
+            let taken = asked("linux/s390x");
+            assert_eq!(taken.code, 0, "{command:?}: {}", taken.error);
+        }
+        bench.good(&["--root", "s", "rmi", "app:1"]);
+    }
+    assert_eq!(bench.good(&["--root", "s", "images", "-q"]), "");
+}
+
+#[test]
+fn what_lies_behind_a_gzip_member_and_is_none_is_refused_as_docker_does() {
+    let bench = Bench::new(0);
+    let image = TestImage::new("amd64", &[layer("etc/a", b"a")], &["a:1"]);
+    let pack = |tar: &[u8]| ([gzip(tar), vec![0; 512]].concat(), "+gzip");
+    fs::write(bench.path("zeros.tar"), layout(&[image], &pack).tar().finish()).unwrap();
+    for arguments in [&["convert", "zeros.tar", "zeros.ferry"][..], &["--root", "s", "load", "-q", "-i", "zeros.tar"]] {
+        let refused = bench.ferry(arguments);
+        let says = refused.error.contains("gzip");
+        assert!(refused.code == 5 && says, "{arguments:?}: {}: {}", refused.code, refused.error);
+    }
+    assert!(!bench.path("zeros.ferry").exists());
 }

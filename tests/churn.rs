@@ -4,27 +4,14 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 
-use ferry::base::progress::{Event, Progress};
-use ferry::base::{BoxFault, Cancel, Class, Ctx};
+use ferry::base::{BoxFault, Class, Ctx};
 use ferry::layer::diff::{self, DiffOptions, Tree};
 use ferry::layer::{ApplyOptions, Target, apply};
 use ferry::sys::dir::{Dir, Kind};
 
+use crate::support::Warnings;
 use crate::support::containers::Host;
-
-/// Keeps the warnings.
-#[derive(Default)]
-struct Warnings(Mutex<Vec<String>>);
-
-impl Progress for Warnings {
-    fn event(&self, event: Event) {
-        if let Event::Warning(text) = event {
-            self.0.lock().unwrap().push(text);
-        }
-    }
-}
 
 /// Takes bytes; does one thing before it takes the first of them.
 struct Meddling<F: FnOnce()> {
@@ -47,13 +34,12 @@ impl<F: FnOnce()> Write for Meddling<F> {
 
 /// The tar of some layers of which `meddle` changes something once its first bytes are there, and the warnings.
 fn tar_of(layers: &[&Path], tree: Tree, meddle: impl FnOnce()) -> (Result<Vec<u8>, BoxFault>, Vec<String>) {
-    let warnings = Arc::new(Warnings::default());
-    let ctx = Ctx::new(warnings.clone(), Cancel::new());
+    let (ctx, warnings) = Warnings::kept();
     let mut out = Meddling { bytes: Vec::new(), then: Some(meddle) };
     let layers: Vec<Dir> = layers.iter().map(|layer| Dir::open(layer).unwrap()).collect();
     let options = DiffOptions { tree, userxattr: false, latest: None, owners: None };
     let written = diff::write(&layers, &mut out, &options, &ctx);
-    let mut warned = warnings.0.lock().unwrap().clone();
+    let mut warned = warnings.all();
     warned.sort();
     (written.map(|()| out.bytes), warned)
 }

@@ -129,6 +129,10 @@ fn load_list_tag_and_remove_speak_as_docker_does() {
     );
     place.run(&["rmi", "-f", short_one]);
     assert_eq!(place.run(&["images", "-aq"]), "");
+    assert_eq!(place.fail(&["rmi", "nothing"]), (3, "ferry: no such image: nothing\n".to_owned()));
+    let forced = place.output(&["rmi", "-f", "nothing"]);
+    assert!(forced.status.success());
+    assert_eq!(String::from_utf8(forced.stderr).unwrap(), "ferry: no such image: nothing\n");
     assert_eq!(place.run(&["fsck", "--contents"]), "");
 }
 
@@ -482,7 +486,55 @@ fn the_command_reference_is_what_the_program_says() {
     assert!(place.run(&["man", "load"]).contains(".SH NAME"));
     assert!(place.run(&["completion", "bash"]).contains("ferry"));
     place.run(&["man", "-o", "pages"]);
-    assert!(place.path("pages/ferry-save.1").exists());
+    for page in ["ferry-save.1", "ferry-agent.1", "ferry-network-create.1", "ferry-system-install-unit.1"] {
+        assert!(place.path("pages").join(page).exists(), "{page}");
+    }
+    let create = place.run(&["man", "network", "create"]);
+    assert!(create.contains("ferry network create") && create.contains("internal"), "{create}");
+    assert_eq!(place.run(&["man", "image", "remove"]), place.run(&["man", "image", "rm"]), "by another name");
+    assert_eq!(place.fail(&["man", "network", "nope"]).0, 2);
+    for title in ["ferry agent", "ferry volume create", "ferry container run"] {
+        assert!(page.contains(&format!("\n## {title}\n")), "{title}");
+    }
+}
+
+#[test]
+fn what_docker_has_and_ferry_has_not_is_said_in_one_line_with_the_way_to_the_same_end() {
+    let place = Place::new();
+    for (words, way) in [
+        (&["pull", "a:1"][..], "`ferry load -i FILE`"),
+        (&["image", "pull", "a:1"], "`ferry load -i FILE`"),
+        (&["push", "a:1"], "`ferry save -o FILE IMAGE`"),
+        (&["build", "."], "`ferry import`"),
+        (&["login"], "`ferry fetch`"),
+        (&["compose", "up"], "`ferry network create NET`"),
+        (&["search", "x"], "no registry client"),
+    ] {
+        let (code, error) = place.fail(words);
+        let said = error.starts_with("ferry: ") && error.contains(way) && error.lines().count() == 1;
+        assert!(code == 2 && said, "{words:?}: {code} {error}");
+    }
+    assert!(place.fail(&["nonsense"]).1.contains("unrecognized subcommand"));
+}
+
+#[test]
+fn progress_as_json_is_an_object_a_line_and_what_is_not_known_is_null() {
+    let place = Place::new();
+    place.write("pair.tar", &images::docker_24(&pair()));
+    let stdin = fs::File::open(place.path("pair.tar")).unwrap();
+    let mut cat = Command::new("cat").stdin(stdin).stdout(Stdio::piped()).spawn().unwrap();
+    let mut load = place.command(&["--progress", "json", "load"]);
+    let output = load.stdin(cat.stdout.take().unwrap()).output().unwrap();
+    assert!(cat.wait().unwrap().success() && output.status.success(), "{output:?}");
+    let events: Vec<Value> =
+        String::from_utf8(output.stderr).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let began: Vec<&Value> = events.iter().filter(|event| event["event"] == "began").collect();
+    assert_eq!((&began[0]["action"], &began[0]["total"]), (&json!("Receiving"), &Value::Null), "how long a pipe is");
+    assert!(began[1..].iter().all(|event| event["action"].is_string() && event["total"].is_u64()), "{began:?}");
+    for event in began {
+        let end = json!({"event": "ended", "task": event["task"], "completed": true});
+        assert!(events.contains(&end), "{events:?}");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Each dependency is there for a stated reason.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use crate::support::checkout;
 
@@ -17,6 +18,41 @@ fn declared() -> BTreeSet<String> {
         }
     }
     names
+}
+
+/// The code of every source file below a directory, without comments; and the names of their modules.
+fn sources(dir: &Path, code: &mut Vec<String>, modules: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, code, modules);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            code.push(text.lines().map(|line| line.split("//").next().unwrap_or_default().to_owned() + "\n").collect());
+            modules.insert(path.file_stem().unwrap().to_string_lossy().into_owned());
+        }
+    }
+}
+
+/// Whether a path begins with this name: `name::`, behind anything but the rest of a path.
+fn begins_a_path(code: &str, name: &str) -> bool {
+    let part_of_a_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+    code.match_indices(&format!("{name}::")).any(|(at, _)| !code[..at].ends_with(part_of_a_path))
+}
+
+#[test]
+fn every_crate_is_used() {
+    let (mut code, mut modules) = (Vec::new(), BTreeSet::new());
+    sources(&checkout().join("src"), &mut code, &mut modules);
+    sources(&checkout().join("tests"), &mut code, &mut modules);
+    for name in declared() {
+        let name = name.replace('-', "_");
+        // A module of the same name is meant unless it is imported as a crate.
+        let imported =
+            |code: &String| code.contains(&format!("use {name}::")) || code.contains(&format!("use ::{name}"));
+        let used = |code: &String| imported(code) || !modules.contains(&name) && begins_a_path(code, &name);
+        assert!(code.iter().any(used), "Cargo.toml names {name}, and nothing uses it");
+    }
 }
 
 #[test]

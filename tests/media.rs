@@ -389,6 +389,10 @@ fn a_bundle_brings_its_ferry_along_even_where_programs_cannot_be_started() {
     assert_eq!(site.ferry(&["copy", &at("one.run"), &run]).0, 0);
     let whole = fs::read(&run).unwrap();
     assert!(whole == fs::read(at("one.run")).unwrap());
+    for path in [&run, &at("one.run")] {
+        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o700, "{path}");
+    }
     let (code, _, error) = shell(Path::new(&run), &["--root", &site.text("r4")], "/usr/bin:/bin");
     assert_eq!(code, 0, "{error}");
     for at in [100_000, whole.len() - 1_000_000] {

@@ -200,6 +200,8 @@ fn containers_reach_each_other_the_host_and_the_world_and_are_closed_to_it() {
     assert_eq!(seen(a.tcp(FAR, 7)), format!("outside {HOST}"));
     // A UDP server on all addresses answers from the one nearest.
     assert_eq!(seen(a.udp([192, 0, 2, 1], 7)), format!("outside {HOST}"));
+    // What passes no rule is not there.
+    assert_eq!(host.machine.sh("ip -6 addr show dev ferry0; ip -n a -6 addr show dev eth0"), "");
     // Who sends packets for the containers' network to the host gets nothing.
     host.machine.sh(&format!("ip -n outside route add 172.17.0.0/16 via {HOST}"));
     assert_eq!(seen(host.outside.tcp(address(&of_a), 80)), "nobody");
@@ -375,6 +377,35 @@ fn subnets_of_the_pool_keep_clear_of_the_hosts_routes() {
     let taken = NetworkSettings { subnet: Some("172.17.0.0/16".parse().unwrap()), ..NetworkSettings::default() };
     let error = host.host.run(|| host.networks.create("taken", &taken)).unwrap_err();
     assert!(matches!(error, NetError::Overlap { .. }), "{error}");
+}
+
+#[test]
+fn two_stores_do_not_keep_each_others_default_network_from_coming_up() {
+    let mut host = Host::new(Release::Debian13);
+    let second = Networks::new(&host.machine.dir().join("second")).with_program(ferry());
+    let (_, of_a) = host.connected("a", "bridge", &[]);
+    host.detach(&of_a);
+    host.host.run(|| host.networks.sweep()).unwrap();
+    let first = std::mem::replace(&mut host.networks, second);
+    let (_b, of_b) = host.connected("b", "bridge", &[]);
+    let second = std::mem::replace(&mut host.networks, first);
+    let (c, of_c) = host.connected("c", "bridge", &[]);
+    host.host.serve("host", 7);
+    assert_eq!(address(&of_b), Ipv4Addr::new(172, 17, 0, 2));
+    assert_eq!(address(&of_c), Ipv4Addr::new(172, 18, 0, 2));
+    assert_eq!(seen(c.tcp([172, 18, 0, 1], 7)), "host 172.18.0.2");
+    // It stays where it is while it has containers, and is the same network as before.
+    let (_d, of_d) = host.connected("d", "bridge", &[]);
+    assert_eq!(address(&of_d), Ipv4Addr::new(172, 18, 0, 3));
+    assert_eq!(of_a.endpoints[0].network_id, of_c.endpoints[0].network_id);
+    // A link of that name that is somebody else's is left alone.
+    host.machine.sh("ip link del ferry1; ip link add ferry1 type bridge");
+    let f = host.container("f");
+    let error = host.attach(&f, &request("f", "bridge", &[])).unwrap_err();
+    assert!(matches!(error, NetError::LinkTaken { .. }), "{error}");
+    host.networks = second;
+    let (_e, of_e) = host.connected("e", "bridge", &[]);
+    assert_eq!(address(&of_e), Ipv4Addr::new(172, 17, 0, 3));
 }
 
 #[test]

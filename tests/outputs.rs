@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Read;
 use std::process::{Command, Stdio};
 
-use crate::support::bench::{Bench, archive};
+use crate::support::bench::{Bench, archive, archive_of, entry, typed};
 
 const IMAGE: &str = "registry.example.com/app/web:1";
 
@@ -141,14 +141,14 @@ fn an_inventory_that_cannot_be_written_pins_nothing_and_lets_go_of_nothing() {
     let bench = bench(1);
     let pins = || bench.good(&["--root", "s", "inventory", "--pins"]);
     bench.good(&["--root", "s", "inventory", "--pin", "--label", "zz", "-o", "zz.inv"]);
-    assert_eq!(pins(), "zz\t1 layers\n");
+    assert_eq!(pins(), "zz\t1 layer\n");
     archive(&bench.path("other.tar"), "registry.example.com/other:1", 2);
     bench.good(&["--root", "s", "load", "-q", "-i", "other.tar"]);
     for (label, out) in [("zz", "none/x.inv"), ("new", "none/x.inv"), ("zz", "s"), ("new", "s")] {
         for more in [&[][..], &["--encrypt-to", "to"]] {
             let arguments = ["--root", "s", "inventory", "--pin", "--label", label, "-o", out];
             let refused = bench.ferry(&[&arguments, more].concat());
-            assert!(refused.code != 0 && pins() == "zz\t1 layers\n", "{label} {out} {more:?}: {}", pins());
+            assert!(refused.code != 0 && pins() == "zz\t1 layer\n", "{label} {out} {more:?}: {}", pins());
         }
     }
     bench.good(&["--root", "s", "inventory", "--pin", "--label", "zz", "-o", "zz.inv"]);
@@ -167,4 +167,190 @@ fn an_empty_passphrase_encrypts_nothing() {
         assert!(refused.code == 2 && refused.error.contains("passphrase"), "{arguments:?}: {}", refused.error);
         assert!(!bench.path("x.ferry").exists(), "{arguments:?}");
     }
+}
+
+#[test]
+fn a_dash_is_standard_output() {
+    let bench = bench(1);
+    for (command, same) in [
+        ("convert in.ferry OUT", true),
+        ("convert --output-format bundle in.tar OUT", true),
+        ("--root s save -o OUT IMAGE", true),
+        ("extract --file data/0 -o OUT in.ferry", true),
+        ("--root s inventory --label l -o OUT", true),
+        ("--root s inventory --label l --encrypt-to to -o OUT", false),
+    ] {
+        let ferry = |to: &str| format!("\"$FERRY\" {}", command.replace("OUT", to).replace("IMAGE", IMAGE));
+        let script = format!("{}; {} >printed; test ! -e ./-", ferry("plain"), ferry("-"));
+        let (code, error) = sh(&bench, &script);
+        assert_eq!(code, Some(0), "{command}: {error}");
+        let (plain, printed) = (fs::read(bench.path("plain")).unwrap(), fs::read(bench.path("printed")).unwrap());
+        assert!(if same { plain == printed } else { printed.len() > 100 }, "{command}: {}", printed.len());
+    }
+}
+
+#[test]
+fn one_volume_of_several_is_not_replaced_and_a_bundle_of_one_file_is() {
+    let bench = bench(3);
+    fs::create_dir(bench.path("v")).unwrap();
+    bench.good(&["convert", "--volume-size", "1m", "--parity", "40%", "in.tar", "v/r.ferry"]);
+    let read = |name: &str| fs::read(bench.path(name)).unwrap();
+    for volume in ["v/r.002.ferry", "v/r.p001.ferry"] {
+        let before = read(volume);
+        // Its frames tell, or its head alone.
+        for (from, bytes) in [("v/r.001.ferry", before.clone()), ("in.tar", before[..before.len() / 2].to_vec())] {
+            fs::write(bench.path(volume), &bytes).unwrap();
+            for arguments in [
+                &["convert", from, volume][..],
+                &["convert", "--output-format", "hybrid", "in.tar", volume],
+                &["--root", "s", "save", "-o", volume, IMAGE],
+                &["--root", "s", "inventory", "-o", volume],
+                &["extract", "--file", "data/0", "-o", volume, "in.ferry"],
+            ] {
+                let refused = bench.ferry(arguments);
+                let text = format!("{arguments:?}: {}: {}", refused.code, refused.error);
+                assert!(refused.code == 4 && refused.error.contains(&format!("{volume} is one volume")), "{text}");
+                assert!(read(volume) == bytes, "{text}");
+            }
+        }
+        fs::write(bench.path(volume), before).unwrap();
+    }
+    // An input of one file is read to its end before it is replaced.
+    let before = read("in.ferry");
+    bench.good(&["convert", "in.ferry", "in.ferry"]);
+    assert!(read("in.ferry") == before);
+}
+
+#[test]
+fn a_bundle_that_a_site_counts_on_is_not_replaced_by_the_difference_to_it() {
+    let bench = bench(1);
+    let send = |to: &str| bench.ferry(&["--root", "s", "save", "--sent-to", "far", "-o", to, IMAGE]);
+    assert_eq!(send("to-far.ferry").code, 0);
+    let whole = fs::read(bench.path("to-far.ferry")).unwrap();
+    let refused = send("to-far.ferry");
+    assert!(refused.code == 4 && refused.error.contains("to-far.ferry is a bundle, and site far"), "{}", refused.error);
+    assert!(refused.error.contains("`ferry inventory --forget-site far`"), "{}", refused.error);
+    assert!(fs::read(bench.path("to-far.ferry")).unwrap() == whole);
+    // The ways out, and a file that is no bundle.
+    fs::write(bench.path("other.ferry"), "no bundle").unwrap();
+    assert_eq!(send("other.ferry").code, 0);
+    assert!(fs::metadata(bench.path("other.ferry")).unwrap().len() < 5_000);
+    bench.good(&["--root", "s", "inventory", "--forget-site", "far"]);
+    assert_eq!(send("to-far.ferry").code, 0);
+    assert!(fs::read(bench.path("to-far.ferry")).unwrap() == whole);
+}
+
+#[test]
+fn what_holds_images_is_its_owners_alone_and_a_receipt_says_where_they_are() {
+    let bench = bench(1);
+    let mode = |name: &str| {
+        let meta = fs::metadata(bench.path(name)).unwrap();
+        std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o777
+    };
+    bench.good(&["convert", "--volume-size", "1m", "--parity", "10%", "in.tar", "v.ferry"]);
+    bench.good(&["convert", "in.ferry", "out.tar"]);
+    bench.good(&["convert", "in.tar", "LARGE.FERRY"]);
+    assert!(fs::read(bench.path("LARGE.FERRY")).unwrap() == fs::read(bench.path("in.ferry")).unwrap());
+    let id = bench.good(&["--root", "none", "inspect", "in.ferry"]);
+    let id: serde_json::Value = serde_json::from_str(&id).unwrap();
+    let layer = id[0]["Layers"][0]["DiffId"].as_str().unwrap();
+    bench.good(&["extract", "--layer", layer, "-o", "layer.tar", "in.ferry"]);
+    assert_eq!(mode("layer.tar"), 0o600);
+    bench.good(&["copy", "in.ferry", "copy.ferry"]);
+    for name in ["in.ferry", "v.001.ferry", "v.p001.ferry", "out.tar", "copy.ferry"] {
+        assert_eq!(mode(name), 0o600, "{name}");
+    }
+    bench.good(&["--root", "t", "load", "-q", "-i", "in.ferry", "--sign", "key", "--receipt", "receipt"]);
+    let text = fs::read_to_string(bench.path("receipt")).unwrap();
+    let store = text.lines().find_map(|line| line.trim().strip_prefix("\"store\": \"")).unwrap();
+    assert!(store.starts_with('/') && store.ends_with("/t\","), "{store}");
+}
+
+#[test]
+fn a_thin_bundle_without_its_base_is_shown_with_what_it_lacks() {
+    let bench = bench(1);
+    bench.good(&["convert", "--base", "in.ferry", "in.tar", "thin.ferry"]);
+    bench.good(&["--root", "s", "inventory", "--label", "far", "-o", "far.inventory"]);
+    bench.good(&["convert", "--base", "far.inventory", "in.tar", "against.ferry"]);
+    for (bundle, needs) in [
+        ("thin.ferry", "Needs what bundle in.ferry has: 1 layer, 0 contents\n"),
+        ("against.ferry", "Needs what far has by its inventory or ledger: 1 layer, 0 contents\n"),
+    ] {
+        let listed = bench.good(&["ls", bundle]);
+        assert!(listed.contains(needs), "{listed}");
+        let refused = bench.ferry(&["--root", "empty", "verify", "--deep", "--format", "json", bundle]);
+        let shown: serde_json::Value = serde_json::from_str(&refused.out).unwrap();
+        assert_eq!((refused.code, &shown["intact"]), (3, &true.into()), "{}", refused.error);
+        assert!(shown["error"].as_str().is_some_and(|error| error.contains("this is a thin bundle")), "{shown}");
+        assert!(refused.error.contains("where it is an inventory or a site"), "{}", refused.error);
+    }
+}
+
+#[test]
+fn a_file_name_stays_in_its_line() {
+    let bench = Bench::new(0);
+    let mut layer = Vec::new();
+    entry(&mut layer, "a\nb\t\u{1b}[2J", b"1");
+    typed(&mut layer, "link", b'2', "to\nnowhere", b"");
+    archive_of(&bench.path("names.tar"), IMAGE, &[layer]);
+    bench.good(&["convert", "names.tar", "names.ferry"]);
+    let shown = bench.good(&["--root", "none", "inspect", "names.ferry"]);
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    let layer = shown[0]["Layers"][0]["DiffId"].as_str().unwrap();
+    for what in [["--image", IMAGE], ["--layer", layer]] {
+        let listed = bench.good(&["ls", what[0], what[1], "names.ferry"]);
+        assert_eq!(listed.lines().count(), 2, "{listed}");
+        assert!(
+            listed.contains("a\u{fffd}b\u{fffd}\u{fffd}[2J\n") && listed.contains("to\u{fffd}nowhere\n"),
+            "{listed}"
+        );
+    }
+}
+
+#[test]
+fn a_passphrase_that_nobody_gives_is_asked_for_in_its_words_and_ctrl_c_ends_the_question() {
+    let bench = bench(1);
+    let secret = [("FERRY_PASSPHRASE", "open sesame")];
+    assert_eq!(bench.ferry_with(&secret, &["convert", "--passphrase", "in.tar", "locked.ferry"]).code, 0);
+    for arguments in ["ls locked.ferry", "convert --passphrase in.tar x.ferry"] {
+        let (code, error) = sh(&bench, &format!("unset FERRY_PASSPHRASE; setsid -w \"$FERRY\" {arguments}"));
+        assert!(code == Some(2) && error.contains("FERRY_PASSPHRASE"), "{arguments}: {error}");
+    }
+    // A Ctrl-C once the question is asked and the answer waited for.
+    let python = r#"
+import os, pty, sys, termios, time
+pid, terminal = pty.fork()
+if pid == 0:
+    os.environ.pop("FERRY_PASSPHRASE", None)
+    os.execv(sys.argv[1], sys.argv[1:])
+def waits():
+    state = open(f"/proc/{pid}/stat").read().rsplit(") ", 1)[1][0]
+    return state == "Z" or state == "S" and not termios.tcgetattr(terminal)[3] & termios.ECHO
+while not waits():
+    time.sleep(0.01)
+os.write(terminal, b"\x03")
+shown = b""
+try:
+    while more := os.read(terminal, 1000):
+        shown += more
+except OSError:
+    pass
+sys.stdout.buffer.write(shown)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+    for arguments in [
+        &["convert", "--passphrase", "in.tar", "x.ferry"][..],
+        &["--root", "s", "inventory", "--passphrase", "-o", "x"],
+        &["ls", "locked.ferry"],
+        &["convert", "locked.ferry", "x.ferry"],
+    ] {
+        let mut command = Command::new("python3");
+        command.args(["-c", python]).arg(crate::support::ferry()).args(arguments).current_dir(bench.dir.path());
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(130), "{arguments:?}: {shown}");
+        let once = shown.contains("Passphrase") && !shown.contains("two different") && !shown.contains("needs a");
+        assert!(once, "{arguments:?}: {shown}");
+    }
+    assert!(!bench.path("x.ferry").exists() && !bench.path("x").exists());
 }

@@ -96,4 +96,11 @@ fn a_host_behind_another_and_one_that_wants_a_certificate_are_reached_by_the_sys
         assert_eq!(back.images(), near.images(), "{host}");
         assert!(machine.dir().join(format!("cache-{host}/ferry/ferry")).exists(), "{host}: it was that host");
     }
+    // That somebody is not let in comes from ssh, and so do the ways out of it.
+    machine.sh("mv /root/.ssh/plain .");
+    let mut send = machine.command(ferry());
+    let out =
+        send.env("HOME", "/root").arg("--root").arg(&near.root).args(["send", "app:v1", "inner"]).output().unwrap();
+    assert_eq!(out.status.code(), Some(9), "{out:?}");
+    assert!(String::from_utf8_lossy(&out.stderr).contains("hint: 255 is ssh's own: try `ssh HOST true`"), "{out:?}");
 }

@@ -267,6 +267,29 @@ fn transfers_cut_at_any_byte_go_on_and_cost_little_more_than_a_clean_one() {
 }
 
 #[test]
+fn a_key_that_may_run_an_agent_alone_sends_and_fetches_by_it() {
+    let machine = Machine::start(Release::Debian12);
+    let (near, far, third) = (Site::new(&machine, "near"), Site::new(&machine, "far"), Site::new(&machine, "third"));
+    // As a forced command it does not look at what is asked for.
+    let ssh = machine.dir().join("forced");
+    let (program, root) = (quote(ferry().to_str().unwrap()), quote(far.root.to_str().unwrap()));
+    fs::write(&ssh, format!("#!/bin/sh\nexec {program} --root {root} agent --reveal 'app:v1'\n")).unwrap();
+    fs::set_permissions(&ssh, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let ssh = quote(ssh.to_str().unwrap());
+    near.release(&machine, 1);
+    near.run(&["send", "--ssh", &ssh, "app:v1", "far"]);
+    assert_eq!(near.images(), far.images());
+    third.run(&["fetch", "--ssh", &ssh, "far", "app:v1"]);
+    assert_eq!(near.images(), third.images());
+    for (option, value) in [("--to", "docker"), ("--remote-root", "/elsewhere")] {
+        let out = near.command(&["send", "--ssh", &ssh, option, value, "app:v1", "far"]).output().unwrap();
+        assert_eq!(out.status.code(), Some(7), "{option}");
+        let expected = format!("a forced command answers there, and {option} would be for that one to say");
+        assert!(String::from_utf8_lossy(&out.stderr).contains(&expected), "{out:?}");
+    }
+}
+
+#[test]
 fn sixteen_hosts_share_one_reading_and_one_compression() {
     use std::os::unix::net::UnixStream;
     use std::sync::Arc;
@@ -514,9 +537,24 @@ fn a_file_on_another_host_is_read_in_place() {
         let crossed = count.metadata().unwrap().len();
         assert!(crossed < 20_000, "{name}: {crossed} bytes crossed");
     }
-    let out = here.command(&["load", "-i", "ssh://far/nowhere.tar", "--ssh", ssh.to_str().unwrap()]).output().unwrap();
-    assert!(String::from_utf8_lossy(&out.stderr).contains("no such file"), "{out:?}");
-    assert_ne!(out.status.code(), Some(0));
+    // A bundle in volumes is found by its name, as it is here.
+    here.run(&["rmi", "app:v2"]);
+    near.run(&["save", "--volume-size", "1MiB", "-o", folder.join("set.ferry").to_str().unwrap(), "app:v2"]);
+    let url = format!("ssh://far{}/set.ferry", folder.display());
+    let mut load = here.command(&["load", "-i", &url, "--ssh", ssh.to_str().unwrap()]);
+    assert_eq!(succeed(load.env("PATH", &path)), "Loaded image: app:v2\n");
+    fs::write(&ssh, "#!/bin/sh\nexec sh -c \"$2\"\n").unwrap();
+    let there = folder.display();
+    for (path, expected) in [
+        ("/nowhere.tar".to_owned(), "/nowhere.tar: no such file\n"),
+        (format!("{there}/one.ferry"), "one.ferry: no such file\n"),
+        (format!("{there}"), "is a directory; name a file in it, of a bundle any volume\n"),
+    ] {
+        let url = format!("ssh://far{path}");
+        let out = here.command(&["load", "-i", &url, "--ssh", ssh.to_str().unwrap()]).output().unwrap();
+        assert!(String::from_utf8_lossy(&out.stderr).ends_with(expected), "{out:?}");
+        assert_eq!(out.status.code(), Some(3), "{path}");
+    }
 }
 
 #[test]

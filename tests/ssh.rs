@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ferry::base::{Class, Fault};
 use ferry::transfer::bootstrap::survey;
@@ -189,6 +191,57 @@ fn every_way_to_log_in_works_and_a_wrong_answer_ends_after_three() {
     let nobody = Arc::new(Script::default());
     let mut remote = SshRemote::connect("h", &config, &options(&nobody)).unwrap();
     assert_eq!(output(&mut remote, "echo", "echo hi", 100).unwrap(), b"hi\n");
+}
+
+/// A line to a port of this machine, for one connection: nothing passes any more once it is told to stall.
+fn line_to(port: u16) -> (u16, Arc<AtomicBool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (here, stalled) = (listener.local_addr().unwrap().port(), Arc::new(AtomicBool::new(false)));
+    let stall = stalled.clone();
+    std::thread::spawn(move || {
+        let (near, _) = listener.accept().unwrap();
+        let far = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        for (mut from, mut to) in [(near.try_clone().unwrap(), far.try_clone().unwrap()), (far, near)] {
+            let stall = stall.clone();
+            std::thread::spawn(move || {
+                let mut buf = vec![0; 32 << 10];
+                while let Ok(n @ 1..) = from.read(&mut buf) {
+                    while stall.load(Ordering::Relaxed) {
+                        std::thread::park();
+                    }
+                    if to.write_all(&buf[..n]).is_err() {
+                        break;
+                    }
+                }
+                let _ = to.shutdown(std::net::Shutdown::Both);
+            });
+        }
+    });
+    (here, stalled)
+}
+
+#[test]
+fn a_line_that_stalls_and_a_command_that_takes_nothing_are_given_up_when_the_timeout_is_over() {
+    let machine = Machine::on_host_network(Release::Debian12);
+    let sshd = machine.sshd();
+    let script = Arc::new(Script { confirm: true, ..Script::default() });
+    for (command, stalls) in [("cat >/dev/null", true), ("exec sleep 60", false)] {
+        let (port, stalled) = line_to(sshd.port);
+        let config = HostConfig { port, ..config(&sshd, machine.dir().join("new_hosts")) };
+        let options = Options { timeout: Duration::from_secs(3), ..options(&script) };
+        let mut remote = SshRemote::connect("h", &config, &options).unwrap();
+        let mut process = remote.start(command).unwrap();
+        let mut stdin = process.stdin.take().unwrap();
+        stdin.write_all(b"x").unwrap();
+        stalled.store(stalls, Ordering::Relaxed);
+        let began = Instant::now();
+        stdin.write_all(&vec![0; 64 << 20]).unwrap_err();
+        drop(stdin);
+        // It has ended in whatever way; how long that took is what counts.
+        let _ = process.wait();
+        drop(remote);
+        assert!(began.elapsed() < Duration::from_secs(25), "{command}: {:?}", began.elapsed());
+    }
 }
 
 #[test]

@@ -16,6 +16,8 @@ use ferry::store::{
     StoreError,
 };
 
+use crate::support::images;
+
 /// A tar entry with a header as GNU tar writes it.
 pub fn entry(kind: u8, path: &str, link: &str, data: &[u8]) -> Vec<u8> {
     entry_with_mode(kind, if kind == b'5' { 0o755 } else { 0o644 }, path, link, data)
@@ -222,6 +224,154 @@ fn what_is_loaded_is_listed_found_and_comes_back_bit_for_bit() {
     let mut blob = Vec::new();
     source.open_layer(&image.layers[1], Form::Original).unwrap().read_to_end(&mut blob).unwrap();
     assert_eq!(blob, memory.blobs[&original.digest]);
+}
+
+/// Runs ferry on the store `store` in `dir`: what it prints, and what it complains of.
+fn ferry(dir: &Path, arguments: &[&str]) -> (String, String) {
+    let mut command = std::process::Command::new(crate::support::ferry());
+    let output = command.args(["--root", "store"]).args(arguments).current_dir(dir).output().unwrap();
+    let (out, errors) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "ferry {arguments:?}: {errors}");
+    (out, errors)
+}
+
+/// An OCI layout in which one image has a manifest for each of its names, and the digests of these.
+fn several_manifests(names: &[&'static str]) -> (Vec<u8>, Vec<Digest>) {
+    let mut whole = images::Layout { blobs: vec![], entries: vec![], items: vec![] };
+    let mut digests = Vec::new();
+    for (at, name) in names.iter().enumerate() {
+        // The time in its header makes another blob of the same layer.
+        let pack = move |layer: &[u8]| {
+            let header = flate2::GzBuilder::new().mtime(1 + at as u32);
+            let mut encoder = header.write(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(layer).unwrap();
+            (encoder.finish().unwrap(), "+gzip")
+        };
+        let image = images::TestImage::new("amd64", &[layer(&[("etc/a", "a")])], &[name]);
+        let one = images::layout(&[image], &pack);
+        digests.push(one.entries[0]["digest"].as_str().unwrap().parse().unwrap());
+        whole.blobs.extend(one.blobs);
+        whole.entries.extend(one.entries);
+    }
+    (whole.tar().finish(), digests)
+}
+
+/// The manifests in an archive, by name; every blob of each is read and proven.
+fn manifests_in(path: &Path) -> BTreeMap<String, Digest> {
+    let options = ferry::archive::OpenOptions { spool: path.parent().unwrap().into(), ..Default::default() };
+    let source = ferry::archive::open(ferry::archive::Input::Path(path.into()), &options, &Ctx::silent()).unwrap();
+    let mut found = BTreeMap::new();
+    for image in source.images() {
+        let manifest = image.manifest.as_ref().unwrap();
+        for (layer, named) in image.layers.iter().zip(manifest.layers()) {
+            let mut blob = Vec::new();
+            source.open_layer(layer, Form::Original).unwrap().read_to_end(&mut blob).unwrap();
+            assert_eq!(Digest::of(&blob), named.digest);
+        }
+        found.extend(image.names.iter().map(|name| (name.to_string(), manifest.digest())));
+    }
+    found
+}
+
+#[test]
+fn each_name_of_an_image_goes_out_with_the_manifest_it_came_with() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let at = |file: &str| dir.path().join(file);
+    let run = |arguments: &[&str]| ferry(dir.path(), arguments).0;
+    let (archive, digests) = several_manifests(&["single:2", "single:3", "single:4"]);
+    fs::write(at("in.tar"), &archive).unwrap();
+    let [two, three, four] = digests[..] else { panic!("three manifests") };
+    let came = manifests_in(&at("in.tar"));
+    assert_eq!(
+        came,
+        [("single:2", two), ("single:3", three), ("single:4", four)].map(|(n, d)| (n.to_owned(), d)).into()
+    );
+    run(&["load", "-i", "in.tar"]);
+    for (name, digest) in &came {
+        run(&["save", "--output-format", "oci", "-o", "one.tar", name]);
+        assert_eq!(manifests_in(&at("one.tar")), [(name.clone(), *digest)].into());
+    }
+    run(&["tag", "single:4", "copy:1"]);
+    let save = |names: &[&str]| {
+        run(&[&["save", "--output-format", "oci", "-o", "out.tar"], names].concat());
+        manifests_in(&at("out.tar"))
+    };
+    let mut expected = came.clone();
+    expected.insert("copy:1".into(), four);
+    assert_eq!(save(&["single", "copy"]), expected);
+
+    let listed = run(&["images", "--digests", "--format", "{{.Repository}}:{{.Tag}} {{.Digest}}"]);
+    for (name, digest) in &came {
+        assert!(listed.lines().any(|line| line == format!("{name} {digest}")), "{listed}");
+    }
+    let document: serde_json::Value = serde_json::from_str(&run(&["inspect", "single:2"])).unwrap();
+    let pins = document[0]["RepoDigests"].as_array().unwrap();
+    assert!(digests.iter().all(|digest| pins.contains(&format!("single@{digest}").into())), "{pins:?}");
+
+    // Without manifests it is one image with three tags.
+    run(&["save", "--output-format", "docker", "-o", "docker.tar", "single"]);
+    let listing = std::process::Command::new("tar").arg("-xOf").arg(at("docker.tar")).arg("manifest.json").output();
+    let items: serde_json::Value = serde_json::from_slice(&listing.unwrap().stdout).unwrap();
+    let [item] = &items.as_array().unwrap()[..] else { panic!("{items}") };
+    assert_eq!(item["RepoTags"].as_array().unwrap().len(), 3, "{items}");
+
+    // A name that is moved stands for what it was moved to; one that is taken away leaves nothing behind.
+    run(&["tag", "single:2", "single:4"]);
+    assert_eq!(save(&["single:4"])["single:4"], two);
+    run(&["rmi", "single:3"]);
+    let notes = fs::read_to_string(at("store/ferry/names.json")).unwrap();
+    assert!(notes.contains("single:4") && !notes.contains("single:3"), "{notes}");
+    run(&["load", "-i", "in.tar"]);
+    assert_eq!(save(&["single"]), came);
+    run(&["fsck", "--contents"]);
+
+    // A store of a ferry that took no notes: one of the manifests goes out, and nothing is found to be wrong.
+    fs::remove_file(at("store/ferry/names.json")).unwrap();
+    assert!(save(&["single"]).values().all(|digest| digests.contains(digest)));
+    run(&["fsck", "--contents"]);
+}
+
+#[test]
+fn a_digest_in_a_name_is_believed_when_it_is_proven_and_stays_provable() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let write = |file: &str, bytes: &[u8]| fs::write(dir.path().join(file), bytes).unwrap();
+    let run = |arguments: &[&str]| ferry(dir.path(), arguments);
+    let (archive, digests) = several_manifests(&["single:2"]);
+    let pin = format!("single@{}", digests[0]);
+    let liar = images::TestImage::new("amd64", &[layer(&[("etc/a", "another")])], &[]);
+    let mut lie = images::layout(&[liar], &|layer| (gzip(layer), "+gzip"));
+    lie.entries[0]["annotations"] = serde_json::json!({"io.containerd.image.name": format!("docker.io/library/{pin}")});
+    write("lie.tar", &lie.tar().finish());
+    let (_, errors) = run(&["load", "-i", "lie.tar"]);
+    assert!(errors.contains(&format!("the name {pin} is left out")), "{errors}");
+    assert!(!run(&["images", "--digests"]).0.contains(&digests[0].to_string()));
+    // The lie is in nobody's way.
+    write("in.tar", &archive);
+    run(&["load", "-i", "in.tar"]);
+    let id = |name: &str| run(&["inspect", "--format", "{{.Id}}", name]).0;
+    assert_eq!(id(&pin), id("single:2"));
+
+    // An index goes with the name that is pinned to it, as often as that is passed on.
+    let index = std::cell::Cell::new(None);
+    let name = |digest: Digest| {
+        index.set(Some(digest));
+        format!("docker.io/library/multi@{digest}")
+    };
+    write("multi.tar", &crate::archive::multi_arch(&["amd64", "arm64", "s390x"], &name));
+    run(&["load", "--platform", "arm64", "-i", "multi.tar"]);
+    let pinned = format!("multi@{}", index.get().unwrap());
+    let listed = run(&["images", "--digests", "--format", "{{.Repository}}@{{.Digest}}", "multi"]).0;
+    assert!(listed.lines().any(|line| line == pinned), "{listed}");
+    let before = id(&pinned);
+    for again in ["second.tar", "third.tar"] {
+        run(&["save", "--output-format", "oci", "-o", again, &pinned]);
+        run(&["rmi", "-f", &before.trim()[..19]]);
+        let (_, errors) = run(&["load", "-i", again]);
+        assert_eq!((id(&pinned), errors.contains("left out")), (before.clone(), false), "{errors}");
+    }
+    run(&["fsck", "--contents"]);
+    run(&["rmi", "-f", &before.trim()[..19]]);
+    run(&["fsck", "--contents"]);
 }
 
 #[test]
@@ -463,7 +613,18 @@ fn fsck_names_every_damage_and_repairs_what_loses_nothing() {
         fs::read_dir(dir).unwrap().next().unwrap().unwrap().path()
     }
     // What is done, what is found, whether repair makes it good.
-    let table: [(Damage, &[FindingKind], bool); 23] = [
+    let table: [(Damage, &[FindingKind], bool); 26] = [
+        (|root, _, _| fs::write(root.join("ferry/names.json"), "{").unwrap(), &[FindingKind::NameNotesDamaged], true),
+        (
+            |root, _, _| fs::remove_file(any(any(root.join("ferry/manifests/sha256")))).unwrap(),
+            &[FindingKind::NameManifestMissing],
+            true,
+        ),
+        (
+            |_, store, id| fs::write(store.layout().image_index(&id, &Digest::of(b"index")), "x").unwrap(),
+            &[FindingKind::ManifestDamaged],
+            true,
+        ),
         (
             |root, _, _| fs::write(root.join("image/overlay2/repositories.json"), "{").unwrap(),
             &[FindingKind::NamesUnreadable],

@@ -82,7 +82,7 @@ fn signed_and_encrypted_bundles_are_let_in_by_key_policy_and_name_alone() {
     damaged[60] ^= 1;
     fs::write(bench.path("damaged.inventory"), damaged).unwrap();
     for (base, more, code, reason) in [
-        ("site.inventory", &[][..], 2, "is encrypted"),
+        ("site.inventory", &[][..], 2, "is encrypted: name its key with --base-identity"),
         ("site.inventory", &["--base-identity", "stranger"], 6, "cannot decrypt"),
         (
             "site.inventory",

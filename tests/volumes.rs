@@ -1148,3 +1148,150 @@ fn records_and_signers_of_any_bytes_are_refused_without_a_panic() {
         let _ = Policy::parse(Path::new("f"), text);
     });
 }
+
+#[test]
+fn repair_replaces_the_volume_that_it_mends_and_no_other_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let apart = tempfile::tempdir().unwrap();
+    let written =
+        write(&dir.path().join("r.ferry"), &noise(80, 6_500_000), options(Some(2 * MIB), Some("34%"))).unwrap();
+    let before = files(dir.path());
+    let (lost, first) = (&written.files[1], written.files[0].to_str().unwrap());
+    // An intact volume of another bundle, a whole bundle, one of this bundle, a folder, a link that leads nowhere.
+    let other = WriteOptions { set: SetId::derive(b"other"), ..options(Some(2 * MIB), None) };
+    let others = write(&apart.path().join("o.ferry"), &noise(81, 6_500_000), other).unwrap();
+    write_as(&apart.path().join("single.ferry"), 82, None);
+    for there in [others.files[1].clone(), apart.path().join("single.ferry"), written.files[2].clone()] {
+        fs::copy(&there, lost).unwrap();
+        let foreign = files(dir.path());
+        let (code, out, error) = ferry(&["repair", first]);
+        let what = format!("{}: {out}{error}", there.display());
+        assert!(code == 4 && error.contains(lost.to_str().unwrap()) && error.contains("is not that volume"), "{what}");
+        assert!(files(dir.path()) == foreign, "{what}");
+        let (code, _, error) = ferry(&["ls", first]);
+        let is_ours = there == written.files[2];
+        assert!(
+            code == 3 && error.contains("r.002.ferry") && error.contains("of another bundle") != is_ours,
+            "{error}"
+        );
+        let out = ferry(&["verify", first]).1;
+        assert!(out.contains("r.002.ferry: missing, and another file has its name"), "{out}");
+    }
+    fs::remove_file(lost).unwrap();
+    for is_link in [false, true] {
+        let made = if is_link { std::os::unix::fs::symlink("nowhere", lost) } else { fs::create_dir(lost) };
+        made.unwrap();
+        assert_eq!(ferry(&["repair", first]).0, 4);
+        assert!(lost.symlink_metadata().is_ok());
+        let _ = (fs::remove_dir(lost), fs::remove_file(lost));
+    }
+    // Elsewhere nothing at all is replaced, and the folder is made.
+    let to = apart.path().join("new/folder");
+    fs::create_dir_all(&to).unwrap();
+    fs::write(to.join("r.002.ferry"), "a file").unwrap();
+    let into = |to: &Path| ferry(&["repair", "-o", to.to_str().unwrap(), first]);
+    let (code, _, error) = into(&to);
+    assert!(code == 4 && error.contains("r.002.ferry exists already"), "{error}");
+    assert_eq!(fs::read(to.join("r.002.ferry")).unwrap(), b"a file");
+    fs::remove_dir_all(to.parent().unwrap()).unwrap();
+    assert_eq!(into(&to).0, 0);
+    assert!(fs::read(to.join("r.002.ferry")).unwrap() == before[lost]);
+    // What has lost both ends counts by its name alone, whatever has its length; then it comes back.
+    let ruin = dir.path().join("ruin.ferry");
+    fs::write(&ruin, noise(83, before[lost].len())).unwrap();
+    assert_eq!(ferry(&["repair", first]).0, 0);
+    assert!(fs::read(&ruin).unwrap() == noise(83, before[lost].len()));
+    fs::remove_file(&ruin).unwrap();
+    assert!(files(dir.path()) == before);
+}
+
+#[test]
+fn a_volume_behind_a_link_is_mended_where_it_is_and_keeps_its_mode() {
+    let dir = tempfile::tempdir().unwrap();
+    let apart = tempfile::tempdir().unwrap();
+    let path = apart.path().join("a.ferry");
+    write(&path, &noise(84, 1_000_000), options(None, Some("20%"))).unwrap();
+    let whole = fs::read(&path).unwrap();
+    let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(), 0o600);
+    destroy(&path, 70_000, 1);
+    allow(&path, 0o640);
+    let link = dir.path().join("a.ferry");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert_eq!(ferry(&["repair", link.to_str().unwrap()]).0, 0);
+    assert!(link.is_symlink() && fs::read(&path).unwrap() == whole);
+    assert_eq!(mode(), 0o640);
+}
+
+#[test]
+fn what_is_finished_and_differs_is_damaged_or_another_one() {
+    for (size, parity) in [(None, None), (Some(MIB), Some("20%"))] {
+        let dir = tempfile::tempdir().unwrap();
+        let to = tempfile::tempdir().unwrap();
+        let stream = noise(85, 2_500_000);
+        let name = dir.path().join("a.ferry");
+        let written = write(&name, &stream, options(size, parity)).unwrap();
+        let folder = to.path().to_str().unwrap();
+        let source = written.files[0].to_str().unwrap();
+        assert_eq!(ferry(&["copy", source, folder]).0, 0);
+        let copy = to.path().join(written.files[0].file_name().unwrap());
+        let whole = fs::read(&copy).unwrap();
+        let mut damaged = vec![whole[..whole.len() - 1].to_vec(), [&whole[..], b"x"].concat()];
+        for at in [0, 100_000, whole.len() - 10] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            damaged.push(bytes);
+        }
+        for (number, bytes) in damaged.into_iter().enumerate() {
+            fs::write(&copy, &bytes).unwrap();
+            let (code, _, error) = ferry(&["copy", source, folder]);
+            let text = copy.to_str().unwrap();
+            let what = format!("{size:?} {number}: {code} {error}");
+            assert!(code == 6 && error.contains(text) && error.contains("damaged: mend it"), "{what}");
+            assert!(fs::read(&copy).unwrap() == bytes, "{what}");
+            // The same by `--resume`.
+            let resumed = WriteOptions { resume: true, ..options(size, parity) };
+            let mut writer = ferry::bundle::volume::SetWriter::to_path(&to.path().join("a.ferry"), resumed).unwrap();
+            let failed = match writer.write_all(&stream) {
+                Err(error) => ferry::base::error::class_of_io(&error),
+                Ok(()) => writer.finish(None, &Ctx::silent()).unwrap_err().class(),
+            };
+            assert_eq!(failed, Class::Integrity, "{what}");
+        }
+        // Whole, and of something else: of the same set in another version, and of another one.
+        for set in [SetId::derive(b"test"), SetId::derive(b"other")] {
+            let apart = tempfile::tempdir().unwrap();
+            let other = WriteOptions { set, ..options(size, parity) };
+            let others = write(&apart.path().join("a.ferry"), &noise(86, 2_500_000), other).unwrap();
+            fs::copy(&others.files[0], &copy).unwrap();
+            let (code, _, error) = ferry(&["copy", source, folder]);
+            assert!(code == 4 && error.contains("of something else"), "{size:?}: {code} {error}");
+        }
+    }
+}
+
+#[test]
+fn files_of_several_bundles_and_pipes_are_told_for_what_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (dir.path().join("one.ferry"), dir.path().join("TWO.FERRY"));
+    write_as(&one, 87, None);
+    write_as(&two, 88, None);
+    let (one, two) = (one.to_str().unwrap(), two.to_str().unwrap());
+    let (code, _, error) = ferry(&["verify", one, two]);
+    assert!(code == 4 && error.contains("are of 2 bundles") && error.contains(one) && error.contains(two), "{error}");
+    let (code, _, error) = ferry(&["verify", dir.path().to_str().unwrap()]);
+    assert!(code == 4 && error.contains("holds volumes of 2 bundles"), "{error}");
+    assert_eq!(ferry(&["verify", two]).0, 0);
+    for command in ["verify", "ls"] {
+        let script = format!("cat '{one}' | \"$FERRY\" {command} /dev/stdin");
+        let mut shell = std::process::Command::new("sh");
+        let output = shell.args(["-c", &script]).env("FERRY", crate::support::ferry()).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && error.contains("/dev/stdin is no file"), "{command}: {error}");
+    }
+    // A name begins no line of its own.
+    let path = dir.path().join("a\nVolume 9: x.ferry");
+    write_as(&path, 89, None);
+    let (_, out, _) = ferry(&["verify", path.to_str().unwrap()]);
+    assert!(out.contains("a\u{fffd}Volume 9: x.ferry: intact") && !out.contains("\nVolume 9"), "{out}");
+}

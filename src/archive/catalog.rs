@@ -8,8 +8,8 @@ use super::container::Container;
 use super::entries::Entry;
 use super::error::ArchiveError;
 use super::{docker, oci};
-use crate::base::Ctx;
 use crate::base::caps::{self, OverLimit};
+use crate::base::{Ctx, Digest};
 use crate::image::{ImageConfig, Layer, Manifest, Platform, Reference};
 
 /// How an archive is read.
@@ -32,6 +32,8 @@ pub struct Found {
     pub config: ImageConfig,
     /// Its manifest, of an OCI layout.
     pub manifest: Option<Manifest>,
+    /// The digests of the documents that lead to it: its manifest's, and those of the indexes it was reached through.
+    pub documents: Vec<Digest>,
     /// Its layers, base first.
     pub layers: Vec<FoundLayer>,
 }
@@ -67,8 +69,26 @@ pub fn read(container: &dyn Container, options: &OpenOptions, ctx: &Ctx) -> Resu
             return Err(ArchiveError::OverLimit { origin: origin(), source });
         }
     }
+    drop_unproven(container.origin(), &mut found, ctx);
     last_one_has_the_name(&mut found);
     Ok(found)
+}
+
+/// A digest in a name is a claim about content: it counts where a document of this archive has that digest and leads
+/// to the image.
+fn drop_unproven(origin: &str, found: &mut [Found], ctx: &Ctx) {
+    for Found { names, config, documents, .. } in found {
+        names.retain(|name| {
+            let proven = name.digest().is_none_or(|digest| documents.contains(&digest));
+            if !proven {
+                ctx.warn(format!(
+                    "{origin}: the name {name} is left out: no manifest or index of that digest leads to image {}",
+                    config.id().0.short()
+                ));
+            }
+            proven
+        });
+    }
 }
 
 /// `manifest.json` knows nothing of platforms; their configs do.

@@ -53,14 +53,11 @@ fn image(container: &dyn Container, item: &Item) -> Result<Found, ArchiveError> 
         .zip(&item.layers.0)
         .map(|(diff_id, path)| layer(container, *diff_id, path))
         .collect::<Result<_, _>>()?;
-    let names = item
-        .repo_tags
-        .0
-        .iter()
-        .filter(|name| *name != "<none>:<none>")
-        .map(|name| docs::name(container, MANIFEST, name))
-        .collect::<Result<_, _>>()?;
-    Ok(Found { names, config, manifest: None, layers })
+    let mut names = Vec::new();
+    for name in item.repo_tags.0.iter().filter(|name| *name != "<none>:<none>") {
+        names.extend(docs::names(container, MANIFEST, name)?);
+    }
+    Ok(Found { names, config, manifest: None, documents: Vec::new(), layers })
 }
 
 fn layer(container: &dyn Container, diff_id: DiffId, path: &str) -> Result<FoundLayer, ArchiveError> {

@@ -92,11 +92,12 @@ pub fn config(container: &dyn Container, entry: &Entry, expected: Option<Digest>
     ImageConfig::parse(bytes).map_err(|source| ArchiveError::Config { origin: container.origin().to_owned(), source })
 }
 
-/// Reads a name that an archive gives to an image.
-pub fn name(container: &dyn Container, entry: &str, text: &str) -> Result<Reference, ArchiveError> {
-    text.parse().map(Reference::or_latest).map_err(|source| ArchiveError::Name {
-        origin: container.origin().to_owned(),
-        entry: entry.to_owned(),
-        source,
-    })
+/// Reads a name that an archive gives to an image: a tag, a digest, or both, which are two names of it.
+pub fn names(container: &dyn Container, entry: &str, text: &str) -> Result<Vec<Reference>, ArchiveError> {
+    match text.parse::<Reference>() {
+        Ok(name) => Ok(name.or_latest().claims()),
+        Err(source) => {
+            Err(ArchiveError::Name { origin: container.origin().to_owned(), entry: entry.to_owned(), source })
+        }
+    }
 }

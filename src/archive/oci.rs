@@ -9,8 +9,8 @@ use super::catalog::{Found, FoundLayer, OpenOptions};
 use super::container::{Container, blob_path};
 use super::docs::{self, Capped};
 use super::error::ArchiveError;
-use crate::base::Ctx;
 use crate::base::caps::{self, OverLimit};
+use crate::base::{Ctx, Digest};
 use crate::image::manifest::media_type;
 use crate::image::{Descriptor, Layer, Manifest, Platform, Reference};
 
@@ -20,6 +20,8 @@ const INDEX: &str = "index.json";
 pub const IMAGE_NAME: &str = "io.containerd.image.name";
 /// OCI's own annotation: a tag, or a whole name.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// How the media types of image layers begin.
+const LAYERS: [&str; 2] = ["application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs."];
 /// On attestations and signatures that belong to an image.
 const SUBJECT: [&str; 2] = ["io.containerd.manifest.subject", "vnd.docker.reference.type"];
 /// The repository under which docker's containerd store keeps images that lost their tag.
@@ -37,81 +39,91 @@ pub fn read(container: &dyn Container, options: &OpenOptions, ctx: &Ctx) -> Resu
     let Some(entry) = container.find(INDEX)? else { return Ok(None) };
     let bytes = container.read(&entry, caps::ARCHIVE_INDEX_BYTES)?;
     let index: Index = docs::parse(container.origin(), INDEX, &bytes)?;
-    let mut reader = Reader { container, documents: 0, absent: None };
+    let mut reader = Reader { container, documents: 0, through: Vec::new(), absent: None, artifacts: Vec::new() };
     let mut groups: Vec<Group> = Vec::new();
     for descriptor in &index.manifests.0 {
-        let name = name(container, descriptor, ctx)?;
+        let names = names(container, descriptor, ctx)?;
         let mut candidates = Vec::new();
         reader.gather(descriptor, 0, INDEX, &mut candidates)?;
         if candidates.is_empty() {
             continue;
         }
-        match groups.iter_mut().find(|group| group.name.is_some() && group.name == name) {
+        match groups.iter_mut().find(|group| !names.is_empty() && group.names == names) {
             Some(group) => group.candidates.extend(candidates),
-            None => groups.push(Group { name, candidates }),
+            None => groups.push(Group { names, candidates }),
         }
     }
+    reader.tell_artifacts(ctx);
     if let (true, Some(absent)) = (groups.is_empty(), reader.absent) {
         return Err(absent);
     }
     let mut found: Vec<Found> = Vec::new();
     for group in groups {
-        let name = group.name.clone();
-        for candidate in group.choose(container, options)? {
-            add(&mut found, candidate, name.clone());
+        let names = group.names.clone();
+        for candidate in group.choose(container, options, ctx)? {
+            add(&mut found, candidate, names.clone());
         }
     }
     Ok(Some(found))
 }
 
 /// One image has several descriptors when it has several names.
-fn add(found: &mut Vec<Found>, candidate: Found, name: Option<Reference>) {
+fn add(found: &mut Vec<Found>, candidate: Found, names: Vec<Reference>) {
     let same = |other: &&mut Found| {
         other.config.id() == candidate.config.id()
             && other.manifest.as_ref().map(Manifest::digest) == candidate.manifest.as_ref().map(Manifest::digest)
     };
     match found.iter_mut().find(same) {
-        Some(image) => image.names.extend(name.filter(|name| !image.names.contains(name))),
-        None => found.push(Found { names: name.into_iter().collect(), ..candidate }),
+        Some(image) => {
+            let new: Vec<Reference> = names.into_iter().filter(|name| !image.names.contains(name)).collect();
+            image.names.extend(new);
+            image.documents.extend(candidate.documents);
+        }
+        None => found.push(Found { names, ..candidate }),
     }
 }
 
-/// The name a descriptor of `index.json` gives.
-fn name(container: &dyn Container, descriptor: &Descriptor, ctx: &Ctx) -> Result<Option<Reference>, ArchiveError> {
-    let Some(annotations) = &descriptor.annotations else { return Ok(None) };
+/// The names a descriptor of `index.json` gives: none, a tag, a digest, or a tag and a digest.
+fn names(container: &dyn Container, descriptor: &Descriptor, ctx: &Ctx) -> Result<Vec<Reference>, ArchiveError> {
+    let Some(annotations) = &descriptor.annotations else { return Ok(Vec::new()) };
     if let Some(full) = annotations.get(IMAGE_NAME) {
         if full.starts_with(DANGLING) {
-            return Ok(None);
+            return Ok(Vec::new());
         }
-        return docs::name(container, INDEX, full).map(Some);
+        return docs::names(container, INDEX, full);
     }
-    let Some(text) = annotations.get(REF_NAME) else { return Ok(None) };
+    let Some(text) = annotations.get(REF_NAME) else { return Ok(Vec::new()) };
     // A bare word is a tag of nobody knows which repository.
     if text.contains(['/', ':', '@'])
         && let Ok(reference) = text.parse::<Reference>()
     {
-        return Ok(Some(reference.or_latest()));
+        return Ok(reference.or_latest().claims());
     }
     ctx.warn(format!(
         "{}: {} is called {text:?}, which is a tag and no name; it is taken without a name",
         container.origin(),
         descriptor.digest
     ));
-    Ok(None)
+    Ok(Vec::new())
 }
 
-/// What one name stands for: one image, or one a platform.
+/// What one descriptor's names stand for: one image, or one a platform.
 struct Group {
-    name: Option<Reference>,
+    names: Vec<Reference>,
     candidates: Vec<Found>,
 }
 
 impl Group {
-    fn choose(mut self, container: &dyn Container, options: &OpenOptions) -> Result<Vec<Found>, ArchiveError> {
+    fn choose(
+        mut self,
+        container: &dyn Container,
+        options: &OpenOptions,
+        ctx: &Ctx,
+    ) -> Result<Vec<Found>, ArchiveError> {
         let mut seen = HashSet::new();
         self.candidates.retain(|found| seen.insert(found.manifest.as_ref().map(Manifest::digest)));
         let present: Vec<Platform> = self.candidates.iter().map(|found| found.config.platform()).collect();
-        let of = self.name.as_ref().map(|name| format!(" of {name}")).unwrap_or_default();
+        let of = self.names.first().map(|name| format!(" of {name}")).unwrap_or_default();
         let origin = container.origin().to_owned();
         let host = Platform::host();
         let chosen = match &options.platform {
@@ -121,7 +133,20 @@ impl Group {
             },
             None if present.len() == 1 => 0,
             None => match best(&present, &host) {
-                Some(chosen) => chosen,
+                Some(chosen) => {
+                    let name = self.names.first().map_or("an image".to_owned(), ToString::to_string);
+                    let others = present.iter().enumerate().filter(|(at, _)| *at != chosen);
+                    let others: Vec<String> = others.map(|(_, platform)| platform.to_string()).collect();
+                    // A name that is pinned to the index keeps its digest.
+                    let pinned = self.names.iter().any(|name| name.digest().is_some());
+                    let index = if pinned { "" } else { ", nor the index that names them all and its digest" };
+                    ctx.warn(format!(
+                        "{origin}: of {name} only {} is taken, not {}{index} (--platform chooses another)",
+                        present[chosen],
+                        others.join(", ")
+                    ));
+                    chosen
+                }
                 None => return Err(ArchiveError::AmbiguousPlatform { origin, of, present }),
             },
         };
@@ -138,6 +163,10 @@ pub fn best(present: &[Platform], wanted: &Platform) -> Option<usize> {
 struct Reader<'a> {
     container: &'a dyn Container,
     documents: usize,
+    /// The indexes that lead to where it is.
+    through: Vec<Digest>,
+    /// The media types of what is no image.
+    artifacts: Vec<String>,
     /// What an index names and is not there: an error only when nothing else is.
     absent: Option<ArchiveError>,
 }
@@ -171,9 +200,11 @@ impl Reader<'_> {
                 let Some(bytes) = self.document(descriptor, depth, needed_by)? else { return Ok(()) };
                 let index: Index = docs::parse(self.container.origin(), &blob_path(&descriptor.digest), &bytes)?;
                 let needed_by = format!("index {}", descriptor.digest);
+                self.through.push(descriptor.digest);
                 for inner in &index.manifests.0 {
                     self.gather(inner, depth + 1, &needed_by, candidates)?;
                 }
+                self.through.pop();
                 Ok(())
             }
             media_type::OCI_MANIFEST | media_type::DOCKER_MANIFEST => {
@@ -181,8 +212,22 @@ impl Reader<'_> {
                 candidates.extend(self.image(bytes, descriptor, depth)?);
                 Ok(())
             }
-            // Artifacts of other kinds may lie beside images.
-            _ => Ok(()),
+            other => {
+                self.artifacts.push(other.to_owned());
+                Ok(())
+            }
+        }
+    }
+
+    /// Says that there is more than images: a signature or a chart is nothing that a store keeps.
+    fn tell_artifacts(&self, ctx: &Ctx) {
+        let (origin, count) = (self.container.origin(), self.artifacts.len());
+        match &self.artifacts[..] {
+            [] => {}
+            [one] => ctx.warn(format!("{origin}: 1 artifact that is no image is left out ({one})")),
+            [first, ..] => {
+                ctx.warn(format!("{origin}: {count} artifacts that are no images are left out (the first is {first})"));
+            }
         }
     }
 
@@ -221,7 +266,8 @@ impl Reader<'_> {
         let origin = || container.origin().to_owned();
         let manifest = Manifest::parse(bytes, Some(&described.media_type))
             .map_err(|source| ArchiveError::Manifest { origin: origin(), source })?;
-        if !matches!(manifest.config().media_type.as_str(), media_type::OCI_CONFIG | media_type::DOCKER_CONFIG) {
+        if let Some(kind) = other_kind(&manifest) {
+            self.artifacts.push(kind.to_owned());
             return Ok(None);
         }
         let needed_by = format!("manifest {}", manifest.digest());
@@ -256,6 +302,20 @@ impl Reader<'_> {
             FoundLayer { layer: Layer { diff_id: *diff_id, size: plain.then_some(entry.size), original }, entry }
         });
         let layers = layers.collect();
-        Ok(Some(Found { names: Vec::new(), config, manifest: Some(manifest), layers }))
+        let mut documents = self.through.clone();
+        documents.push(manifest.digest());
+        Ok(Some(Found { names: Vec::new(), config, manifest: Some(manifest), documents, layers }))
     }
+}
+
+/// The media type that shows a manifest to be no image's: its config's; or that of its layers, for signatures come with
+/// an image's config (cosign's `simplesigning`).
+fn other_kind(manifest: &Manifest) -> Option<&str> {
+    let config = manifest.config().media_type.as_str();
+    if !matches!(config, media_type::OCI_CONFIG | media_type::DOCKER_CONFIG) {
+        return Some(config);
+    }
+    let is_layer = |layer: &Descriptor| LAYERS.iter().any(|start| layer.media_type.starts_with(start));
+    let first = manifest.layers().first()?;
+    (!manifest.layers().iter().any(is_layer)).then_some(first.media_type.as_str())
 }

@@ -14,6 +14,7 @@ use super::write::{Format, WriteOptions};
 use crate::base::read_at::{FileAt, Section};
 use crate::base::verify::VerifyingReader;
 use crate::base::{BoxFault, Ctx, Digest};
+use crate::image::index::{self, Documents};
 use crate::image::manifest::media_type;
 use crate::image::{Descriptor, DiffId, Form, Image, ImageSource, Layer, Manifest, Reference};
 
@@ -73,7 +74,7 @@ pub fn plan(source: &dyn ImageSource, images: &[Image], options: &WriteOptions, 
     let mut blobs_seen = HashSet::new();
     let mut small_seen = HashSet::new();
     let mut small: Vec<(String, Vec<u8>)> = Vec::new();
-    let (mut index, mut listed) = (Vec::new(), Vec::new());
+    let (mut described, mut listed) = (Vec::new(), Vec::new());
     for image in images {
         let mut layers = Vec::new();
         for layer in &image.layers {
@@ -99,12 +100,19 @@ pub fn plan(source: &dyn ImageSource, images: &[Image], options: &WriteOptions, 
         let (paths, descriptors): (Vec<String>, Vec<Descriptor>) = layers.into_iter().unzip();
         if options.format != Format::Docker {
             let manifest = manifest(image, descriptors, &mut plan);
-            index.extend(index_entries(&manifest, &image.names));
+            let (entries, documents) = index_entries(source, &manifest, &image.names, &mut plan.warnings)?;
+            described.extend(entries);
+            for (descriptor, raw) in documents {
+                if small_seen.insert(descriptor.digest) {
+                    small.push((blob_path(&descriptor.digest), raw));
+                }
+            }
             if small_seen.insert(manifest.digest()) {
                 small.push((blob_path(&manifest.digest()), manifest.raw().to_vec()));
             }
         }
-        listed.push(Listed { config: config_path.clone(), repo_tags: tags(&image.names), layers: paths });
+        let listed_as = Listed { config: config_path.clone(), repo_tags: tags(&image.names), layers: paths };
+        list(&mut listed, listed_as);
         if small_seen.insert(image.config.id().0) {
             small.push((config_path, config.to_vec()));
         }
@@ -112,7 +120,7 @@ pub fn plan(source: &dyn ImageSource, images: &[Image], options: &WriteOptions, 
     if options.format != Format::Docker {
         plan.documents.push(("oci-layout".into(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()));
         let media_type = media_type::OCI_INDEX;
-        let index = Index { schema_version: 2, media_type, manifests: index };
+        let index = Index { schema_version: 2, media_type, manifests: described };
         // Structures with string keys always serialize.
         plan.documents.push(("index.json".into(), serde_json::to_vec(&index).unwrap_or_default()));
     }
@@ -142,21 +150,63 @@ struct Listed {
 /// Docker takes only names with tags here, and null where there are none. They are full names: podman takes `nginx` for
 /// `localhost/nginx` here, docker shows `docker.io/library/nginx` as `nginx`.
 fn tags(names: &[Reference]) -> Option<Vec<String>> {
-    let tags: Vec<String> =
-        names.iter().filter(|name| name.tag().is_some() && name.digest().is_none()).map(Reference::full).collect();
+    let tags: Vec<String> = claims(names).iter().filter(|name| name.tag().is_some()).map(Reference::full).collect();
     (!tags.is_empty()).then_some(tags)
 }
 
-/// One descriptor a name; one without a name for an image that has none.
-fn index_entries(manifest: &Manifest, names: &[Reference]) -> Vec<Descriptor> {
-    let named = |name: &Reference| {
+/// One image with several manifests is one item with all its tags where the layers' files are the same.
+fn list(listed: &mut Vec<Listed>, item: Listed) {
+    match listed.iter_mut().find(|other| other.config == item.config && other.layers == item.layers) {
+        Some(other) => {
+            let known = other.repo_tags.take().unwrap_or_default();
+            let new = item.repo_tags.into_iter().flatten().filter(|tag| !known.contains(tag)).collect::<Vec<_>>();
+            other.repo_tags = Some([known, new].concat()).filter(|tags| !tags.is_empty());
+        }
+        None => listed.push(item),
+    }
+}
+
+/// Tags and digests apart, each once.
+fn claims(names: &[Reference]) -> Vec<Reference> {
+    let mut seen = HashSet::new();
+    names.iter().flat_map(Reference::claims).filter(|name| seen.insert(name.clone())).collect()
+}
+
+/// One descriptor a name; one without a name for an image that has none. A digest in a name goes out where the archive
+/// proves it: the manifest's own, or that of an index, whose documents go along then.
+fn index_entries(
+    source: &dyn ImageSource,
+    manifest: &Manifest,
+    names: &[Reference],
+    warnings: &mut Vec<String>,
+) -> Result<(Vec<Descriptor>, Documents), BoxFault> {
+    let named = |name: &Reference, of: Descriptor| {
         let mut annotations = BTreeMap::from([(IMAGE_NAME.to_owned(), name.full())]);
         if let Some(tag) = name.tag() {
             annotations.insert(REF_NAME.to_owned(), tag.to_owned());
         }
-        Descriptor { annotations: Some(annotations), ..manifest.descriptor() }
+        Descriptor { annotations: Some(annotations), ..of }
     };
-    if names.is_empty() { vec![manifest.descriptor()] } else { names.iter().map(named).collect() }
+    let (mut entries, mut documents) = (Vec::new(), Vec::new());
+    for name in claims(names) {
+        let Some(digest) = name.digest().filter(|digest| *digest != manifest.digest()) else {
+            entries.push(named(&name, manifest.descriptor()));
+            continue;
+        };
+        let chain = index::chain(source, &digest, &manifest.digest())?.unwrap_or_default();
+        match chain.first() {
+            Some((first, _)) => entries.push(named(&name, first.clone())),
+            None => warnings.push(format!(
+                "the name {name} is left out: the manifest that is written is {}, and no index leads to it",
+                manifest.digest()
+            )),
+        }
+        documents.extend(chain);
+    }
+    if entries.is_empty() {
+        entries.push(manifest.descriptor());
+    }
+    Ok((entries, documents))
 }
 
 /// In which form a layer goes out, and how a manifest describes it.

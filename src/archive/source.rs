@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::io::{self, Read};
 
 use super::catalog::{self, Found, OpenOptions};
-use super::container::{Container, read_error};
+use super::container::{Container, blob_path, read_error};
+use super::docs;
 use super::entries::Entry;
 use super::error::ArchiveError;
-use crate::base::{BoxFault, Ctx, Digest};
+use crate::base::{BoxFault, Ctx, Digest, caps};
 use crate::image::source::LayerVisitor;
 use crate::image::{DiffId, Extent, Form, Image, ImageSource, Layer, SplitContent};
 use crate::layer::compression::{self, Compression, DecodeLimits};
@@ -31,7 +32,7 @@ impl ArchiveSource {
     ) -> Result<Self, ArchiveError> {
         let mut files = HashMap::new();
         let mut images = Vec::new();
-        for Found { names, config, manifest, layers } in catalog::read(&*container, options, ctx)? {
+        for Found { names, config, manifest, layers, .. } in catalog::read(&*container, options, ctx)? {
             let mut described = Vec::new();
             for found in layers {
                 files.insert(key(&found.layer), found.entry);
@@ -96,6 +97,14 @@ impl ImageSource for ArchiveSource {
 
     fn images(&self) -> &[Image] {
         &self.images
+    }
+
+    fn index(&self, digest: &Digest) -> Result<Option<Vec<u8>>, BoxFault> {
+        let path = blob_path(digest);
+        let Some(entry) = self.container.find(&path)? else { return Ok(None) };
+        let bytes = self.container.read(&entry, caps::MANIFEST_BYTES)?;
+        docs::check_digest(&*self.container, &path, &bytes, *digest)?;
+        Ok(Some(bytes))
     }
 
     fn open_layer(&self, layer: &Layer, form: Form) -> Result<Box<dyn Read + Send + '_>, BoxFault> {

@@ -4,12 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::sync::Arc;
 
-use super::index::{Base, BaseKind, ID_LENGTH, ShortId};
+use super::error::BundleError;
+use super::index::{Base, BaseKind, ID_LENGTH, LayerKind, ShortId, blob_of};
 use super::outline::paths;
 use super::plan::sort_path;
 use super::source::BundleSource;
-use crate::base::{BoxFault, ContentId, Ctx};
-use crate::image::DiffId;
+use crate::base::{BoxFault, ContentId, Ctx, Digest};
+use crate::image::{DiffId, Form, Layer};
 
 /// Contents that can be read by their IDs, of which [`ID_LENGTH`] bytes count.
 pub trait BaseContents: Send + Sync {
@@ -25,6 +26,17 @@ pub trait BaseContents: Send + Sync {
     /// How much memory reading takes, by as many threads as like, in bytes.
     fn memory(&self) -> u64 {
         0
+    }
+
+    /// A layer that can be read as a whole, with a blob it came as where one can be read too: the one of the digest `blob`
+    /// if that is there. `None` for any other layer.
+    fn whole_layer(&self, _: &DiffId, _blob: Option<&Digest>) -> Option<Layer> {
+        None
+    }
+
+    /// Opens a layer that [`BaseContents::whole_layer`] has. The bytes are *unverified*.
+    fn open_whole(&self, layer: &Layer, _: Form) -> Result<Box<dyn Read + Send + '_>, BoxFault> {
+        Err(BundleError::Absent { what: format!("layer {}", layer.diff_id) }.into())
     }
 }
 
@@ -44,6 +56,8 @@ pub struct KnownBase {
     /// What the bundle calls it.
     pub base: Base,
     pub(crate) layers: HashSet<DiffId>,
+    /// The blobs of those layers of which it is known which there are.
+    blobs: HashMap<DiffId, HashSet<Digest>>,
     pub(crate) ids: HashSet<ShortId>,
     /// By path; what changed files are stored as the difference to.
     pub(crate) versions: Versions,
@@ -54,7 +68,7 @@ impl KnownBase {
     /// A base of which only IDs are known: what it has is left out, what changed is stored whole.
     pub fn of_ids(base: Base, layers: HashSet<DiffId>, ids: impl IntoIterator<Item = ShortId>) -> Self {
         let ids = ids.into_iter().map(shortened).collect();
-        Self { base, layers, ids, versions: Versions::new(), contents: None }
+        Self { base, layers, blobs: HashMap::new(), ids, versions: Versions::new(), contents: None }
     }
 
     /// Layers that the far side has, with the files in them, oldest first; `contents` gives their bytes. Without it what
@@ -106,6 +120,9 @@ impl KnownBase {
         let layers = index.layers.iter().map(|layer| layer.diff_id).collect();
         let ids = index.contents.ids.iter().chain(&index.base_contents.ids).copied();
         let mut known = Self::of_ids(base, layers, ids);
+        for layer in index.layers.iter().filter(|layer| layer.kind != LayerKind::Base) {
+            known.blobs.entry(layer.diff_id).or_default().insert(layer.blob());
+        }
         known.versions = versions(&source, ctx)?;
         known.contents = Some(source);
         Ok(known)
@@ -117,6 +134,13 @@ impl KnownBase {
     /// bundle that is thin itself.
     pub fn is_out_of_reach(&self) -> bool {
         self.versions.is_empty()
+    }
+
+    /// Whether the far side has a layer, and its blob as far as that is known; the tar it can make of any.
+    pub(crate) fn has_blob(&self, layer: &Layer) -> bool {
+        let blob = blob_of(layer);
+        let known = self.blobs.get(&layer.diff_id).is_none_or(|blobs| blobs.contains(&blob));
+        self.layers.contains(&layer.diff_id) && (known || blob == layer.diff_id.0)
     }
 
     /// Whether the far side has a content.

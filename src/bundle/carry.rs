@@ -233,7 +233,17 @@ pub fn unseal(set: VolumeSet, access: &Access, ctx: &Ctx) -> Result<Unsealed, Bo
     let signers = pass(&set, &access.gates, &origin)?;
     let encrypted = set.encrypted();
     let stream: Arc<dyn ReadAt> = Arc::new(reader(set, access, ctx)?);
-    let stream = if encrypted { Arc::new(access.identities.open(&origin, stream)?) } else { stream };
+    let stream: Arc<dyn ReadAt> = match encrypted {
+        true => {
+            let opened = access.identities.open(&origin, stream);
+            if opened.is_err() {
+                // Who answers the question for a passphrase by Ctrl-C is told of nothing else.
+                ctx.check()?;
+            }
+            Arc::new(opened?)
+        }
+        false => stream,
+    };
     Ok(Unsealed { stream, origin, signers })
 }
 

@@ -42,7 +42,8 @@ pub enum BundleError {
     },
     /// A thin bundle's base is not there.
     #[error(
-        "this is a thin bundle and {missing} it needs {verb} not here; it was written against {bases}: load that first",
+        "this is a thin bundle and {missing} it needs {verb} not here; it was written against {bases}: load that first \
+         where it is a bundle; where it is an inventory or a site that bundles are sent to, this host needs one that is whole",
         verb = if *.count == 1 { "is" } else { "are" }
     )]
     BaseMissing {

@@ -11,6 +11,11 @@ fn zstd_error(code: usize) -> io::Error {
     io::Error::other(format!("zstd: {}", zstd_safe::get_error_name(code)))
 }
 
+/// How many bytes a frame of `raw` bytes takes at most.
+pub(crate) fn bound(raw: usize) -> usize {
+    zstd_safe::compress_bound(raw)
+}
+
 /// Compresses `raw` into one zstd frame whose window is as large as itself, so that its last byte can refer to its
 /// first, or to `prefix`, which must be given again to decompress it. The same input gives the same bytes.
 pub(crate) fn compress(level: Level, raw: &[u8], prefix: &[u8]) -> io::Result<Vec<u8>> {
@@ -60,7 +65,7 @@ fn run<'a>(
 ) -> io::Result<()> {
     let span = (raw.len() + prefix.len()).max(1);
     let window = (usize::BITS - (span - 1).leading_zeros()).clamp(10, 27);
-    let parameters = [
+    let mut parameters = vec![
         CParameter::CompressionLevel(level.number()),
         CParameter::WindowLog(window),
         CParameter::EnableLongDistanceMatching(long_distance),
@@ -68,6 +73,10 @@ fn run<'a>(
         CParameter::ChecksumFlag(false),
         CParameter::ContentSizeFlag(true),
     ];
+    if level > Level::MAX {
+        // zstd's own tables for these levels take up to 640 MiB; with those of level 19 they only search longer.
+        parameters.extend([CParameter::ChainLog(24), CParameter::HashLog(22)]);
+    }
     for parameter in parameters {
         context.set_parameter(parameter).map_err(zstd_error)?;
     }
@@ -76,7 +85,7 @@ fn run<'a>(
     }
     // Pages that are never written take no memory: the bound costs nothing.
     out.clear();
-    out.reserve_exact(zstd_safe::compress_bound(raw.len()));
+    out.reserve_exact(bound(raw.len()));
     context.compress2(out, raw).map_err(zstd_error)?;
     Ok(())
 }

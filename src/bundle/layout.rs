@@ -10,7 +10,9 @@ use crate::base::ReadAt;
 use crate::base::codec::Take;
 
 /// The newest format this program reads.
-pub const FORMAT: u16 = 4;
+pub const FORMAT: u16 = 5;
+/// The first format whose readers know several blobs of one layer.
+pub(crate) const FURTHER_BLOBS: u16 = 5;
 /// The first format whose readers know a replay, by its method and parameter.
 pub(crate) fn format_of([method, _]: [u8; 2]) -> u16 {
     match method {
@@ -120,20 +122,16 @@ pub(crate) fn read_index(stream: &dyn ReadAt) -> Result<(Index, [u8; 32]), Bundl
     }
     let raw = frame::decompress(&bytes, length as usize, &[]).map_err(|what| BundleError::malformed("index", what))?;
     let index = Index::parse(&raw)?;
-    let needed = index
-        .layers
-        .iter()
-        .filter_map(|layer| layer.replay)
-        .map(|replay| format_of(replay.to_bytes()))
-        .max()
-        .unwrap_or(1);
-    if oldest < needed {
-        let what = if oldest == 1 {
-            "a replay in a bundle of the first format"
-        } else {
-            "a replay that is newer than its format"
-        };
-        return Err(BundleError::malformed("index, section 2 (layers)", what));
+    let misplaced = |what: &str| Err(BundleError::malformed("index, section 2 (layers)", what));
+    if oldest < FURTHER_BLOBS && index.has_further_blobs() {
+        return misplaced("several blobs of one layer in a bundle of a format before the fifth");
+    }
+    let replays = index.layers.iter().filter_map(|layer| layer.replay);
+    if oldest < replays.map(|replay| format_of(replay.to_bytes())).max().unwrap_or(1) {
+        return misplaced(match oldest {
+            1 => "a replay in a bundle of the first format",
+            _ => "a replay that is newer than its format",
+        });
     }
     let frames = index.frames.iter().map(|frame| frame.stored);
     let recipes = index.recipe_frames.iter().map(|frame| frame.stored);

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 /// A compression level: one of the three that have names, or zstd's number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Level(i32);
 
 /// A text that is not a level.
@@ -53,10 +53,12 @@ impl Level {
 
     /// What compressing one frame takes, in bytes of memory: `raw` bytes of objects, a prefix, what comes out, zstd's tables.
     pub(crate) fn frame_cost(self, raw: u64, prefix: u64) -> u64 {
-        // Measured; the strong levels keep a tree over the whole window.
+        // Measured: 12 MiB at level 6, 14 at 8, 30 at 11, 50 at 12, 114 at 19. The strong levels keep a tree over the whole
+        // window.
         let tables: u64 = match self.0 {
-            ..=5 => 16 << 20,
-            6..=12 => 32 << 20,
+            ..=8 => 16 << 20,
+            9..=11 => 32 << 20,
+            12 => 56 << 20,
             _ => 128 << 20,
         };
         raw + prefix + raw / 2 + tables

@@ -14,7 +14,7 @@ use super::recipe::Piece;
 use super::source::BundleSource;
 use crate::base::read::Ready;
 use crate::base::{BoxFault, ContentId};
-use crate::image::{DiffId, Form, ImageSource, Layer};
+use crate::image::DiffId;
 use crate::layer::tar::{self, Entry, Handler, Kind};
 
 /// A file of a layer, without its bytes.
@@ -31,7 +31,7 @@ pub struct Outlined {
 }
 
 /// Hands the entries of a layer to `take`, in the order of its tar. Of a layer that is kept by contents only the recipe
-/// is read; one that is kept as its blob is decompressed and hashed. Fails for a layer that only the base has.
+/// is read; one that is kept as its blob, or that the base has, is decompressed and hashed.
 pub fn outline(
     source: &BundleSource,
     diff_id: &DiffId,
@@ -44,8 +44,7 @@ pub fn outline(
         let names = Names::ByRecipe { index: source.bundle().index(), starts };
         return tar::scan(&mut hollow, &mut Outliner { take, names, entry: None, ordinal: 0 });
     }
-    let layer = Layer { diff_id: *diff_id, size: Some(record.size), original: None };
-    let mut tar = source.open_layer(&layer, Form::Tar)?;
+    let mut tar = source.open_tar(diff_id)?;
     tar::scan(&mut *tar, &mut Outliner { take, names: Names::ByHash(Box::default()), entry: None, ordinal: 0 })
 }
 

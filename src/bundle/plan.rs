@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use fastcdc::v2020::StreamCDC;
 
-use super::catalog::{Catalog, Entry};
+use super::catalog::Catalog;
 use super::delta::Against;
 use crate::base::ContentId;
 use crate::image::Extent;
@@ -42,12 +42,12 @@ impl Grain {
 pub(crate) struct Object {
     /// The content it is read from.
     pub content: u32,
+    /// Which of its chunks it is, from 0; the only one is the content itself.
+    pub chunk: u32,
     /// In that content, in bytes.
     pub offset: u64,
     /// In bytes.
     pub size: u32,
-    /// Of its bytes.
-    pub id: ContentId,
 }
 
 /// A chunk of a large content.
@@ -62,8 +62,12 @@ pub(crate) struct Chunk {
 pub(crate) struct Plan {
     /// In their order in the bundle.
     pub objects: Vec<Object>,
-    /// The objects of each content of the catalog, by their place in `objects`; none for a content that is left out.
-    pub contents: Vec<Vec<u32>>,
+    /// The chunks of contents that have some.
+    chunks: HashMap<u32, Vec<Chunk>>,
+    /// The objects of each content of the catalog, by their place in `objects`, one content after another.
+    pub pieces: Vec<u32>,
+    /// Where those of each content begin, and where the last ones end; a content that is left out has none.
+    pub starts: Vec<u32>,
     /// The objects of each frame.
     pub frames: Vec<Range<usize>>,
     /// What each frame is compressed against, one after another.
@@ -104,35 +108,34 @@ pub(crate) fn sort_path(path: &[u8]) -> &[u8] {
 impl Plan {
     /// Orders everything in `catalog` but what `skip` says is left out. `chunks` has the chunks of each content that
     /// is large. There are no frames yet.
-    pub fn new(catalog: &Catalog, chunks: &HashMap<u32, Vec<Chunk>>, skip: &dyn Fn(u32) -> bool) -> Self {
+    pub fn new(catalog: &Catalog, chunks: HashMap<u32, Vec<Chunk>>, skip: &dyn Fn(u32) -> bool) -> Self {
         let mut found: HashMap<ContentId, u32> = HashMap::new();
         let mut objects: Vec<Object> = Vec::new();
-        let mut contents = Vec::with_capacity(catalog.entries.len());
-        for (number, entry) in catalog.entries.iter().enumerate() {
-            let content = number as u32;
-            let mut pieces = Vec::new();
-            let mut add = |offset: u64, size: u32, id: ContentId| {
+        let (mut pieces, mut starts) = (Vec::new(), vec![0]);
+        for content in 0..catalog.len() as u32 {
+            let mut add = |id: ContentId, object: Object| {
                 pieces.push(*found.entry(id).or_insert_with(|| {
-                    objects.push(Object { content, offset, size, id });
+                    objects.push(object);
                     (objects.len() - 1) as u32
                 }));
             };
+            let whole = catalog.content(content);
             match chunks.get(&content) {
                 _ if skip(content) => {}
-                None => add(0, entry.found.size as u32, entry.found.id),
+                None => add(whole.id, Object { content, chunk: 0, offset: 0, size: whole.size as u32 }),
                 Some(chunks) => {
                     let mut offset = 0;
-                    for chunk in chunks {
-                        add(offset, chunk.size, chunk.id);
-                        offset += u64::from(chunk.size);
+                    for (Chunk { size, id }, chunk) in chunks.iter().zip(0..) {
+                        add(*id, Object { content, chunk, offset, size: *size });
+                        offset += u64::from(*size);
                     }
                 }
             }
-            contents.push(pieces);
+            starts.push(pieces.len() as u32);
         }
         let key = |object: &Object| {
-            let Entry { found, layer } = &catalog.entries[object.content as usize];
-            (sort_path(&found.path), object.offset, *layer, object.content)
+            let path = sort_path(catalog.content(object.content).path);
+            (path, object.offset, catalog.layer(object.content), object.content)
         };
         let mut order: Vec<u32> = (0..objects.len() as u32).collect();
         order.sort_unstable_by(|a, b| key(&objects[*a as usize]).cmp(&key(&objects[*b as usize])));
@@ -140,9 +143,23 @@ impl Plan {
         for (new, old) in order.iter().enumerate() {
             place[*old as usize] = new as u32;
         }
-        contents.iter_mut().flatten().for_each(|object| *object = place[*object as usize]);
+        pieces.iter_mut().for_each(|object| *object = place[*object as usize]);
         let objects: Vec<Object> = order.iter().map(|old| objects[*old as usize]).collect();
-        Self { objects, contents, ..Self::default() }
+        Self { objects, chunks, pieces, starts, ..Self::default() }
+    }
+
+    /// The ID of an object's bytes; `catalog` is what the plan was made of.
+    pub fn id(&self, object: &Object, catalog: &Catalog) -> ContentId {
+        match self.chunks.get(&object.content) {
+            Some(chunks) => chunks[object.chunk as usize].id,
+            None => catalog.content(object.content).id,
+        }
+    }
+
+    /// How much memory objects and chunks take, in bytes.
+    pub fn memory(&self) -> u64 {
+        let chunks: usize = self.chunks.values().map(|chunks| size_of_val(&chunks[..])).sum();
+        (size_of_val(&self.objects[..]) + chunks) as u64
     }
 
     /// Cuts the objects into frames; `against` has what each is compressed against. A frame ends before the object that
@@ -184,3 +201,30 @@ pub(crate) fn bytes(parts: &[Against]) -> u64 {
 
 /// The most bytes a frame is compressed against.
 pub(crate) const PREFIX: u64 = 32 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::catalog::FoundContents;
+    use crate::bundle::index::FRAME_BYTES;
+    use crate::bundle::{BundleOptions, Level};
+    use crate::image::SplitContent;
+
+    #[test]
+    fn two_frames_are_compressed_at_once_beside_what_is_known_of_a_quarter_of_a_million_contents() {
+        const COUNT: u64 = 250_000;
+        let mut found = FoundContents::default();
+        for number in 0..COUNT {
+            let path = format!("usr/lib/python3/dist-packages/some_package/module_{number:010}.py");
+            let (id, offset) = (ContentId::of(&number.to_le_bytes()), 1024 * number);
+            found.push(&SplitContent { id, size: 8, offset, path: path.as_bytes() });
+        }
+        let mut catalog = Catalog::default();
+        catalog.add(0, &found);
+        let plan = Plan::new(&catalog, HashMap::new(), &|_| false);
+        assert_eq!(plan.objects.len() as u64, COUNT);
+        // In the index: the size of each object, and for each content its objects and where they begin.
+        let held = catalog.memory() + plan.memory() + 12 * COUNT;
+        assert!(held + 2 * Level::DEFAULT.frame_cost(FRAME_BYTES, 0) <= BundleOptions::MEMORY, "{held} bytes");
+    }
+}

@@ -3,11 +3,12 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::{OnceLock, PoisonError, RwLock};
+use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
 
 use rustix::fs::{FallocateFlags, fallocate};
 
 use super::error::{BundleError, Doing};
+use crate::base::lock;
 
 /// How much is written at once, in bytes.
 const PIECE: usize = 256 << 10;
@@ -21,6 +22,22 @@ pub(super) struct Spool {
     begins: Vec<u64>,
     /// One a frame: whether it is in the file. Locked for reading while that part of the file is read.
     filled: Vec<RwLock<bool>>,
+    /// How many [`Need`]s there are.
+    needs: Mutex<usize>,
+}
+
+/// As long as one of these lives frames stay here; when the last goes they are forgotten.
+pub(super) struct Need<'a>(&'a Spool);
+
+impl Drop for Need<'_> {
+    fn drop(&mut self) {
+        // Held until all is forgotten, so that nobody fills meanwhile what he has just been told stays.
+        let mut needs = lock(&self.0.needs);
+        *needs -= 1;
+        if *needs == 0 {
+            self.0.empty();
+        }
+    }
 }
 
 impl Spool {
@@ -33,7 +50,13 @@ impl Spool {
             begins.push(end);
         }
         let filled = (1..begins.len()).map(|_| RwLock::new(false)).collect();
-        Self { dir, file: OnceLock::new(), begins, filled }
+        Self { dir, file: OnceLock::new(), begins, filled, needs: Mutex::default() }
+    }
+
+    /// Frames stay from now on.
+    pub fn need(&self) -> Need<'_> {
+        *lock(&self.needs) += 1;
+        Need(self)
     }
 
     /// Keeps a frame, which `raw` gives, unless it is here. Gives the buffer back, an empty one if it was here.
@@ -64,7 +87,7 @@ impl Spool {
     }
 
     /// Forgets what is here: whoever syncs the file system would wait for bytes to be written out that nobody needs.
-    pub fn empty(&self) {
+    fn empty(&self) {
         let Some(file) = self.file.get() else { return };
         for (filled, range) in self.filled.iter().zip(self.begins.windows(2)) {
             let mut filled = filled.write().unwrap_or_else(PoisonError::into_inner);
@@ -84,5 +107,32 @@ impl Spool {
             let _ = self.file.set(file);
         }
         self.file.get().ok_or_else(|| BundleError::Absent { what: "spool file".into() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_stay_until_the_last_who_needs_them_is_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::new(dir.path().to_owned(), [3, 4].into_iter());
+        let there = |frame, bytes: &[u8]| {
+            let mut buf = vec![0; bytes.len()];
+            spool.read(frame, 0, &mut buf).unwrap() && buf == bytes
+        };
+        let first = spool.need();
+        spool.fill(0, || Ok(b"one".to_vec())).unwrap();
+        let second = spool.need();
+        spool.fill(1, || Ok(b"more".to_vec())).unwrap();
+        drop(second);
+        assert!(there(0, b"one") && there(1, b"more"));
+        drop(first);
+        assert!(!there(0, b"one") && !there(1, b"more"));
+        // What is filled again stays for the next one.
+        let _third = spool.need();
+        spool.fill(0, || Ok(b"one".to_vec())).unwrap();
+        assert!(there(0, b"one"));
     }
 }

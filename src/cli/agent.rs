@@ -27,6 +27,9 @@ use crate::transfer::session::Session;
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// Answer another ferry on standard input and output (started by send and fetch)
+///
+/// A forced command in authorized_keys allows a key this and nothing else, and says what its owner may know of:
+/// command="ferry agent --reveal 'team/*'",restrict ssh-ed25519 AAAA...
 #[derive(Debug, Args)]
 pub struct AgentArgs {
     /// Let the other side know of nothing here, and fetch nothing: everything is sent each time

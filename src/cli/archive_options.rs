@@ -11,7 +11,7 @@ use super::{UsageError, threads};
 use crate::archive::write::{Format, WriteOptions, WriteReport};
 use crate::base::{BoxFault, Ctx};
 use crate::bundle::carry::{self, Target};
-use crate::bundle::volume::{ENDING, fits_a_pipe};
+use crate::bundle::volume::{fits_a_pipe, has_ending};
 use crate::bundle::{KnownBase, Level};
 use crate::image::{Image, ImageSource};
 use crate::layer::compression::{Compression, EncodeOptions};
@@ -150,7 +150,7 @@ impl ArchiveOptions {
     /// Fails when the options make no sense together; before anything is opened.
     pub fn check(&self, to: Option<&Path>) -> Result<(), UsageError> {
         if self.medium.brings() {
-            if to.is_none() {
+            if output::is_stdout(to) {
                 return Err(UsageError(NEEDS_A_FILE.into()));
             }
             if !self.is_bundle(to) {
@@ -175,7 +175,7 @@ impl ArchiveOptions {
 
     /// Whether a bundle is written.
     pub fn is_bundle(&self, to: Option<&Path>) -> bool {
-        let named = || to.is_some_and(|path| path.as_os_str().as_encoded_bytes().ends_with(ENDING.as_bytes()));
+        let named = || to.is_some_and(has_ending);
         self.output_format.map_or_else(|| self.medium.executable() || named(), |format| format == OutputFormat::Bundle)
     }
 

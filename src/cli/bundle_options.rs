@@ -60,8 +60,8 @@ impl BundleArgs {
 
     /// What the bundle is carried in; reads keys, asks for passphrases.
     pub fn carriage(&self, scratch: &Path, ctx: &Ctx) -> Result<Carriage, BoxFault> {
-        let signer = self.sign.as_deref().map(signer).transpose()?;
-        let recipients = encryption(self.passphrase, &self.encrypt_to, "the bundle")?;
+        let signer = unless_interrupted(self.sign.as_deref().map(signer).transpose(), ctx)?;
+        let recipients = encryption(self.passphrase, &self.encrypt_to, "the bundle", ctx)?;
         let bases = if self.base.is_empty() {
             Vec::new()
         } else {
@@ -86,11 +86,21 @@ pub fn bundle_options(level: Option<Level>, keep_originals: bool, spool_dir: Pat
     }
 }
 
+/// What came of a question. Who answers by Ctrl-C is told of nothing else.
+pub fn unless_interrupted<T>(answered: Result<T, BoxFault>, ctx: &Ctx) -> Result<T, BoxFault> {
+    if answered.is_err() {
+        ctx.check()?;
+    }
+    answered
+}
+
 /// Whom something new, called `what`, is encrypted to; nobody when neither is asked for.
-pub fn encryption(passphrase: bool, to: &[String], what: &str) -> Result<Option<Recipients>, BoxFault> {
+pub fn encryption(passphrase: bool, to: &[String], what: &str, ctx: &Ctx) -> Result<Option<Recipients>, BoxFault> {
     if passphrase {
-        let none = || UsageError("no passphrase, or two different ones".into());
-        return Ok(Some(Recipients::passphrase(trust::new_passphrase(what).ok_or_else(none)?)));
+        let none =
+            "no passphrase, or two different ones: it is asked for on a terminal, or taken from FERRY_PASSPHRASE";
+        let given = trust::new_passphrase(what).ok_or_else(|| UsageError(none.into()).into());
+        return Ok(Some(Recipients::passphrase(unless_interrupted(given, ctx)?)));
     }
     if to.is_empty() { Ok(None) } else { Ok(Some(recipients(to)?)) }
 }

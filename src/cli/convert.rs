@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 
+use super::Global;
 use super::archive_options::ArchiveOptions;
+use super::input_options::{InputBaseArgs, WindowArgs};
 use super::trust::AccessArgs;
-use super::{Global, parse};
 use crate::archive::{Input, OpenOptions};
 use crate::base::BoxFault;
 use crate::image::Platform;
@@ -26,10 +28,7 @@ pub struct ConvertArgs {
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<Platform>,
     #[command(flatten)]
-    archive: ArchiveOptions,
-    /// The largest zstd window to accept, in memory of this size [default: 128MiB]
-    #[arg(long, value_name = "SIZE", value_parser = parse::window)]
-    max_window: Option<u32>,
+    window: WindowArgs,
     /// Where layers are unpacked whose size must be known first [default: the directory for temporary files]
     #[arg(long, value_name = "DIR")]
     spool_dir: Option<PathBuf>,
@@ -37,18 +36,23 @@ pub struct ConvertArgs {
     #[arg(long)]
     repair: bool,
     #[command(flatten)]
+    base: InputBaseArgs,
+    #[command(flatten)]
     access: AccessArgs,
+    #[command(flatten)]
+    archive: ArchiveOptions,
 }
 
 /// Converts.
 pub fn run(args: ConvertArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     args.archive.check(Some(&args.to))?;
     let spool = args.spool_dir.unwrap_or_else(std::env::temp_dir);
-    let open = OpenOptions { platform: args.platform, max_window: args.max_window, spool: spool.clone() };
+    let open = OpenOptions { platform: args.platform, max_window: args.window.max_window, spool: spool.clone() };
     // The system's policy rules what comes into a store; nothing does here. One that is named is obeyed.
     let mut access = args.access.access(false, args.repair, spool.clone())?;
-    if let Some(window) = args.max_window {
-        access.limits.window_log = window;
+    access.limits = args.window.limits();
+    if args.base.given() {
+        access.base = Some(Arc::new(args.base.open(None, &access, &global.ctx)?));
     }
     let source = open::open(Input::Path(args.from), &open, &access, &global.ctx)?;
     // Nothing has proven what an archive holds.

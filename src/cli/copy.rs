@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::medium_options::MediumArgs;
+use super::plural::counted;
 use super::{Global, output};
 use crate::base::BoxFault;
 use crate::bundle::volume::VolumeSet;
@@ -36,15 +37,17 @@ pub fn run(args: CopyArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         let spread = media::copy(&set, &args.to, luggage, &args.medium, &global.ctx)?;
         let on = if spread.media > 1 { format!(" on {} media", spread.media) } else { String::new() };
         output::line(format!(
-            "{} volumes{on}: {} bytes written, {} bytes were there",
-            spread.volumes, spread.written, spread.there
+            "{}{on}: {} bytes written, {} bytes were there",
+            counted(spread.volumes, "volume"),
+            spread.written,
+            spread.there
         ))?;
         return Ok(ExitCode::SUCCESS);
     }
     let copied = repair::copy(&set, &args.to, luggage, &global.ctx)?;
     let text = format!(
-        "{} volumes: {} bytes written, {} bytes were there\n",
-        copied.files.len(),
+        "{}: {} bytes written, {} bytes were there\n",
+        counted(copied.files.len(), "volume"),
         copied.written,
         copied.there
     );

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
+use super::input_options::WindowArgs;
 use super::render::human;
 use super::trust::AccessArgs;
 use super::{Global, output};
@@ -36,6 +37,8 @@ pub struct DiffArgs {
     #[arg(long, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
     format: Format,
     #[command(flatten)]
+    window: WindowArgs,
+    #[command(flatten)]
     access: AccessArgs,
 }
 
@@ -54,7 +57,8 @@ pub fn run(args: DiffArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         let shown = super::container::diff::show(&args.before.to_string_lossy(), global);
         return Ok(shown.unwrap_or_else(|fault| super::container::failed(&*fault)));
     };
-    let access = args.access.access(true, false, std::env::temp_dir())?;
+    let mut access = args.access.access(true, false, std::env::temp_dir())?;
+    access.limits = args.window.limits();
     let (before, after) = (open(&args.before, &access, global)?, open(after, &access, global)?);
     let difference = bundle_diff::diff(&before, &after, &global.ctx)?;
     match args.format {

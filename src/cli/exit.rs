@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::hint;
 use crate::base::{Class, Fault};
 
-/// The exit codes, for `ferry --help`.
+/// The exit codes, for `ferry --help`, ferry's manual page and docs/commands.md.
 pub const TABLE: &str = "\
 Exit codes:
   0    done
@@ -21,15 +21,15 @@ Exit codes:
   10   the format, kernel or host lacks something
   130  interrupted
   141  the reader of standard output went away
-Docker's commands for containers, networks and volumes have docker's codes: 1 for every failure, 125 for a wrong option; run
-gives 125 for ferry's own failures, 126 for what cannot be executed, 127 for what is not there, else the program's code.";
+Docker's commands for containers, networks, volumes and the system have docker's codes: 1 for every failure, 125 for a wrong
+option; run gives 125 for ferry's own failures, 126 for what cannot be executed, 127 for what is not there, else the program's code.";
 
 /// The command line is wrong.
 pub fn usage() -> ExitCode {
     ExitCode::from(code(Class::Usage))
 }
 
-/// The exit code of a failure class; listed in the README and in `ferry --help`.
+/// The exit code of a failure class, as [`TABLE`] lists them.
 pub fn code(class: Class) -> u8 {
     match class {
         Class::System => 1,

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::archive_options::ArchiveOptions;
+use super::input_options::{InputBaseArgs, WindowArgs};
 use super::trust::AccessArgs;
 use super::{Global, UsageError, output};
 use crate::base::BoxFault;
 use crate::bundle::BundleSource;
 use crate::bundle::carry::{self, Access};
 use crate::bundle::volume::VolumeSet;
-use crate::ops::base::StoreBase;
 use crate::ops::extract;
 
 /// Take one image, layer or file out of a bundle
@@ -45,6 +45,10 @@ pub struct ExtractArgs {
     #[arg(long, value_name = "DIR")]
     spool_dir: Option<PathBuf>,
     #[command(flatten)]
+    window: WindowArgs,
+    #[command(flatten)]
+    base: InputBaseArgs,
+    #[command(flatten)]
     access: AccessArgs,
     #[command(flatten)]
     archive: ArchiveOptions,
@@ -57,12 +61,13 @@ pub fn run(args: ExtractArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     if args.image.is_none() && args.layer.is_none() && args.file.is_none() {
         return Err(UsageError("say what to extract: --image, --layer or --file".into()).into());
     }
-    if to.is_none() && args.file.is_none() && std::io::stdout().is_terminal() {
+    if output::is_stdout(to) && args.file.is_none() && std::io::stdout().is_terminal() {
         return Err(UsageError("refusing to write to a terminal: use -o FILE or redirect".into()).into());
     }
     let spool = args.spool_dir.unwrap_or_else(std::env::temp_dir);
-    let access = args.access.access(true, args.repair, spool.clone())?;
-    let source = open(&args.paths, access, global)?;
+    let mut access = args.access.access(true, args.repair, spool.clone())?;
+    access.limits = args.window.limits();
+    let source = open(&args.paths, &args.base, &access, global)?;
     if let Some(path) = &args.file {
         let (layers, place) = match &args.layer {
             Some(wanted) => {
@@ -82,23 +87,20 @@ pub fn run(args: ExtractArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     }
     if let Some(wanted) = &args.layer {
         let (layer, form) = extract::layer(&source, wanted)?;
-        return output::write(to, 0o644, |out| extract::write_layer(&source, &layer, form, out, &global.ctx));
+        return output::write(to, 0o600, |out| extract::write_layer(&source, &layer, form, out, &global.ctx));
     }
     let image = extract::image(&source, args.image.as_deref())?;
     args.archive.write(&source, &[image], to, spool, true, &global.ctx)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Opens a bundle; a thin one with what the store has, if that is all it needs.
-fn open(paths: &[PathBuf], mut access: Access, global: &Global) -> Result<BundleSource, BoxFault> {
-    let source = carry::open(VolumeSet::open(paths)?, &access, &global.ctx)?.source;
+/// Opens a bundle; a thin one with what `base` and the store have.
+fn open(paths: &[PathBuf], base: &InputBaseArgs, access: &Access, global: &Global) -> Result<BundleSource, BoxFault> {
+    let source = carry::open(VolumeSet::open(paths)?, access, &global.ctx)?.source;
     if !source.bundle().index().is_thin() {
         return Ok(source);
     }
-    access.base = Some(Arc::new(StoreBase::new(global.store()?)));
-    match carry::open(VolumeSet::open(paths)?, &access, &global.ctx) {
-        Ok(opened) => Ok(opened.source),
-        // What is in the bundle itself can be had all the same.
-        Err(_) => Ok(source),
-    }
+    let bases = base.open(Some(global.store()?), access, &global.ctx)?;
+    // What is in the bundle itself can be had whatever is missing.
+    Ok(source.with_part_of_base(Arc::new(bases)))
 }

@@ -3,7 +3,9 @@
 use std::error::Error;
 
 use crate::archive::ArchiveError;
-use crate::base::Fault;
+use crate::base::{BoxFault, Fault};
+use crate::bundle::BundleError;
+use crate::bundle::seal::SealError;
 use crate::layer::compression::WindowTooLarge;
 use crate::store::StoreError;
 use crate::transfer::RemoteError;
@@ -25,6 +27,10 @@ fn one(error: &(dyn Error + 'static)) -> Option<&'static str> {
     if let Some(error) = error.downcast_ref::<std::io::Error>() {
         return one(error.get_ref()?);
     }
+    // What went through a reader.
+    if let Some(fault) = error.downcast_ref::<BoxFault>() {
+        return one(&**fault);
+    }
     if error.is::<WindowTooLarge>() {
         return Some("--max-window accepts larger windows, at the price of as much memory");
     }
@@ -40,6 +46,14 @@ fn one(error: &(dyn Error + 'static)) -> Option<&'static str> {
             _ => None,
         };
     }
+    if let Some(SealError::Passphrase(_)) = error.downcast_ref::<SealError>() {
+        return Some("where there is no terminal to ask on, the environment variable FERRY_PASSPHRASE gives it");
+    }
+    if let Some(BundleError::BaseMissing { .. }) = error.downcast_ref::<BundleError>() {
+        return Some(
+            "`ferry extract` and `ferry convert` can take what is missing from another bundle: --input-base names it",
+        );
+    }
     if let Some(error) = error.downcast_ref::<RemoteError>() {
         return match error {
             RemoteError::UnknownHostKey { .. } => Some("--accept-new trusts a host that is seen for the first time"),
@@ -47,6 +61,9 @@ fn one(error: &(dyn Error + 'static)) -> Option<&'static str> {
                 Some("if the host was made anew, `ssh-keygen -R HOST` forgets its old key")
             }
             RemoteError::Login { .. } => Some("--ssh COMMAND logs in by any means that the command has"),
+            RemoteError::Command { code: 255, .. } => {
+                Some("255 is ssh's own: try `ssh HOST true`; --ssh COMMAND logs in by any means that the command has")
+            }
             _ => None,
         };
     }

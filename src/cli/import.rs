@@ -7,11 +7,11 @@ use std::process::ExitCode;
 use clap::Args;
 use jiff::Timestamp;
 
+use super::input_options::WindowArgs;
 use super::{Global, output, parse, trust};
 use crate::base::{AtPath, BoxFault};
 use crate::bundle::seal::WayIn;
 use crate::image::{Platform, Reference};
-use crate::layer::compression::DecodeLimits;
 use crate::ops::import::{self, ImportRequest};
 
 /// Make an image of a tar of a root file system
@@ -33,9 +33,8 @@ pub struct ImportArgs {
     /// The image's platform [default: this host's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<Platform>,
-    /// The largest zstd window to accept, in memory of this size [default: 128MiB]
-    #[arg(long, value_name = "SIZE", value_parser = parse::window)]
-    max_window: Option<u32>,
+    #[command(flatten)]
+    window: WindowArgs,
 }
 
 /// Imports and prints the image's ID.
@@ -47,10 +46,6 @@ pub fn run(args: ImportArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     } else {
         File::open(&args.file).at("open", &args.file)?
     };
-    let mut limits = DecodeLimits::default();
-    if let Some(window) = args.max_window {
-        limits.window_log = window;
-    }
     let request = ImportRequest {
         input,
         origin: args.file,
@@ -58,7 +53,7 @@ pub fn run(args: ImportArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         changes: args.change,
         message: args.message,
         platform: args.platform,
-        limits,
+        limits: args.window.limits(),
         created: Timestamp::now(),
     };
     let id = import::import(&global.store_to_write()?, request, &global.ctx)?;

@@ -9,6 +9,7 @@ use super::render::template::Template;
 use super::{Global, output, threads};
 use crate::base::BoxFault;
 use crate::image::Platform;
+use crate::runtime::cgroup::in_user_namespace;
 
 /// Show what there is to know about the store and the host
 #[derive(Debug, Args)]
@@ -36,7 +37,7 @@ pub fn run(args: InfoArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         "OSType": platform.os,
         "Platform": platform.to_string(),
         "RootDir": store.root().display().to_string(),
-        "Rootless": !rustix::process::geteuid().is_root(),
+        "Rootless": !rustix::process::geteuid().is_root() || in_user_namespace(),
         "ServerVersion": env!("CARGO_PKG_VERSION"),
     });
     match args.format.as_deref() {

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::bundle_options::{encryption, signer};
-use super::{Global, UsageError, output};
+use super::bundle_options::{encryption, signer, unless_interrupted};
+use super::plural::counted;
+use super::{Global, MissingError, output};
 use crate::base::BoxFault;
 use crate::bundle::Inventory;
 use crate::bundle::carry::{self, Target};
@@ -18,7 +19,7 @@ use crate::ops::{base, ledger};
 /// file that is in it. It holds IDs alone, 16 bytes a file.
 #[derive(Debug, Args)]
 pub struct InventoryArgs {
-    /// The file to write
+    /// The file to write; - is standard output
     #[arg(short, long, value_name = "FILE", required_unless_present_any = ["unpin", "pins", "forget_site"])]
     output: Option<PathBuf>,
     /// What bundles call this host when something is missing [default: the file's name]
@@ -51,13 +52,13 @@ pub struct InventoryArgs {
 pub fn run(args: InventoryArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let store = global.store()?;
     if args.pins {
-        let line = |pin: &crate::store::Pin| format!("{}\t{} layers\n", pin.name, pin.layers.len());
+        let line = |pin: &crate::store::Pin| format!("{}\t{}\n", pin.name, counted(pin.layers.len(), "layer"));
         output::print(output::clean(&store.pins()?.iter().map(line).collect::<String>()))?;
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(name) = &args.unpin {
         if !store.unpin(name, &global.ctx)? {
-            return Err(UsageError(format!("nothing is pinned under {name:?}")).into());
+            return Err(MissingError(format!("nothing is pinned under {name:?}")).into());
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -66,8 +67,8 @@ pub fn run(args: InventoryArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         return Ok(ExitCode::SUCCESS);
     }
     let Some(path) = &args.output else { return Ok(ExitCode::SUCCESS) };
-    let signer = args.sign.as_deref().map(signer).transpose()?;
-    let recipients = encryption(args.passphrase, &args.encrypt_to, "the inventory")?;
+    let signer = unless_interrupted(args.sign.as_deref().map(signer).transpose(), &global.ctx)?;
+    let recipients = encryption(args.passphrase, &args.encrypt_to, "the inventory", &global.ctx)?;
     let own = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let store = if args.pin { global.store_to_write()? } else { store };
     let write = |inventory: &Inventory| -> Result<(), BoxFault> {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 
 use super::bundle_options::signer;
+use super::input_options::WindowArgs;
 use super::medium_options::MediumArgs;
 use super::remote::RemoteArgs;
 use super::render::human;
@@ -19,7 +20,6 @@ use crate::archive::{Input, OpenOptions};
 use crate::base::{AtPath, BoxFault, Ctx, ReadAt};
 use crate::bundle::seal::Signer;
 use crate::image::{Platform, Reference};
-use crate::layer::compression::DecodeLimits;
 use crate::ops::load::{self, From, LoadRequest, Loaded};
 use crate::ops::media;
 use crate::ops::receipt::{Receipt, Scene};
@@ -36,9 +36,9 @@ use crate::transfer::ssh_config::Destination;
 /// are loaded, or none.
 #[derive(Debug, Args)]
 pub struct LoadArgs {
-    /// Read this file or directory instead of standard input; several are volumes of one bundle, in any order;
-    /// ssh://[USER@]HOST[:PORT]/PATH is read in place, as far as it is needed: by a ferry there where one is, or is worth
-    /// bringing, else from here
+    /// Read this file or directory instead of standard input; of a bundle in volumes, any of them, several in any order, or
+    /// the name of the set; ssh://[USER@]HOST[:PORT]/PATH is read in place, as far as it is needed: by a ferry there where
+    /// one is, or is worth bringing, else from here
     #[arg(short, long, value_name = "FILE")]
     input: Vec<PathBuf>,
     /// Do not show progress
@@ -53,16 +53,15 @@ pub struct LoadArgs {
     /// What to do with a name that another image has
     #[arg(long, value_enum, default_value_t = OnConflict::Replace, value_name = "WHAT")]
     on_conflict: OnConflict,
-    /// The name of an image that comes without one
+    /// Give the image this name as well; there must be one alone
     #[arg(short, long, value_name = "NAME[:TAG]", value_parser = parse::image_name)]
     tag: Option<Reference>,
     /// Do not keep compressed layers as they came; registry digests are lost
     #[arg(long)]
     no_originals: bool,
-    /// The largest zstd window to accept, in memory of this size [default: 128MiB]
-    #[arg(long, value_name = "SIZE", value_parser = parse::window)]
-    max_window: Option<u32>,
-    /// Where standard input is kept while it is read, when it is a pipe [default: the store's directory]
+    #[command(flatten)]
+    window: WindowArgs,
+    /// Where standard input is kept while it is read, when it is a pipe; `-i` needs none [default: the store's directory]
     #[arg(long, value_name = "DIR")]
     spool_dir: Option<PathBuf>,
     /// Mend a damaged bundle while it is read, as far as its parity goes
@@ -147,10 +146,7 @@ pub fn run(args: LoadArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     }
     let input = gathered.as_ref().map_or(input, |staged| From::One(Input::Path(staged.path().to_owned())));
     let mut access = access.access(true, args.repair, spool.clone())?;
-    let mut limits = DecodeLimits::default();
-    if let Some(window) = args.max_window {
-        limits.window_log = window;
-    }
+    let limits = args.window.limits();
     access.limits = limits;
     let on_conflict = match args.on_conflict {
         OnConflict::Replace => Conflict::Replace,
@@ -164,7 +160,7 @@ pub fn run(args: LoadArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         dry_run: args.dry_run,
         limits,
     };
-    let open = OpenOptions { platform: args.platform, max_window: args.max_window, spool };
+    let open = OpenOptions { platform: args.platform, max_window: args.window.max_window, spool };
     let request = LoadRequest { input, open, access, options, name: args.tag };
     let Loaded { report, images, bundle } = load::load(&store, request, &ctx)?;
     output::print(if report.committed.is_some() { done(&report) } else { plan(&report) })?;
@@ -195,7 +191,7 @@ fn remote(args: &LoadArgs, url: &str, global: &Global, ctx: &Ctx) -> Result<Remo
     let file = RemoteFile::open(args.remote.reach()?.connect(&host)?, &path)?;
     // Signatures, keys, receipts and the choice of a platform are about the file itself, and that is read here.
     let about_it = args.access.asks()? || args.receipt.is_some() || args.platform.is_some() || args.repair;
-    let plain = !args.dry_run && args.tag.is_none() && args.max_window.is_none();
+    let plain = !args.dry_run && args.tag.is_none() && args.window.max_window.is_none();
     if about_it || !plain || args.on_conflict != OnConflict::Replace {
         return Ok(Remote::ToRead(Input::At(Arc::new(file), url.to_owned())));
     }

@@ -1,11 +1,14 @@
 //! `ferry ls`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use jiff::Timestamp;
 
+use super::input_options::WindowArgs;
+use super::plural::counted;
 use super::render::human;
 use super::trust::AccessArgs;
 use super::{Global, output};
@@ -34,12 +37,15 @@ pub struct LsArgs {
     #[arg(long, value_name = "DIGEST", conflicts_with = "image")]
     layer: Option<String>,
     #[command(flatten)]
+    window: WindowArgs,
+    #[command(flatten)]
     access: AccessArgs,
 }
 
 /// Lists.
 pub fn run(args: LsArgs, global: &Global) -> Result<ExitCode, BoxFault> {
-    let access = args.access.access(true, false, std::env::temp_dir())?;
+    let mut access = args.access.access(true, false, std::env::temp_dir())?;
+    access.limits = args.window.limits();
     let source = carry::open(VolumeSet::open(&args.paths)?, &access, &global.ctx)?.source;
     let index = source.bundle().index();
     let mut text = String::new();
@@ -49,7 +55,7 @@ pub fn run(args: LsArgs, global: &Global) -> Result<ExitCode, BoxFault> {
             text += &line(&file.entry, &String::from_utf8_lossy(&file.entry.path));
             Ok(())
         })?;
-        output::print(output::clean(&text))?;
+        output::print(text)?;
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(wanted) = &args.image {
@@ -57,15 +63,14 @@ pub fn run(args: LsArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         for (path, (_, file)) in Tree::of(&source, image.config.diff_ids().iter().copied())?.files {
             text += &line(&file.entry, &format!("/{}", String::from_utf8_lossy(&path)));
         }
-        output::print(output::clean(&text))?;
+        output::print(text)?;
         return Ok(ExitCode::SUCCESS);
     }
     for image in source.images() {
         let names: Vec<String> = image.names.iter().map(ToString::to_string).collect();
         text += &format!("{}  {}\n", image.config.id().0.short(), names.join(" "));
         for layer in &image.layers {
-            let record = index.layers.iter().find(|record| record.diff_id == layer.diff_id);
-            let how = record.map_or("", how);
+            let how = source.kept(layer).map_or("", how);
             let size = human::size(layer.size.unwrap_or(0), 4);
             text += &format!("    {}  {size:>9}  {how}\n", layer.diff_id.0.short());
         }
@@ -98,14 +103,15 @@ fn line(entry: &Entry, path: &str) -> String {
     let mode = format!("{kind}{}{}{}", bits(6, 0o4000, 's'), bits(3, 0o2000, 's'), bits(0, 0o1000, 't'));
     let time = Timestamp::from_second(entry.mtime.seconds).map_or_else(|_| "?".into(), |time| time.to_string());
     let link = match entry.kind {
-        Kind::Symlink => format!(" -> {}", String::from_utf8_lossy(&entry.link)),
-        Kind::HardLink => format!(" link to {}", String::from_utf8_lossy(&entry.link)),
+        Kind::Symlink => format!(" -> {}", output::field(&String::from_utf8_lossy(&entry.link))),
+        Kind::HardLink => format!(" link to {}", output::field(&String::from_utf8_lossy(&entry.link))),
         _ => String::new(),
     };
     let size = match entry.kind {
         Kind::CharDevice | Kind::BlockDevice => format!("{},{}", entry.device.0, entry.device.1),
         _ => entry.size().to_string(),
     };
+    let path = output::field(path);
     format!("{mode} {:>5}/{:<5} {size:>10} {time} {path}{link}\n", entry.uid, entry.gid)
 }
 
@@ -119,23 +125,34 @@ fn how(layer: &LayerRecord) -> &'static str {
 }
 
 fn totals(index: &Index, size: u64) -> String {
-    let layers: u64 = index.layers.iter().map(|layer| layer.size).sum();
+    // One that is there by several blobs counts once.
+    let layers: BTreeMap<_, u64> = index.layers.iter().map(|layer| (layer.diff_id, layer.size)).collect();
     let objects: u64 = index.objects.iter().map(|object| u64::from(*object)).sum();
     let mut text = format!(
-        "{} images, {} layers of {}, {} contents, {} stored in {}\n",
-        index.images.len(),
-        index.layers.len(),
-        human::size(layers, 4),
-        index.contents.ids.len(),
+        "{}, {} of {}, {}, {} stored in {}\n",
+        counted(index.images.len(), "image"),
+        counted(layers.len(), "layer"),
+        human::size(layers.values().sum(), 4),
+        counted(index.contents.ids.len(), "content"),
         human::size(objects, 4),
         human::size(size, 4)
     );
-    for base in &index.bases {
-        let kind = match base.kind {
-            BaseKind::Bundle => "bundle",
-            BaseKind::Inventory => "inventory",
+    let contents = index.base_contents.ids.len();
+    for (number, base) in (0..).zip(&index.bases) {
+        let label = output::field(&base.label);
+        let what = match base.kind {
+            BaseKind::Bundle => format!("bundle {label} has"),
+            // What a site was sent is noted as an inventory too.
+            BaseKind::Inventory => format!("{label} has by its inventory or ledger"),
         };
-        text += &format!("Needs what {kind} {} has ({} contents)\n", base.label, index.base_contents.ids.len());
+        // Holders are those of contents, then those of whole layers; a single base has all.
+        let holds = |at: usize| index.holders.get(at).is_none_or(|holder| *holder == number);
+        let layers = index.layers.iter().filter(|layer| layer.kind == LayerKind::Base).zip(contents..);
+        text += &format!(
+            "Needs what {what}: {}, {}\n",
+            counted(layers.filter(|(_, at)| holds(*at)).count(), "layer"),
+            counted((0..contents).filter(|at| holds(*at)).count(), "content")
+        );
     }
     text
 }

@@ -11,8 +11,8 @@ use crate::base::{AtPath, BoxFault, durable};
 /// Print a manual page, or write all of them
 #[derive(Debug, Args)]
 pub struct ManArgs {
-    /// The command; ferry itself without
-    command: Option<String>,
+    /// The command, as `load` or `network create`; ferry itself without
+    command: Vec<String>,
     /// Write all pages to this directory
     #[arg(short, long, value_name = "DIR", conflicts_with = "command")]
     output: Option<PathBuf>,
@@ -23,7 +23,7 @@ pub struct ManArgs {
 
 /// Prints or writes.
 pub fn run(args: ManArgs, _: &Global) -> Result<ExitCode, BoxFault> {
-    let all = commands();
+    let mut all = commands();
     if args.markdown {
         output::print(markdown(all))?;
     } else if let Some(directory) = args.output {
@@ -33,12 +33,23 @@ pub fn run(args: ManArgs, _: &Global) -> Result<ExitCode, BoxFault> {
             durable::write(&path, &page(command, &path)?, 0o644)?;
         }
     } else {
-        let name = args.command.map_or_else(|| "ferry".into(), |name| format!("ferry-{name}"));
-        let command = all.into_iter().find(|command| command.get_name() == name);
-        let command = command.ok_or_else(|| UsageError(format!("there is no command {:?}", name)))?;
-        output::print(page(command, "standard output".as_ref())?)?;
+        let at = find(&all, &args.command);
+        let at = at.ok_or_else(|| UsageError(format!("there is no command {:?}", args.command.join(" "))))?;
+        output::print(page(all.swap_remove(at), "standard output".as_ref())?)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Which page is of the command that these words begin, by a name of it that is shown.
+fn find(all: &[Command], words: &[String]) -> Option<usize> {
+    let mut command = all.first()?;
+    let mut page = command.get_name().to_owned();
+    for word in words {
+        command = command.find_subcommand(word)?;
+        page += "-";
+        page += command.get_name();
+    }
+    all.iter().position(|command| command.get_name() == page)
 }
 
 fn page(command: Command, path: &std::path::Path) -> Result<Vec<u8>, BoxFault> {
@@ -47,34 +58,49 @@ fn page(command: Command, path: &std::path::Path) -> Result<Vec<u8>, BoxFault> {
     Ok(page)
 }
 
-/// ferry and its commands, called as their pages are.
+/// ferry and its commands, called as their pages are; those of a group behind it.
 fn commands() -> Vec<Command> {
     let mut ferry = Cli::command().term_width(100).disable_help_subcommand(true);
     ferry.build();
     let mut all = vec![ferry.clone()];
-    for command in ferry.get_subcommands().filter(|command| !command.is_hide_set()) {
-        let name = format!("ferry-{}", command.get_name());
-        let mut page = command.clone().name(name).bin_name(format!("ferry {}", command.get_name()));
+    add_below(&ferry, "ferry", &mut all);
+    all
+}
+
+fn add_below(group: &Command, name: &str, all: &mut Vec<Command>) {
+    for command in group.get_subcommands() {
+        let words = format!("{name} {}", command.get_name());
+        let mut page = command.clone().name(words.replace(' ', "-")).bin_name(&words);
         // They are on ferry's own page.
         for global in ["root", "log_level", "progress"] {
             page = page.mut_arg(global, |arg| arg.hide(true));
         }
         all.push(page);
+        add_below(command, &words, all);
     }
-    all
 }
 
-/// The reference: what `--help` says, command after command.
+/// The reference: what `--help` says, command after command; what one says that a shorter one has said is not repeated.
 fn markdown(all: Vec<Command>) -> String {
     let mut text = String::from(
         "# Commands\n\nWhat `ferry COMMAND --help` says. This page is made by `ferry man --markdown`; a test holds it to \
          the program.\n",
     );
+    let mut pages: Vec<(String, String)> = Vec::new();
     for mut command in all {
-        let title = command.get_name().replacen('-', " ", 1);
+        let title = command.get_bin_name().unwrap_or_else(|| command.get_name()).to_owned();
         let help = command.render_long_help().to_string();
         let help: Vec<&str> = help.lines().map(str::trim_end).collect();
-        text += &format!("\n## {title}\n\n```text\n{}\n```\n", help.join("\n").trim_end());
+        pages.push((title, help.join("\n").trim_end().to_owned()));
+    }
+    for (title, help) in &pages {
+        let same = |other: &&(String, String)| {
+            other.0.split(' ').count() < title.split(' ').count() && help.replace(title, &other.0) == other.1
+        };
+        text += &match pages.iter().find(same) {
+            Some((other, _)) => format!("\n## {title}\n\nTakes what `{other}` takes.\n"),
+            None => format!("\n## {title}\n\n```text\n{help}\n```\n"),
+        };
     }
     text
 }

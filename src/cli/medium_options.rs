@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use clap::Args;
 
 use super::ask::Terminal;
+use super::plural::counted;
 use super::{UsageError, output};
 use crate::base::{BoxFault, Class, Fault};
 use crate::ops::carried::{self, Luggage};
@@ -107,7 +108,7 @@ impl MediumArgs {
 
 impl Attendant for MediumArgs {
     fn settled(&self, folder: &Path, files: &[PathBuf], bytes: u64) {
-        let what = if files.len() == 1 { "1 file".to_owned() } else { format!("{} files", files.len()) };
+        let what = counted(files.len(), "file");
         let folder = output::clean(&folder.display().to_string());
         // What is done stays done when nobody reads about it.
         let _ = output::line(format!(

@@ -1,6 +1,7 @@
 //! The command line: parses flags, calls one of `ops`, renders. The only module that prints, reads the environment or
 //! knows exit codes. One file a command.
 
+mod absent;
 mod agent;
 mod archive_options;
 mod completion;
@@ -23,6 +24,7 @@ mod image;
 mod images;
 mod import;
 mod info;
+mod input_options;
 mod inspect;
 mod inventory;
 mod load;
@@ -34,6 +36,7 @@ mod moment;
 mod network;
 mod output;
 mod parse;
+mod plural;
 mod progress;
 mod prune;
 mod remote;
@@ -82,6 +85,10 @@ pub struct GlobalArgs {
     #[arg(long, global = true, value_enum, default_value_t = LogLevel::Warn, value_name = "LEVEL")]
     log_level: LogLevel,
     /// How to show progress on standard error; `auto` draws on a terminal and is silent elsewhere
+    ///
+    /// `json` writes an object a line. Its `event` is `began` (with task, action, object, total), `sized` (task, total),
+    /// `advanced` (task, done), `ended` (task, completed) or `warning` (text). Amounts are bytes; a total that is not known yet is
+    /// null.
     #[arg(long, global = true, value_enum, default_value_t = ProgressMode::Auto, value_name = "HOW")]
     progress: ProgressMode,
 }
@@ -107,65 +114,71 @@ pub enum ProgressMode {
     None,
 }
 
-/// Each command's arguments, in its own file.
+/// Each command's arguments, in its own file. Help lists them in this order.
 #[derive(Debug, Subcommand)]
 enum Command {
-    Completion(completion::CompletionArgs),
-    #[command(hide = true)]
-    Agent(agent::AgentArgs),
-    Convert(convert::ConvertArgs),
-    Copy(copy::CopyArgs),
-    Df(df::DfArgs),
-    Diff(diff::DiffArgs),
-    Fsck(fsck::FsckArgs),
-    Fetch(fetch::FetchArgs),
-    Attach(container::attach::AttachArgs),
-    Commit(container::commit::CommitArgs),
-    Container(container::group::ContainerArgs),
-    Cp(container::cp::CpArgs),
-    Events(container::events::EventsArgs),
-    Exec(container::exec::ExecArgs),
-    Export(container::export::ExportArgs),
-    Extract(Box<extract::ExtractArgs>),
-    Logs(container::logs::LogsArgs),
-    Port(container::port::PortArgs),
-    Ps(container::ps::PsArgs),
-    Top(container::top::TopArgs),
-    Create(container::create::CreateArgs),
-    Kill(container::kill::KillArgs),
-    Pause(container::pause::PauseArgs),
-    Rename(container::rename::RenameArgs),
-    Restart(container::restart::RestartArgs),
-    Rm(container::rm::RmArgs),
-    Run(Box<container::run::RunArgs>),
-    Start(container::start::StartArgs),
-    Stats(container::stats::StatsArgs),
-    Stop(container::stop::StopArgs),
-    System(system::SystemArgs),
-    Unpause(container::pause::UnpauseArgs),
-    Update(container::update::UpdateArgs),
-    Wait(container::wait::WaitArgs),
-    History(history::HistoryArgs),
-    Image(image::ImageArgs),
-    Images(images::ImagesArgs),
-    Import(import::ImportArgs),
-    Info(info::InfoArgs),
-    Inspect(inspect::InspectArgs),
-    Network(network::NetworkArgs),
+    // Moving images.
     Load(load::LoadArgs),
-    Man(man::ManArgs),
-    Prune(prune::PruneArgs),
-    Repair(repair::RepairArgs),
-    Rmi(rmi::RmiArgs),
     Save(save::SaveArgs),
-    Media(media::MediaArgs),
     Send(send::SendArgs),
-    Tag(tag::TagArgs),
+    Fetch(fetch::FetchArgs),
+    Convert(convert::ConvertArgs),
+    Import(import::ImportArgs),
+    Copy(copy::CopyArgs),
+    Media(media::MediaArgs),
     Inventory(inventory::InventoryArgs),
+    // Bundles.
     Ls(ls::LsArgs),
     Verify(verify::VerifyArgs),
-    Version(version::VersionArgs),
+    Repair(repair::RepairArgs),
+    Extract(Box<extract::ExtractArgs>),
+    // Images.
+    Images(images::ImagesArgs),
+    Inspect(inspect::InspectArgs),
+    History(history::HistoryArgs),
+    Tag(tag::TagArgs),
+    Rmi(rmi::RmiArgs),
+    Prune(prune::PruneArgs),
+    Image(image::ImageArgs),
+    // Containers.
+    Run(Box<container::run::RunArgs>),
+    Create(container::create::CreateArgs),
+    Start(container::start::StartArgs),
+    Exec(container::exec::ExecArgs),
+    Attach(container::attach::AttachArgs),
+    Logs(container::logs::LogsArgs),
+    Ps(container::ps::PsArgs),
+    Top(container::top::TopArgs),
+    Stats(container::stats::StatsArgs),
+    Port(container::port::PortArgs),
+    Cp(container::cp::CpArgs),
+    Diff(diff::DiffArgs),
+    Commit(container::commit::CommitArgs),
+    Export(container::export::ExportArgs),
+    Update(container::update::UpdateArgs),
+    Rename(container::rename::RenameArgs),
+    Pause(container::pause::PauseArgs),
+    Unpause(container::pause::UnpauseArgs),
+    Stop(container::stop::StopArgs),
+    Restart(container::restart::RestartArgs),
+    Kill(container::kill::KillArgs),
+    Wait(container::wait::WaitArgs),
+    Rm(container::rm::RmArgs),
+    Events(container::events::EventsArgs),
+    Container(container::group::ContainerArgs),
+    // What is around them.
+    Network(network::NetworkArgs),
     Volume(volume::VolumeArgs),
+    System(system::SystemArgs),
+    Info(info::InfoArgs),
+    Df(df::DfArgs),
+    Fsck(fsck::FsckArgs),
+    Version(version::VersionArgs),
+    Man(man::ManArgs),
+    Completion(completion::CompletionArgs),
+    // For another ferry.
+    #[command(hide = true)]
+    Agent(agent::AgentArgs),
 }
 
 /// What every command is given beside its own arguments.
@@ -215,6 +228,17 @@ struct UsageError(String);
 impl Fault for UsageError {
     fn class(&self) -> Class {
         Class::Usage
+    }
+}
+
+/// Something named that is not there.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct MissingError(String);
+
+impl Fault for MissingError {
+    fn class(&self) -> Class {
+        Class::NotFound
     }
 }
 
@@ -357,6 +381,10 @@ fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut cli = match typed::parse(&args) {
         Ok(cli) => cli,
         Err(error) => {
+            if let Some(instead) = absent::instead(&error) {
+                exit::tell(&UsageError(instead), None);
+                return exit::usage();
+            }
             // Help and version go to standard output with success, everything else is a usage error.
             let _ = error.print();
             return match error.use_stderr() {

@@ -14,10 +14,12 @@ use super::inspect::show;
 use super::render::human;
 use super::render::list::{Column, Layout};
 use super::{Global, filter, output};
-use crate::base::{BoxFault, Digest};
+use crate::base::BoxFault;
+use crate::runtime::cgroup::in_user_namespace;
 use crate::runtime::container::Containers;
+use crate::runtime::inspect::NEVER;
 use crate::runtime::net::{DEFAULT, EndpointRequest, NetError, Network, NetworkSettings, Networks, Subnet};
-use crate::runtime::network::{networks, note_network};
+use crate::runtime::network::{fixed_id, networks, note_network};
 use crate::runtime::{self, RuntimeError, events};
 
 /// Manage networks
@@ -171,6 +173,10 @@ fn pairs(texts: &[String]) -> BTreeMap<String, String> {
 }
 
 fn create(args: CreateArgs, root: &Path) -> Result<ExitCode, BoxFault> {
+    if in_user_namespace() || !rustix::process::geteuid().is_root() {
+        let why = "a network needs a bridge, which only root can make: without root there is the default network";
+        return Err(RuntimeError::Unsupported(why.into()).into());
+    }
     let settings = NetworkSettings {
         subnet: args.subnet,
         gateway: args.gateway,
@@ -204,14 +210,6 @@ fn disconnect(args: &DisconnectArgs, global: &Global) -> Result<ExitCode, BoxFau
     }
 }
 
-/// The networks that are no bridges, with IDs as constant as they are.
-fn fixed(name: &str) -> Option<Value> {
-    ["host", "none"].contains(&name).then(|| {
-        let driver = if name == "none" { "null" } else { name };
-        json!({ "Name": name, "Id": Digest::of(name.as_bytes()).hex(), "Driver": driver, "Scope": "local" })
-    })
-}
-
 const COLUMNS: &[Column] =
     &[("ID", "NETWORK ID"), ("Name", "NAME"), ("Driver", "DRIVER"), ("Scope", "SCOPE"), ("CreatedAt", "CREATED AT")];
 
@@ -242,7 +240,7 @@ fn ls(args: &LsArgs, networks: &Networks) -> Result<ExitCode, BoxFault> {
     }
     for name in ["host", "none"] {
         let driver = if name == "none" { "null" } else { name };
-        let own = Digest::of(name.as_bytes()).hex();
+        let own = fixed_id(name).unwrap_or_default();
         if fits(&args.filter, (name, &own, driver), &BTreeMap::new(), true)? {
             rows.push(json!({
                 "ID": id(&own), "Name": name, "Driver": driver, "Scope": "local", "Internal": "false", "IPv6": "false",
@@ -283,10 +281,43 @@ fn inspect(args: &InspectArgs, networks: &Networks, containers: &Containers) -> 
 }
 
 fn one(name: &str, networks: &Networks, containers: &Containers) -> Result<Value, NetError> {
-    match fixed(name) {
-        Some(document) => Ok(document),
+    match fixed_id(name) {
+        Some(id) => Ok(fixed(name, &id, networks, containers)),
         None => networks.get(name).and_then(|network| document(&network, networks, containers)),
     }
+}
+
+/// What docker says of a network that is no bridge.
+fn fixed(name: &str, id: &str, networks: &Networks, containers: &Containers) -> Value {
+    let ids = containers.ids().unwrap_or_default();
+    let connected = ids.into_iter().filter_map(|id| {
+        let dir = containers.dir(&id);
+        // It may end while this is read.
+        let (container, state) = (dir.container().ok()?, dir.state().ok()?);
+        let is_in = state.status.has_process() && container.host_config.network_mode.to_string() == name;
+        let about = json!({
+            "Name": container.name, "EndpointID": "", "MacAddress": "", "IPv4Address": "", "IPv6Address": "",
+        });
+        is_in.then_some((id, about))
+    });
+    json!({
+        "Name": name,
+        "Id": id,
+        // As docker's it is as old as the default one.
+        "Created": networks.get(DEFAULT).map_or_else(|_| NEVER.to_owned(), |network| network.created),
+        "Scope": "local",
+        "Driver": if name == "none" { "null" } else { name },
+        "EnableIPv6": false,
+        "IPAM": { "Driver": "default", "Options": null, "Config": null },
+        "Internal": false,
+        "Attachable": false,
+        "Ingress": false,
+        "ConfigFrom": { "Network": "" },
+        "ConfigOnly": false,
+        "Containers": connected.collect::<serde_json::Map<_, _>>(),
+        "Options": {},
+        "Labels": {},
+    })
 }
 
 /// The network of a name, for `ferry inspect`.
@@ -316,6 +347,8 @@ fn document(network: &Network, networks: &Networks, containers: &Containers) -> 
     if let (Some(range), Some(pool)) = (network.ip_range, pool.as_object_mut()) {
         pool.insert("IPRange".to_owned(), json!(range));
     }
+    // Docker's default network has none, one that a user made an empty map.
+    let ipam_options = if network.name == DEFAULT { Value::Null } else { json!({}) };
     Ok(json!({
         "Name": network.name,
         "Id": network.id,
@@ -323,7 +356,7 @@ fn document(network: &Network, networks: &Networks, containers: &Containers) -> 
         "Scope": "local",
         "Driver": "bridge",
         "EnableIPv6": false,
-        "IPAM": { "Driver": "default", "Options": null, "Config": [pool] },
+        "IPAM": { "Driver": "default", "Options": ipam_options, "Config": [pool] },
         "Internal": network.internal,
         "Attachable": false,
         "Ingress": false,
@@ -362,7 +395,7 @@ pub fn prune_unasked(filter: &[String], global: &Global) -> Result<ExitCode, Box
 fn rm(args: &RmArgs, root: &Path) -> Result<ExitCode, BoxFault> {
     let mut code = ExitCode::SUCCESS;
     for name in &args.networks {
-        if fixed(name).is_some() {
+        if fixed_id(name).is_some() {
             let why = format!("{name} is a pre-defined network and cannot be removed");
             code = failed(&RuntimeError::Conflict(why));
             continue;

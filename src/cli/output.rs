@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use crate::base::durable::AtomicFile;
 use crate::base::{AtPath, BoxFault, Class, Fault, PathError};
+use crate::bundle::volume::is_one_of_several;
 use crate::ops::media::folder_of;
 use crate::ops::save::watched;
 
@@ -25,6 +26,22 @@ impl Fault for OutputError {
     fn class(&self) -> Class {
         crate::base::error::class_of_io(&self.0)
     }
+}
+
+/// One volume of several would be replaced.
+#[derive(Debug, thiserror::Error)]
+#[error("{} is one volume of a bundle: give another name, or delete the bundle first", .0.display())]
+struct OneOfSeveral(PathBuf);
+
+impl Fault for OneOfSeveral {
+    fn class(&self) -> Class {
+        Class::Conflict
+    }
+}
+
+/// Whether what is written to a path goes to standard output by its name: there is none, or a dash.
+pub fn is_stdout(path: Option<&Path>) -> bool {
+    path.is_none_or(|path| path == Path::new("-"))
 }
 
 /// Writes `text` to standard output.
@@ -75,7 +92,8 @@ pub fn write(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where what is written to a path goes. A new file takes the place of an old one and of nothing else.
+/// Where what is written to a path goes. A new file takes the place of an old one and of nothing else, nor of one volume of
+/// several.
 pub enum Place {
     /// A file, there or not: where the path leads when it is a link.
     File(PathBuf),
@@ -87,8 +105,9 @@ pub enum Place {
 const LINKS: usize = 40;
 
 impl Place {
-    /// Where `path` leads; without one standard output. Nothing is opened: a pipe would wait for who reads it.
+    /// Where `path` leads; without one, or by a dash, standard output. A pipe is not opened: it would wait for who reads it.
     pub fn of(path: Option<&Path>) -> Result<Self, BoxFault> {
+        let path = path.filter(|path| !is_stdout(Some(*path)));
         let through = |to| Ok(Self::Through(Direct { to, path: path.map(Path::to_owned) }));
         let Some(path) = path else { return through(To::Stdout) };
         let mut at = path.to_owned();
@@ -111,6 +130,9 @@ impl Place {
         // A directory is refused by the kernel.
         if at.metadata().is_ok_and(|meta| !meta.is_file()) {
             return through(To::Write(at));
+        }
+        if is_one_of_several(&at) {
+            return Err(OneOfSeveral(path.to_owned()).into());
         }
         Ok(Self::File(at))
     }
@@ -230,7 +252,13 @@ fn check(result: io::Result<()>) -> Result<(), BoxFault> {
     }
 }
 
-/// A text from an image or a peer, made safe for a terminal: control characters could write to it.
+/// A name from an image or a peer in a line of its own making: no character of it may begin another line, or write to a
+/// terminal.
+pub fn field(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// Lines with texts from an image or a peer, made safe for a terminal: control characters could write to it.
 pub fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
 }

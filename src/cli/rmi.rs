@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{Global, exit, output};
-use crate::base::BoxFault;
+use crate::base::{BoxFault, Class, Fault};
 use crate::ops::uses;
 use crate::runtime::events;
 use crate::store::Removed;
@@ -37,6 +37,8 @@ pub fn run(args: RmiArgs, global: &Global) -> Result<ExitCode, BoxFault> {
                 note(&global.root, &removed, |_| Some(id.clone()));
                 output::print(lines(&removed))?;
             }
+            // As docker: told, and no failure.
+            Err(error) if args.force && error.class() == Class::NotFound => exit::tell(&error, None),
             Err(error) => code = exit::report(&error),
         }
     }

@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::archive_options::ArchiveOptions;
-use super::{Global, UsageError};
+use super::{Global, UsageError, output};
 use crate::base::BoxFault;
 use crate::bundle::KnownBase;
-use crate::image::{Image, ImageSource, Platform};
+use crate::image::{ImageSource, Platform};
 use crate::ops::ledger::Ledger;
 use crate::ops::{base, save};
 use crate::runtime::events;
@@ -27,7 +27,7 @@ pub struct SaveArgs {
     /// Names, IDs or digests; a repository without tag stands for all its tags
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
-    /// Write to this file instead of standard output
+    /// Write to this file instead of standard output; - is that too
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Only images for this platform
@@ -43,7 +43,7 @@ pub struct SaveArgs {
 /// Saves.
 pub fn run(args: SaveArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     args.archive.check(args.output.as_deref())?;
-    if args.output.is_none() && std::io::stdout().is_terminal() {
+    if output::is_stdout(args.output.as_deref()) && std::io::stdout().is_terminal() {
         let text = "cowardly refusing to save to a terminal. Use the -o flag or redirect";
         return Err(UsageError(text.into()).into());
     }
@@ -52,24 +52,25 @@ pub fn run(args: SaveArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     }
     let store = global.store()?;
     let selected = save::select(&store, &args.images, args.platform.as_ref(), &global.ctx)?;
-    let (stored, names): (Vec<_>, Vec<_>) = selected.into_iter().unzip();
-    let source = store.source(&stored, &global.ctx)?;
-    let images: Vec<Image> =
-        source.images().iter().cloned().zip(names).map(|(image, names)| Image { names, ..image }).collect();
+    let source = store.source_as(&selected, &global.ctx)?;
+    let images = source.images();
     let ledger = args.sent_to.as_deref().map(|site| Ledger::open(&store, site)).transpose()?;
+    if let (Some(ledger), Some(path)) = (&ledger, &args.output) {
+        ledger.spares(path)?;
+    }
     let more = |bases: &mut Vec<KnownBase>| {
         bases.extend(ledger.as_ref().and_then(Ledger::base));
         base::reach(bases, &store, &global.ctx)
     };
     let (to, spool) = (args.output.as_deref(), global.root.clone());
-    args.archive.write_against(&source, &images, to, spool, false, &more, &global.ctx)?;
-    for image in &stored {
+    args.archive.write_against(&source, images, to, spool, false, &more, &global.ctx)?;
+    for (image, _) in &selected {
         let id = image.id().to_string();
         events::record_image(&global.root, "save", &id, &id);
     }
     if let Some(ledger) = ledger {
         // After the bundle: what is noted and was not written would be missing on the far side.
-        ledger.record(&store, &images, &global.ctx)?;
+        ledger.record(&store, images, &global.ctx)?;
     }
     Ok(ExitCode::SUCCESS)
 }

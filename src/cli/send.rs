@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
+use super::plural::counted;
 use super::remote::RemoteArgs;
 use super::render::human;
 use super::trust::AccessArgs;
@@ -177,7 +178,7 @@ fn told(host: &Destination, sent: &Sent, args: &SendArgs) -> String {
         .to_string();
     }
     let verb = if args.dry_run { "would send" } else { "sent" };
-    let layers = format!("{} of {} layers were there", sent.layers_present, sent.layers);
+    let layers = format!("{} of {} there already", sent.layers_present, counted(sent.layers, "layer"));
     let ours = sent.to == Target::Ferry.to_string();
     let to = if ours { String::new() } else { format!(" to {}", sent.to) };
     let mut text = format!("{host}: {verb} {} ({crossing} bytes){to}; {layers}", human::size(crossing, 3));

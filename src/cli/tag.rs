@@ -25,7 +25,9 @@ pub fn run(args: TagArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let target = args.target.parse::<Reference>()?.or_latest();
     let store = global.store()?;
     let image = store.resolve(&args.source)?;
-    store.tag(&image.id(), &target, &global.ctx)?;
+    // The new name stands for the same manifest as the old one, where the image came with several.
+    let manifest = args.source.parse::<Reference>().ok().and_then(|name| image.manifest_of(&name));
+    store.tag(&image.id(), &target, manifest, &global.ctx)?;
     events::record_image(&global.root, "tag", &image.id().to_string(), &target.to_string());
     Ok(ExitCode::SUCCESS)
 }

@@ -28,15 +28,25 @@ pub struct AccessArgs {
     #[arg(long, value_name = "FILE")]
     identity: Vec<PathBuf>,
     /// Accept only bundles signed by these keys (OpenSSH allowed-signers file), and unsigned ones
+    ///
+    /// A key a line: release@example.com namespaces="ferry-bundle" ssh-ed25519 AAAA... The first word says whose it is; the
+    /// options behind it (namespaces=, valid-after=20260131, valid-before=, commas between) may be missing; # begins a comment.
     #[arg(long, value_name = "FILE")]
     allowed_signers: Option<PathBuf>,
     /// Keys that are no longer accepted, one a line
+    ///
+    /// Each is a public key (ssh-ed25519 AAAA...) or a fingerprint (SHA256:...); # begins a comment.
     #[arg(long, value_name = "FILE", requires = "allowed_signers")]
     revoked_keys: Option<PathBuf>,
     /// Refuse bundles that are not signed
     #[arg(long, requires = "allowed_signers")]
     require_signature: bool,
     /// Obey this policy too, beside /etc/ferry/policy.json
+    ///
+    /// Both are a JSON object whose members may each be missing: "require-signature": true; "allowed-signers" and
+    /// "revoked-keys", each a file as for the option; "images": {"release@example.com": ["registry.example.com/app/*"]}, the
+    /// full names that a signer may bring; "permit": what may come in though signatures are required, of "archive",
+    /// "import", "receive" and "pull".
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
 }

@@ -1,10 +1,11 @@
 //! Command lines as docker takes them, whose flags are pflag's: `--rm=false`, `-it=true`, the last of a flag that comes
-//! twice; and docker's exit codes for those that make no sense.
+//! twice, a value that begins with a dash; and docker's exit codes for those that make no sense.
 
 use std::ffi::OsString;
 
+use clap::builder::ValueRange;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, Command, CommandFactory, Error, FromArgMatches, Parser};
+use clap::{ArgAction, Command, CommandFactory, Error, FromArgMatches};
 
 use super::Cli;
 
@@ -13,15 +14,28 @@ use super::Cli;
 /// Flags are flags at first, and so are they in help and errors; a line that makes no sense that way is read once more with
 /// flags that take a value.
 pub fn parse(args: &[OsString]) -> Result<Cli, Error> {
-    let plain = match Cli::try_parse_from(args) {
+    let read = |mut command: Command| {
+        let mut matches = command.try_get_matches_from_mut(args)?;
+        Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+    };
+    let plain = match read(values_may_be_anything(Cli::command())) {
         Err(error) if error.use_stderr() => error,
         parsed => return parsed,
     };
-    let with_values = flags_take_values(Cli::command()).try_get_matches_from(args);
-    match with_values.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches)) {
+    match read(flags_take_values(values_may_be_anything(Cli::command()))) {
         Err(error) if error.use_stderr() => Err(plain),
         parsed => parsed,
     }
+}
+
+/// What follows an option that needs a value is its value, also when it begins with a dash.
+fn values_may_be_anything(command: Command) -> Command {
+    let command = command.mut_args(|arg| {
+        let one = arg.get_num_args().is_none_or(|number| number == ValueRange::SINGLE);
+        let option = !arg.is_positional() && arg.get_action().takes_values();
+        if option && one { arg.allow_hyphen_values(true) } else { arg }
+    });
+    command.mut_subcommands(values_may_be_anything)
 }
 
 fn flags_take_values(command: Command) -> Command {
@@ -84,6 +98,13 @@ mod tests {
             ("network prune --force=true", "network prune -f"),
             ("logs --tail=3 --follow=false x", "logs --tail 3 x"),
             ("exec --privileged=true -it x sh", "exec --privileged -i -t x sh"),
+            ("run -e -x --hostname -foo -l --rm i", "run -e=-x --hostname=-foo -l=--rm i"),
+            ("run --entrypoint -- --health-cmd -c i -x", "run --entrypoint=-- --health-cmd=-c i -x"),
+            ("run -m -1 --rm=true i", "run -m=-1 --rm i"),
+            ("logs --until -1h -n -1 x", "logs --until=-1h -n=-1 x"),
+            ("commit -m -fixed -a -b -c -d x", "commit -m=-fixed -a=-b -c=-d x"),
+            ("volume create --label -x --opt -y", "volume create --label=-x --opt=-y"),
+            ("load -i -", "load -i=-"),
         ] {
             let read = |line| format!("{:?}", parse(&args(line)).unwrap().command);
             assert_eq!(read(line), read(same), "{line}");

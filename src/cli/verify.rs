@@ -7,6 +7,8 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
+use super::input_options::WindowArgs;
+use super::plural::counted;
 use super::trust::{self, AccessArgs};
 use super::{Global, exit, output};
 use crate::base::{AtPath, BoxFault, Class, durable};
@@ -40,6 +42,8 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["deep", "export_signature", "policy"])]
     receipt: Option<PathBuf>,
     #[command(flatten)]
+    window: WindowArgs,
+    #[command(flatten)]
     access: AccessArgs,
 }
 
@@ -57,7 +61,8 @@ pub fn run(args: VerifyArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     if let Some(path) = &args.receipt {
         return receipt(path, &args, global);
     }
-    let access = args.access.access(true, false, std::env::temp_dir())?;
+    let mut access = args.access.access(true, false, std::env::temp_dir())?;
+    access.limits = args.window.limits();
     let base = || -> Result<Arc<dyn BaseContents>, BoxFault> { Ok(Arc::new(StoreBase::new(global.store()?))) };
     let verified = verify::verify(&args.paths, &access, args.deep.then_some(&base), &global.ctx)?;
     if let Some(directory) = &args.export_signature {
@@ -68,9 +73,14 @@ pub fn run(args: VerifyArgs, global: &Global) -> Result<ExitCode, BoxFault> {
             durable::write(&directory.join(name), armor(blob).as_bytes(), 0o644)?;
         }
     }
-    match args.format {
-        Format::Text => output::print(text(&verified))?,
-        Format::Json => output::line(json(&verified).to_string())?,
+    if args.format == Format::Json {
+        output::line(json(&verified).to_string())?;
+    }
+    if let Some(fault) = verified.unproven {
+        return Err(fault);
+    }
+    if args.format == Format::Text {
+        output::print(text(&verified))?;
     }
     if verified.report.intact() {
         return Ok(ExitCode::SUCCESS);
@@ -105,32 +115,37 @@ fn receipt(path: &Path, args: &VerifyArgs, global: &Global) -> Result<ExitCode, 
         output::line(value.to_string())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut text = format!("Loaded:  {} on {} ({})\n", receipt.loaded, receipt.host, receipt.store);
+    let signer_line = |principals: &[String], fingerprint: &str| {
+        format!("by {} ({})", output::field(&principals.join(", ")), output::field(fingerprint))
+    };
+    let [loaded, host, store, input] =
+        [&receipt.loaded, &receipt.host, &receipt.store, &receipt.input].map(|text| output::field(text));
+    let mut text = format!("Loaded:  {loaded} on {host} ({store})\n");
     text += &match (returned.signed(), &signed_by[..]) {
         (false, _) => "Signed:  no\n".to_owned(),
         (true, []) => "Signed:  checked against no keys: give --allowed-signers\n".to_owned(),
         (true, signers) => {
-            signers.iter().map(|s| format!("Signed:  by {} ({})\n", s.principals.join(", "), s.fingerprint)).collect()
+            signers.iter().map(|s| format!("Signed:  {}\n", signer_line(&s.principals, &s.fingerprint))).collect()
         }
     };
     match &receipt.bundle {
-        None => text += &format!("Archive: {}\n", receipt.input),
+        None => text += &format!("Archive: {input}\n"),
         Some(bundle) => {
-            text += &format!("Bundle:  {} ({})\n", receipt.input, bundle.root);
+            text += &format!("Bundle:  {input} ({})\n", output::field(&bundle.root));
             for signer in &bundle.signed_by {
-                text += &format!("         signed by {} ({})\n", signer.principals.join(", "), signer.fingerprint);
+                text += &format!("         signed {}\n", signer_line(&signer.principals, &signer.fingerprint));
             }
         }
     }
     for image in &receipt.images {
-        text += &format!("Image:   {} {}\n", image.id, image.names.join(" "));
+        text += &format!("Image:   {} {}\n", output::field(&image.id), output::field(&image.names.join(" ")));
     }
     text += match compared {
         None => "",
         Some(true) => "The receipt is for this bundle, and names all its images.\n",
         Some(false) => "The receipt is for this bundle; its images cannot be seen without its key (--identity).\n",
     };
-    output::print(output::clean(&text))?;
+    output::print(text)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -155,16 +170,20 @@ fn text(verified: &Verified) -> String {
     if verified.signed_by.is_empty() {
         let what = match verified.signatures.len() {
             0 => "no".to_owned(),
-            n => format!("{n} signatures, checked against no keys: give --allowed-signers"),
+            n => format!("{}, checked against no keys: give --allowed-signers", counted(n, "signature")),
         };
         text += &format!("Signed:    {what}\n");
     }
     for signer in &verified.signed_by {
-        text += &format!("Signed:    by {} ({})\n", signer.principals.join(", "), signer.fingerprint);
+        text += &format!("Signed:    by {} ({})\n", output::field(&signer.principals.join(", ")), signer.fingerprint);
     }
     for volume in &report.volumes {
         let kind = if volume.parity { " (parity)" } else { "" };
-        text += &format!("Volume {}{kind}: {}: {}\n", volume.number, volume.path.display(), state(volume));
+        // Whatever has the name of a missing volume was looked at, and is not it.
+        let taken = volume.state == State::Missing && volume.path.exists();
+        let taken = if taken { ", and another file has its name" } else { "" };
+        let path = output::field(&volume.path.display().to_string());
+        text += &format!("Volume {}{kind}: {path}: {}{taken}\n", volume.number, state(volume));
         if volume.state == State::Damaged && volume.len != volume.expected {
             text += &format!("    {} bytes long, should be {}\n", volume.len, volume.expected);
         }
@@ -172,17 +191,17 @@ fn text(verified: &Verified) -> String {
             text += &format!("    bytes {} to {}\n", run.offset, run.offset + run.len - 1);
         }
         if volume.damaged.len() > RUNS {
-            text += &format!("    and {} more places\n", volume.damaged.len() - RUNS);
+            text += &format!("    and {}\n", counted(volume.damaged.len() - RUNS, "more place"));
         }
     }
     text += &format!("Blocks:    {} of {} bytes, {} lost", report.blocks, report.block, report.lost_blocks);
     if report.unchecked_blocks > 0 {
         text += &format!(" ({} cannot be checked: their table is damaged)", report.unchecked_blocks);
     }
-    text += &format!("\nParity:    {} blocks, {} lost\n", report.parity_blocks, report.lost_parity);
+    text += &format!("\nParity:    {}, {} lost\n", counted(report.parity_blocks, "block"), report.lost_parity);
     if let Some(Proven { images, layers, in_base }) = verified.proven {
         let based = if in_base == 0 { String::new() } else { format!("; {in_base} more are in the store") };
-        text += &format!("Proven:    {images} images, {layers} layers{based}\n");
+        text += &format!("Proven:    {}, {}{based}\n", counted(images, "image"), counted(layers, "layer"));
     }
     text += match (report.intact(), report.repairable()) {
         (true, _) => "The bundle is intact.\n",
@@ -190,7 +209,7 @@ fn text(verified: &Verified) -> String {
         (false, false) => "",
     };
     if !report.repairable() {
-        text += &format!("The bundle cannot be repaired: {}.\n", report.losses());
+        text += &format!("The bundle cannot be repaired: {}.\n", output::field(&report.losses()));
     }
     output::clean(&text)
 }
@@ -231,6 +250,7 @@ fn json(verified: &Verified) -> Value {
         "lostParityBlocks": report.lost_parity,
         "blocksBeyondRepair": report.beyond_repair,
         "volumes": volumes,
+        "error": verified.unproven.as_ref().map(ToString::to_string),
         "proven": verified.proven.map(|p| json!({"images": p.images, "layers": p.layers, "layersInBase": p.in_base})),
     })
 }

@@ -49,6 +49,10 @@ struct CreateArgs {
     /// Its name, as before the argument
     #[arg(long = "name", value_name = "NAME", hide = true)]
     old_name: Option<String>,
+    /// What is mounted there: type=none,o=bind,device=DIR; type=tmpfs,device=tmpfs; type=nfs,o=addr=SERVER,device=:PATH;
+    /// each in an --opt of its own
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    opt: Vec<String>,
     /// Its name; made up if there is none
     name: Option<String>,
 }
@@ -116,17 +120,22 @@ pub fn run(args: VolumeArgs, global: &Global) -> Result<ExitCode, BoxFault> {
 }
 
 fn create(args: CreateArgs, root: &Path, global: &Global) -> Result<ExitCode, BoxFault> {
-    let name = match args.name.or(args.old_name) {
-        Some(name) => name,
-        None => random_id()?,
-    };
+    let named = args.name.or(args.old_name).filter(|name| !name.is_empty());
     let pair = |text: &String| {
         let (key, value) = text.split_once('=').unwrap_or((text, ""));
         (key.to_owned(), value.to_owned())
     };
-    let labels: BTreeMap<String, String> = args.label.iter().map(pair).collect();
+    let pairs = |texts: &[String]| texts.iter().map(pair).collect::<BTreeMap<_, _>>();
     global.store_to_write()?;
-    volumes::create(root, &name, labels)?;
+    let mut labels = pairs(&args.label);
+    let name = match named {
+        Some(name) => name,
+        None => {
+            labels.insert(volumes::ANONYMOUS.to_owned(), String::new());
+            random_id()?
+        }
+    };
+    volumes::create(root, &name, labels, pairs(&args.opt))?;
     output::line(name)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -139,7 +148,7 @@ pub fn document(volume: &Volume) -> Value {
         "Labels": volume.labels,
         "Mountpoint": volume.mountpoint,
         "Name": volume.name,
-        "Options": null,
+        "Options": Some(&volume.options).filter(|options| !options.is_empty()),
         "Scope": "local",
     })
 }

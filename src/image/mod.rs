@@ -3,9 +3,11 @@
 pub mod change;
 pub mod config;
 pub mod id;
+pub mod index;
 pub mod manifest;
 pub mod platform;
 pub mod reference;
+pub mod signal;
 pub mod source;
 pub mod split;
 

@@ -90,6 +90,14 @@ impl Reference {
         Self { tag: None, digest: Some(digest), ..self.clone() }
     }
 
+    /// What a reference says, one claim each: `name:tag@digest` gives an image a tag and says which manifest it has.
+    pub fn claims(&self) -> Vec<Self> {
+        match (&self.tag, self.digest) {
+            (Some(_), Some(digest)) => vec![Self { digest: None, ..self.clone() }, self.with_digest(digest)],
+            _ => vec![self.clone()],
+        }
+    }
+
     /// The same reference; with the tag `latest` when it has neither tag nor digest.
     pub fn or_latest(mut self) -> Self {
         if self.tag.is_none() && self.digest.is_none() {

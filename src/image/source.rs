@@ -12,7 +12,7 @@ use super::id::DiffId;
 use super::manifest::{Descriptor, Manifest};
 use super::reference::Reference;
 use super::split::{Extent, SplitContent, SplitSink};
-use crate::base::{BoxFault, Ctx};
+use crate::base::{BoxFault, Ctx, Digest};
 
 /// One image, as a source describes it.
 #[derive(Debug, Clone)]
@@ -59,6 +59,11 @@ pub trait ImageSource: Sync {
     /// Its images, in its order. Configs and manifests have been verified against their digests where the source
     /// states one; every image has as many layers as diff IDs.
     fn images(&self) -> &[Image];
+
+    /// The document of an index that leads to an image, verified against its digest; `None` where it is not kept.
+    fn index(&self, _digest: &Digest) -> Result<Option<Vec<u8>>, BoxFault> {
+        Ok(None)
+    }
 
     /// Opens one layer. Layers may be opened in any order and several at once; a source that can only go forward says
     /// so by overriding [`ImageSource::visit_layers`], and may be slow here.

@@ -67,7 +67,7 @@ impl Compression {
         let buffered = |reader| BufReader::with_capacity(128 << 10, reader);
         Ok(match self {
             Self::None => reader,
-            Self::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(buffered(reader))),
+            Self::Gzip => Box::new(GzipReader(flate2::bufread::MultiGzDecoder::new(buffered(reader)))),
             Self::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(buffered(reader))),
             Self::Xz => {
                 let stream =
@@ -81,6 +81,21 @@ impl Compression {
                 decoder.window_log_max(window_log)?;
                 Box::new(ZstdReader { inner: decoder, window_log })
             }
+        })
+    }
+}
+
+/// Tells broken data, and whatever lies behind the last member that is none, from a disk that fails. Zeros there are
+/// refused too, as by Go's `compress/gzip`, which docker and containerd read with.
+struct GzipReader<R>(flate2::bufread::MultiGzDecoder<R>);
+
+impl<R: io::BufRead> Read for GzipReader<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buf).map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
+                io::Error::new(io::ErrorKind::InvalidData, error)
+            }
+            _ => error,
         })
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::base::{BoxFault, Ctx};
 use crate::bundle::BundleSource;
-use crate::bundle::index::{LayerKind, ShortId};
+use crate::bundle::index::{LayerKind, LayerRecord, ShortId};
 use crate::bundle::outline::{Outlined, outline};
 use crate::image::{DiffId, ImageId, ImageSource};
 use crate::layer::tar::Kind;
@@ -82,15 +82,15 @@ pub fn diff(before: &BundleSource, after: &BundleSource, ctx: &Ctx) -> Result<Di
     images(before, after, &mut difference);
     layers(before, after, &mut difference);
     let mut sides = [Files::default(), Files::default()];
-    // What is the same layer in both is read once, from the one that holds it.
+    // A layer is read once, by whatever blobs it is there; one that both have from the one that holds it.
     let mut seen: BTreeSet<DiffId> = BTreeSet::new();
     for (at, (source, other)) in [(before, after), (after, before)].into_iter().enumerate() {
         for layer in &source.bundle().index().layers {
             ctx.check()?;
-            let shared = has(other, &layer.diff_id);
-            if shared && !seen.insert(layer.diff_id) {
+            if !seen.insert(layer.diff_id) {
                 continue;
             }
+            let shared = has(other, &layer.diff_id);
             let holder = [source, other].into_iter().find(|source| holds(source, &layer.diff_id));
             let Some(holder) = holder else {
                 difference.unseen.push(layer.diff_id);
@@ -156,12 +156,10 @@ fn layers(before: &BundleSource, after: &BundleSource, difference: &mut Differen
     let (old, new) = (set(before), set(after));
     difference.same_layers = old.intersection(&new).count();
     for (source, others, change) in [(before, &new, Change::Gone), (after, &old, Change::Added)] {
-        let layers = source.bundle().index().layers.iter().filter(|layer| !others.contains(&layer.diff_id));
-        let change = |layer: &crate::bundle::index::LayerRecord| LayerChange {
-            change,
-            diff_id: layer.diff_id,
-            size: layer.size,
-        };
+        let mut seen = BTreeSet::new();
+        let is_other = |layer: &&LayerRecord| !others.contains(&layer.diff_id) && seen.insert(layer.diff_id);
+        let layers = source.bundle().index().layers.iter().filter(is_other);
+        let change = |layer: &LayerRecord| LayerChange { change, diff_id: layer.diff_id, size: layer.size };
         difference.layers.extend(layers.map(change));
     }
 }

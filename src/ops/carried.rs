@@ -158,7 +158,7 @@ impl Luggage {
         let Some(lead) = self.lead.take() else { return Form { name: named, lead: None } };
         let name = set.name();
         let plain = match name.extension() {
-            Some(ending) if *ending == ENDING[1..] => name.file_stem(),
+            Some(ending) if ending.eq_ignore_ascii_case(&ENDING[1..]) => name.file_stem(),
             _ => name.file_name(),
         };
         let executable = named.clone().unwrap_or_else(|| plain.unwrap_or_default().to_owned());

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use super::tree_path::resolve;
 use crate::base::verify::VerifyingReader;
 use crate::base::{AtPath, BoxFault, Class, Ctx, Digest, Fault};
+use crate::bundle::index::blob_of;
 use crate::bundle::outline::Outlined;
 use crate::bundle::tree::Tree;
 use crate::bundle::{BundleError, BundleSource};
@@ -24,11 +25,23 @@ pub enum ExtractError {
         /// What there is.
         there: Vec<String>,
     },
+    /// Several images that the beginning of an ID fits, or an ID that is that of several.
+    #[error("{origin} has several images {wanted}: name one of {}", .found.join(", "))]
+    Several {
+        /// The bundle.
+        origin: String,
+        /// As asked for.
+        wanted: String,
+        /// Their names; the IDs of those without.
+        found: Vec<String>,
+    },
     /// Several images, and none named.
-    #[error("{origin} holds {} images: name one of {}", .there.len(), .there.join(", "))]
+    #[error("{origin} holds {images} images: name one of {}", .there.join(", "))]
     Which {
         /// The bundle.
         origin: String,
+        /// How many.
+        images: usize,
         /// What there is.
         there: Vec<String>,
     },
@@ -64,7 +77,7 @@ impl Fault for ExtractError {
     fn class(&self) -> Class {
         match self {
             Self::NoImage { .. } | Self::Layer { found: 0, .. } | Self::NoFile { .. } => Class::NotFound,
-            Self::Which { .. } | Self::Layer { .. } | Self::NotAFile { .. } => Class::Usage,
+            Self::Several { .. } | Self::Which { .. } | Self::Layer { .. } | Self::NotAFile { .. } => Class::Usage,
         }
     }
 }
@@ -73,15 +86,15 @@ impl Fault for ExtractError {
 /// `wanted` the only image there is.
 pub fn image(source: &BundleSource, wanted: Option<&str>) -> Result<Image, ExtractError> {
     let origin = || source.origin();
-    let there = || {
-        let name = |image: &Image| match image.names.first() {
-            Some(name) => name.to_string(),
-            None => image.config.id().to_string(),
-        };
-        source.images().iter().map(name).collect()
+    let names = |image: &Image| match image.names.is_empty() {
+        true => vec![image.config.id().to_string()],
+        false => image.names.iter().map(ToString::to_string).collect(),
     };
+    let there = || source.images().iter().flat_map(names).collect();
     let Some(wanted) = wanted else {
-        let [image] = source.images() else { return Err(ExtractError::Which { origin: origin(), there: there() }) };
+        let [image] = source.images() else {
+            return Err(ExtractError::Which { origin: origin(), images: source.images().len(), there: there() });
+        };
         return Ok(image.clone());
     };
     if let Ok(name) = wanted.parse::<Reference>()
@@ -94,7 +107,11 @@ pub fn image(source: &BundleSource, wanted: Option<&str>) -> Result<Image, Extra
     let found: Vec<&Image> = source.images().iter().filter(fits).collect();
     match found[..] {
         [image] => Ok(image.clone()),
-        _ => Err(ExtractError::NoImage { origin: origin(), wanted: wanted.to_owned(), there: there() }),
+        [] => Err(ExtractError::NoImage { origin: origin(), wanted: wanted.to_owned(), there: there() }),
+        _ => {
+            let found = found.into_iter().flat_map(names).collect();
+            Err(ExtractError::Several { origin: origin(), wanted: wanted.to_owned(), found })
+        }
     }
 }
 
@@ -110,7 +127,12 @@ pub fn layer(source: &BundleSource, wanted: &str) -> Result<(Layer, Form), Extra
             Some(original) if fits(&original.digest) => Form::Original,
             _ => continue,
         };
-        if !found.iter().any(|(other, _)| other.diff_id == layer.diff_id) {
+        // One tar has several blobs where images came by another compression of it.
+        let same = |(other, as_form): &(Layer, Form)| {
+            let one_blob = form == Form::Tar || blob_of(other) == blob_of(layer);
+            other.diff_id == layer.diff_id && *as_form == form && one_blob
+        };
+        if !found.iter().any(same) {
             found.push((layer.clone(), form));
         }
     }
@@ -178,9 +200,8 @@ pub fn write_file(
 ) -> Result<(), BoxFault> {
     let (diff_id, file) = found;
     let Some(content) = file.content.filter(|_| file.entry.sparse.is_none()) else {
-        // Sparse files, and those of a layer that is kept as its blob, are read out of the layer's tar.
-        let layer = Layer { diff_id: *diff_id, size: None, original: None };
-        let mut tar = Stoppable { inner: source.open_layer(&layer, Form::Tar)?, ctx };
+        // Sparse files, and those of a layer that is kept as its blob or in the base, are read out of the layer's tar.
+        let mut tar = Stoppable { inner: source.open_tar(diff_id)?, ctx };
         let mut picker = Picker { ordinal: file.ordinal, next: 0, out, expand: None, ctx };
         return tar::scan(&mut tar, &mut picker);
     };

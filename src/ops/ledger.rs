@@ -4,10 +4,11 @@
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::base::{AtPath, BoxFault, Class, Ctx, Fault, PathError, caps, durable};
 use crate::bundle::index::INDEX_BYTES;
+use crate::bundle::volume::VolumeSet;
 use crate::bundle::{BundleError, Inventory, KnownBase};
 use crate::image::Image;
 use crate::store::Store;
@@ -44,6 +45,18 @@ pub enum LedgerError {
         /// Why.
         source: BundleError,
     },
+    /// A bundle that was sent, or is yet to be, has the name of the next.
+    #[error(
+        "{} is a bundle, and site {site} counts on what it was sent: the next one leaves that out and would replace it; \
+         give another name, or make the next one whole with `ferry inventory --forget-site {site}`",
+        .path.display()
+    )]
+    Replaces {
+        /// The site.
+        site: String,
+        /// The file.
+        path: PathBuf,
+    },
     /// There is no ledger.
     #[error("nothing was noted of site {site}: there is no {}", .path.display())]
     Absent {
@@ -58,6 +71,7 @@ impl Fault for LedgerError {
     fn class(&self) -> Class {
         match self {
             Self::Unusable { source, .. } => source.class(),
+            Self::Replaces { .. } => Class::Conflict,
             Self::Absent { .. } => Class::NotFound,
         }
     }
@@ -93,6 +107,16 @@ impl Ledger {
     /// What was sent, as a base to write against; none when nothing was.
     pub fn base(&self) -> Option<KnownBase> {
         self.identity.map(|identity| self.inventory.as_base(identity))
+    }
+
+    /// Fails when the next bundle, which leaves out what earlier ones held, would take the place of a bundle at `path`: it
+    /// may be one of those, and not have left.
+    pub fn spares(&self, path: &Path) -> Result<(), LedgerError> {
+        let is_bundle = || File::open(path).is_ok_and(VolumeSet::recognises_file);
+        if self.identity.is_some() && path.is_file() && is_bundle() {
+            return Err(LedgerError::Replaces { site: self.inventory.label.clone(), path: path.to_owned() });
+        }
+        Ok(())
     }
 
     /// Adds images that a bundle for the site now holds.

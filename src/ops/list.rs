@@ -165,13 +165,16 @@ pub fn rows(images: Vec<StoredImage>) -> Vec<Row> {
     for image in images {
         let names = image.names.clone();
         let row = |repository, tag, digest| Row { image: image.clone(), repository, tag, digest };
-        let digest_in = |repository: &str| {
-            names.iter().filter(|name| name.familiar_name() == repository).find_map(Reference::digest)
+        // Of several digests in the repository, one of the manifest that the tag came with.
+        let digest_of = |tag: &Reference| {
+            let here = || names.iter().filter(|name| name.digest().is_some() && name.full_name() == tag.full_name());
+            let own = here().find(|name| image.manifest_of(name) == image.manifest_of(tag));
+            own.or_else(|| here().next()).and_then(Reference::digest)
         };
         let mut repositories = Vec::new();
         for name in names.iter().filter(|name| name.tag().is_some() && name.digest().is_none()) {
             let repository = name.familiar_name();
-            let digest = digest_in(&repository);
+            let digest = digest_of(name);
             rows.push(row(Some(repository.clone()), name.tag().map(Into::into), digest));
             repositories.push(repository);
         }

@@ -65,7 +65,7 @@ pub fn load(store: &Store, mut request: LoadRequest, ctx: &Ctx) -> Result<Loaded
     request.access.spare = matches!(request.input, From::One(Input::At(..)));
     let Opened { source, bundle } = match request.input {
         From::One(input) => open::open_known(input, &request.open, &request.access, ctx)?,
-        From::Volumes(paths) => open::open_volumes(&paths, &request.access, ctx)?,
+        From::Volumes(paths) => open::open_volumes(&paths, &request.open, &request.access, ctx)?,
     };
     let mut images: Vec<Image> = source.images().to_vec();
     if let Some(name) = request.name {

@@ -11,7 +11,7 @@ use super::carried::{self, Form, Luggage};
 use super::save::{self as archive, Output, Packing};
 use crate::archive::write::{WriteOptions, WriteReport};
 use crate::base::durable::AtomicFile;
-use crate::base::{AtPath, BoxFault, Ctx};
+use crate::base::{AtPath, BoxFault, Ctx, Digest};
 use crate::bundle::BundleOptions;
 use crate::bundle::carry::{self, Carriage, Target};
 use crate::bundle::volume::{
@@ -180,12 +180,15 @@ pub fn folder_of(path: &Path) -> &Path {
 /// What a bundle of these images has at most, in bytes: every layer as it is, and as it came. Nothing when a layer's
 /// size is not known.
 fn at_most(images: &[Image], carriage: &Carriage) -> Option<u64> {
-    let mut seen: BTreeSet<DiffId> = BTreeSet::new();
+    let mut seen: BTreeSet<(DiffId, Option<Digest>)> = BTreeSet::new();
     let mut sum = 1_u64 << 20;
     for layer in images.iter().flat_map(|image| &image.layers) {
         let original = layer.original.as_ref().filter(|original| original.digest != layer.diff_id.0);
-        if seen.insert(layer.diff_id) {
-            sum = sum.checked_add(layer.size?)?.checked_add(original.map_or(0, |original| original.size))?;
+        if seen.insert((layer.diff_id, None)) {
+            sum = sum.checked_add(layer.size?)?;
+        }
+        if let Some(original) = original.filter(|original| seen.insert((layer.diff_id, Some(original.digest)))) {
+            sum = sum.checked_add(original.size)?;
         }
     }
     sum = sum.checked_add(sum / 50)?;

@@ -10,7 +10,7 @@ use crate::base::{AtPath, BoxFault, Class, Ctx, Fault};
 use crate::bundle::BundleSource;
 use crate::bundle::carry::{self, Access};
 use crate::bundle::seal::{SignedBy, WayIn};
-use crate::bundle::volume::{ENDING, Root, SetId, VolumeSet};
+use crate::bundle::volume::{Root, SetId, VolumeSet, has_ending};
 use crate::image::{ImageSource, Reference};
 
 /// An input that does not fit what was asked.
@@ -63,7 +63,7 @@ pub struct KnownBundle {
 pub fn open_known(input: Input, options: &OpenOptions, access: &Access, ctx: &Ctx) -> Result<Opened, BoxFault> {
     let origin = input.origin();
     match recognise(input, &options.spool, ctx)? {
-        Recognised::Bundle(set) => open_set(*set, access, ctx),
+        Recognised::Bundle(set) => open_set(*set, options, access, ctx),
         Recognised::Other(input) => {
             access.gates.iter().try_for_each(|gate| gate.admits(WayIn::Archive, &origin))?;
             Ok(Opened { source: archive::open(input, options, ctx)?, bundle: None })
@@ -72,13 +72,14 @@ pub fn open_known(input: Input, options: &OpenOptions, access: &Access, ctx: &Ct
 }
 
 /// Opens a bundle by several of its volumes, in any order.
-pub fn open_volumes(paths: &[PathBuf], access: &Access, ctx: &Ctx) -> Result<Opened, BoxFault> {
-    open_set(VolumeSet::open(paths)?, access, ctx)
+pub fn open_volumes(paths: &[PathBuf], options: &OpenOptions, access: &Access, ctx: &Ctx) -> Result<Opened, BoxFault> {
+    open_set(VolumeSet::open(paths)?, options, access, ctx)
 }
 
-fn open_set(set: VolumeSet, access: &Access, ctx: &Ctx) -> Result<Opened, BoxFault> {
+fn open_set(set: VolumeSet, options: &OpenOptions, access: &Access, ctx: &Ctx) -> Result<Opened, BoxFault> {
     let (id, root) = (set.id(), set.root());
     let carry::Opened { source, signed_by } = carry::open(set, access, ctx)?;
+    let source = source.for_platform(options.platform.as_ref(), ctx)?;
     Ok(Opened { source: Box::new(source), bundle: Some(KnownBundle { set: id, root, signed_by }) })
 }
 
@@ -86,10 +87,10 @@ fn open_set(set: VolumeSet, access: &Access, ctx: &Ctx) -> Result<Opened, BoxFau
 pub fn is_bundle(path: &Path) -> bool {
     match path.metadata() {
         Ok(meta) if meta.is_dir() => holds_volumes(path),
-        Ok(meta) if meta.is_file() => named_bundle(path) || begins_as_volume(path),
+        Ok(meta) if meta.is_file() => has_ending(path) || begins_as_volume(path),
         Ok(_) => false,
         // The name of a set of numbered volumes need not be a file's.
-        Err(_) => named_bundle(path),
+        Err(_) => has_ending(path),
     }
 }
 
@@ -123,7 +124,10 @@ impl Held {
 pub fn open_any(input: Input, options: &OpenOptions, access: &Access, ctx: &Ctx) -> Result<Held, BoxFault> {
     let origin = input.origin();
     match recognise(input, &options.spool, ctx)? {
-        Recognised::Bundle(set) => Ok(Held::Bundle(Arc::new(carry::open(*set, access, ctx)?.source))),
+        Recognised::Bundle(set) => {
+            let source = carry::open(*set, access, ctx)?.source.for_platform(options.platform.as_ref(), ctx)?;
+            Ok(Held::Bundle(Arc::new(source)))
+        }
         Recognised::Other(input) => {
             access.gates.iter().try_for_each(|gate| gate.admits(WayIn::Archive, &origin))?;
             Ok(Held::Other(archive::open(input, options, ctx)?))
@@ -185,10 +189,6 @@ fn recognise(input: Input, spool: &Path, ctx: &Ctx) -> Result<Recognised, BoxFau
 /// Bytes that tell a volume.
 const START: usize = 64;
 
-fn named_bundle(path: &Path) -> bool {
-    path.as_os_str().as_encoded_bytes().ends_with(ENDING.as_bytes())
-}
-
 fn begins_as_volume(path: &Path) -> bool {
     File::open(path).is_ok_and(VolumeSet::recognises_file)
 }
@@ -201,6 +201,6 @@ fn holds_volumes(directory: &Path) -> bool {
     let Ok(entries) = directory.read_dir() else { return false };
     entries.flatten().map(|entry| entry.path()).any(|path| {
         path.is_file()
-            && (begins_as_volume(&path) || named_bundle(path.with_extension("").as_path()) || named_bundle(&path))
+            && (begins_as_volume(&path) || has_ending(path.with_extension("").as_path()) || has_ending(&path))
     })
 }

@@ -154,7 +154,7 @@ impl Receipt {
             version: VERSION,
             loaded: scene.time.to_string(),
             host: scene.host,
-            store: scene.store,
+            store: absolute(&scene.store),
             ferry: env!("CARGO_PKG_VERSION").into(),
             input: scene.input,
             bundle,
@@ -174,6 +174,11 @@ impl Receipt {
         }
         Ok(text)
     }
+}
+
+/// A path as it reads from anywhere: the receipt is read on another host.
+fn absolute(path: &str) -> String {
+    std::path::absolute(path).map_or_else(|_| path.to_owned(), |path| path.display().to_string())
 }
 
 /// A receipt as it came back.

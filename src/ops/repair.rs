@@ -4,15 +4,18 @@ use std::path::{Path, PathBuf};
 
 use super::carried::{Form, Luggage};
 use super::media::folder_of;
-use crate::base::{BoxFault, Ctx};
+use crate::base::{AtPath, BoxFault, Ctx};
 use crate::bundle::volume::{self, Budget, Copied, CopyOptions, Report, VolumeSet};
 
-/// Mends every damaged or missing volume of a bundle, in its place or into the directory `to`. Gives what was wrong,
-/// and the files written.
+/// Mends every damaged or missing volume of a bundle, in its place or into the directory `to`, which is made. Gives what
+/// was wrong, and the files written.
 pub fn repair(paths: &[PathBuf], to: Option<&Path>, ctx: &Ctx) -> Result<(Report, Vec<PathBuf>), BoxFault> {
     let set = VolumeSet::open(paths)?;
     let damage = volume::check(&set, Budget::default(), ctx)?;
     let report = damage.report.clone();
+    if let Some(to) = to.filter(|_| !report.intact() && report.repairable()) {
+        std::fs::create_dir_all(to).at("create", to)?;
+    }
     let written = volume::repair(&set, damage, to, Budget::default(), ctx)?;
     Ok((report, written))
 }

@@ -187,10 +187,8 @@ pub fn fetch_archive(
 
 /// The images that `texts` mean, and the store as their source.
 pub fn chosen<'s>(store: &'s Store, texts: &[String], ctx: &Ctx) -> Result<(StoreSource<'s>, Vec<Image>), BoxFault> {
-    let selected = super::save::select(store, texts, None, ctx)?;
-    let (stored, names): (Vec<_>, Vec<_>) = selected.into_iter().unzip();
-    let source = store.source(&stored, ctx)?;
-    let images = source.images().iter().zip(names).map(|(image, names)| Image { names, ..image.clone() }).collect();
+    let source = store.source_as(&super::save::select(store, texts, None, ctx)?, ctx)?;
+    let images = source.images().to_vec();
     Ok((source, images))
 }
 
@@ -345,7 +343,9 @@ pub fn picked(source: &dyn ImageSource, texts: &[String]) -> Result<Vec<Image>, 
             (None, Some(image)) => image.clone(),
             (None, None) => return Err(NotThere { image: text.clone(), origin: source.origin() }.into()),
         };
-        match picked.iter_mut().find(|other| other.config.id() == image.config.id()) {
+        // One config may be there with several manifests, each under a name of its own.
+        let same = |other: &&mut Image| other.config.id() == image.config.id() && other.manifest == image.manifest;
+        match picked.iter_mut().find(same) {
             Some(other) => {
                 let new: Vec<Reference> = image.names.into_iter().filter(|n| !other.names.contains(n)).collect();
                 other.names.extend(new);

@@ -11,6 +11,7 @@ use crate::base::verify::VerifyingReader;
 use crate::base::{AtPath, BoxFault, Class, Ctx, Digest};
 use crate::bundle::BaseContents;
 use crate::bundle::carry::{self, Access};
+use crate::bundle::index::blob_of;
 use crate::bundle::seal::SignedBy;
 use crate::bundle::volume::{Report, Root, SetId, VolumeSet, check};
 use crate::image::{DiffId, Form, ImageSource, Layer};
@@ -35,6 +36,8 @@ pub struct Verified {
     pub report: Report,
     /// What was proven, with `deep`.
     pub proven: Option<Proven>,
+    /// Why nothing was, though it was to be.
+    pub unproven: Option<BoxFault>,
 }
 
 /// What was compared with its digests.
@@ -52,8 +55,8 @@ pub struct Proven {
 pub type OpenBase<'a> = dyn Fn() -> Result<Arc<dyn BaseContents>, BoxFault> + 'a;
 
 /// Checks every byte of a bundle, and who signed it; with `deep` also every layer against its digests, which needs the
-/// key of an encrypted one and the base of a thin one. A signature that does not count is an error, damage is in the
-/// report.
+/// key of an encrypted one and the base of a thin one. A signature that does not count is an error; damage is in the
+/// report, and why a layer cannot be proven in the result.
 pub fn verify(
     paths: &[PathBuf],
     access: &Access,
@@ -77,7 +80,11 @@ pub fn verify(
         }
         _ => source,
     };
-    let proven = deep.map(|base| prove(paths, access, base, ctx)).transpose().map_err(named)?;
+    let (proven, unproven) = match deep.map(|base| prove(paths, access, base, ctx)).transpose() {
+        Ok(proven) => (proven, None),
+        Err(fault) if fault.class() == Class::Interrupted => return Err(fault),
+        Err(fault) => (None, Some(named(fault))),
+    };
     Ok(Verified {
         set: set.id(),
         root: set.root(),
@@ -87,6 +94,7 @@ pub fn verify(
         signed_by,
         report,
         proven,
+        unproven,
     })
 }
 
@@ -99,23 +107,20 @@ fn prove(paths: &[PathBuf], access: &Access, base: &OpenBase<'_>, ctx: &Ctx) -> 
     }
     source.check_manifests()?;
     let mut in_base: BTreeSet<DiffId> = BTreeSet::new();
-    let mut seen: BTreeSet<(DiffId, Option<Digest>)> = BTreeSet::new();
+    let mut seen: BTreeSet<(DiffId, Digest)> = BTreeSet::new();
     let mut wanted: Vec<(Layer, Form)> = Vec::new();
     for layer in source.images().iter().flat_map(|image| &image.layers) {
         if source.leaves_out(&layer.diff_id) {
             in_base.insert(layer.diff_id);
             continue;
         }
-        if seen.insert((layer.diff_id, None)) {
+        // Each blob of a layer is proven to be its tar.
+        if seen.insert((layer.diff_id, blob_of(layer))) {
             wanted.push((layer.clone(), Form::Tar));
-        }
-        if let Some(original) = &layer.original
-            && seen.insert((layer.diff_id, Some(original.digest)))
-        {
-            wanted.push((layer.clone(), Form::Original));
+            wanted.extend(layer.original.is_some().then(|| (layer.clone(), Form::Original)));
         }
     }
-    let layers = seen.iter().filter(|(_, original)| original.is_none()).count();
+    let layers = seen.iter().map(|(diff_id, _)| diff_id).collect::<BTreeSet<_>>().len();
     let threads = access.budget.threads;
     // Which form a visit is for is told by order in each thread's own list: the visitor is given the layer alone.
     for form in [Form::Tar, Form::Original] {

@@ -57,6 +57,8 @@ fn start(mut command: std::process::Command, args: &[&std::ffi::OsStr]) -> Resul
 pub struct Terminal<'a> {
     /// Where input comes from, if it is wanted.
     pub stdin: Option<BorrowedFd<'a>>,
+    /// Where output goes: if that is a terminal, the container's takes its size.
+    pub screen: BorrowedFd<'a>,
     /// Whether the container has a terminal: the command's own becomes raw.
     pub tty: bool,
     /// Whether signals are passed on.
@@ -214,9 +216,7 @@ impl Session<'_> {
     }
 
     fn size(&mut self) {
-        let Some((rows, columns)) = self.options.stdin.filter(|_| self.options.tty).and_then(terminal::size) else {
-            return;
-        };
+        let Some((rows, columns)) = terminal::size(self.options.screen).filter(|_| self.options.tty) else { return };
         let [a, b] = rows.to_le_bytes();
         let [c, d] = columns.to_le_bytes();
         self.unsent.extend(frame(Kind::Resize, &[a, b, c, d]));
@@ -296,8 +296,16 @@ impl Session<'_> {
         while let Some((kind, payload)) = protocol::take(&mut self.received).map_err(malformed)? {
             let json = |error: serde_json::Error| malformed(error.into());
             match kind {
-                Kind::Output => out.write_all(&payload).and_then(|()| out.flush()).trying("write the output")?,
-                Kind::ErrorOutput => err.write_all(&payload).and_then(|()| err.flush()).trying("write the output")?,
+                Kind::Output | Kind::ErrorOutput => {
+                    let to: &mut dyn Write = if kind == Kind::Output { &mut *out } else { &mut *err };
+                    match to.write_all(&payload).and_then(|()| to.flush()) {
+                        // Its reader went away: what SIGPIPE, which Rust has ignored, says to other programs.
+                        Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                            return Ok(Some(Outcome::Left(libc::SIGPIPE)));
+                        }
+                        written => written.trying("write the output")?,
+                    }
+                }
                 Kind::Started => {
                     if let Some(notice) = self.notice.take() {
                         Started::parse(&payload).notices.iter().for_each(|text| notice(text));
@@ -366,7 +374,8 @@ pub fn wait_for_end(dir: &ContainerDir, timeout: Option<std::time::Duration>) ->
     if protocol::send(&mut stream, Kind::Wait, &[]).is_err() {
         return Ok(Some(settled(dir)?));
     }
-    let deadline = timeout.map(|timeout| std::time::Instant::now() + timeout);
+    // Further off than times go is never.
+    let deadline = timeout.and_then(|timeout| std::time::Instant::now().checked_add(timeout));
     loop {
         if let Some(deadline) = deadline {
             let left = deadline.saturating_duration_since(std::time::Instant::now());
@@ -439,7 +448,14 @@ mod tests {
             (&[], &[&[16, 17]], &[16, 17], false),
         ];
         for (keys, pieces, passed, detached) in cases {
-            let options = Terminal { stdin: None, tty: true, pass_signals: false, detach_keys: keys.to_vec() };
+            let screen = std::io::stdout();
+            let options = Terminal {
+                stdin: None,
+                screen: screen.as_fd(),
+                tty: true,
+                pass_signals: false,
+                detach_keys: keys.to_vec(),
+            };
             let mut session = Session {
                 stream: UnixStream::pair().unwrap().0,
                 unsent: VecDeque::new(),

@@ -46,6 +46,10 @@ pub fn connect(
     bridged(&container)?;
     let state = dir.state()?;
     if is_connected(&container, &state, &network) {
+        if !state.status.has_process() {
+            // As docker: it will be, as was asked for first.
+            return Ok(());
+        }
         let (container, network) = (container.name, network.name);
         return Err(other(NetError::Connection { container, what: "already connected to", network }));
     }
@@ -92,7 +96,7 @@ pub fn disconnect(store_root: &Path, dir: &ContainerDir, name: &str) -> Result<(
     if container.host_config.network_mode.bridge() == Some(network.name.as_str()) {
         match container.endpoints.keys().next().cloned() {
             Some(next) => container.host_config.network_mode = NetworkMode::Bridge(next),
-            // As docker: it can be connected to another, and is in this one again when it is started without.
+            // As docker: in none, also when it is started again, until it is connected to one.
             None => container.unplugged = true,
         }
     }

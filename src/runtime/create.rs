@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
-use super::container::config::{LEAST_MEMORY, MountRequest};
+use super::container::config::MountRequest;
 use super::container::{Config, Container, ContainerDir, Containers, HostConfig, MountPoint, State};
 use super::error::RuntimeError;
 use super::net::EndpointRequest;
-use super::{NetworkMode, capability, events, remove, signals, skeleton, spec, volumes};
+use super::{NetworkMode, capability, events, limits, remove, signals, skeleton, spec, volumes};
 use crate::base::Ctx;
 use crate::image::config::RunConfig;
 use crate::store::{Store, StoredImage};
@@ -49,7 +49,7 @@ pub fn random_id() -> Result<String, RuntimeError> {
 pub fn create(store: &Store, image: &StoredImage, request: Request, ctx: &Ctx) -> Result<Container, RuntimeError> {
     let id = random_id()?;
     let mut container = describe(&id, image, &request)?;
-    check(&container)?;
+    check(&container, &request.volumes)?;
     let containers = Containers::new(store.root());
     name_by_id(&containers, &mut container.host_config)?;
     let (dir, name, _lock) = containers.reserve(&id, request.name.as_deref())?;
@@ -129,6 +129,8 @@ fn describe(id: &str, image: &StoredImage, request: &Request) -> Result<Containe
     }
     let mut declared: BTreeMap<String, serde_json::Value> = from.volumes.clone();
     declared.extend(config.volumes.take().unwrap_or_default());
+    let unnamed = request.volumes.iter().filter(|text| !text.contains(':'));
+    declared.extend(unnamed.map(|place| (place.clone(), serde_json::json!({}))));
     config.volumes = (!declared.is_empty()).then_some(declared);
     config.on_build.clone_from(&from.on_build);
     if request.no_healthcheck {
@@ -187,8 +189,8 @@ fn describe(id: &str, image: &StoredImage, request: &Request) -> Result<Containe
     })
 }
 
-/// What can be known to be wrong before the container exists.
-fn check(container: &Container) -> Result<(), RuntimeError> {
+/// What can be known to be wrong before the container exists. `volumes` are those of `-v`.
+fn check(container: &Container, volumes: &[String]) -> Result<(), RuntimeError> {
     let (config, host) = (&container.config, &container.host_config);
     let clean = |what: &str, text: &str| {
         if text.chars().any(char::is_control) {
@@ -221,9 +223,6 @@ fn check(container: &Container) -> Result<(), RuntimeError> {
     spec::security(&list(&host.security_opt))?;
     spec::resources(host)?;
     super::network::request(container)?;
-    for path in host.tmpfs.iter().flatten().map(|(path, _)| path) {
-        clean_path(path)?;
-    }
     let policy = &host.restart_policy;
     policy.check()?;
     host.log_config.check()?;
@@ -238,19 +237,39 @@ fn check(container: &Container) -> Result<(), RuntimeError> {
             return Err(RuntimeError::usage(format!("{kind} {value:?} is not a mode ferry has")));
         }
     }
-    spec::check_cpus(host)?;
-    if host.memory > 0 && host.memory < LEAST_MEMORY {
-        return Err(RuntimeError::usage("minimum memory limit allowed is 6MB"));
-    }
-    if host.memory_swap > 0 && host.memory_swap < host.memory {
-        return Err(RuntimeError::usage("minimum memoryswap limit should be larger than memory limit, see usage"));
-    }
+    limits::check(host)?;
     if host.memory_swap > 0 && host.memory == 0 {
         return Err(RuntimeError::usage(
-            "you should always set the memory limit when using memoryswap limit, see usage",
+            "You should always set the memory limit when using memoryswap limit, see usage",
         ));
     }
+    check_places(container, volumes)
+}
+
+/// One thing a place, but for a tmpfs over another one. A volume of which nothing but the place is given yields to any other
+/// mount.
+fn check_places(container: &Container, volumes: &[String]) -> Result<(), RuntimeError> {
+    let host = &container.host_config;
+    let named = volumes.iter().filter_map(|text| Some((text.split(':').nth(1)?, false)));
+    let asked = host.mounts.iter().flatten().map(|mount| (mount.target.as_str(), mount.kind == "tmpfs"));
+    let tmpfs = host.tmpfs.iter().flatten().map(|(place, _)| (place.as_str(), true));
+    let mut taken = BTreeMap::new();
+    for (place, is_tmpfs) in named.chain(asked).chain(tmpfs) {
+        let place = clean_path(place)?;
+        if taken.insert(place.clone(), is_tmpfs).is_some_and(|other| !(other && is_tmpfs)) {
+            return Err(RuntimeError::usage(format!("Duplicate mount point: {place}")));
+        }
+    }
+    for (place, _) in container.config.volumes.iter().flatten() {
+        anonymous_place(place)?;
+    }
     Ok(())
+}
+
+/// Where a volume of which nothing but the place is given is mounted, by an image or by `-v`: as docker's it may be
+/// relative, to the root.
+fn anonymous_place(path: &str) -> Result<String, RuntimeError> {
+    clean_path(&format!("/{path}"))
 }
 
 /// Cleans a path of the container as Go's `filepath.Clean` does; it must be absolute.
@@ -275,16 +294,11 @@ pub fn clean_path(path: &str) -> Result<String, RuntimeError> {
 
 fn mounts(store_root: &Path, container: &Container, request: &Request) -> Result<Vec<MountPoint>, RuntimeError> {
     let mut all: Vec<MountPoint> = Vec::new();
-    for text in &request.volumes {
-        let mount = parse_volume(store_root, text)?;
-        no_duplicate(&all, &mount)?;
-        all.push(mount);
+    for text in request.volumes.iter().filter(|text| text.contains(':')) {
+        all.push(parse_volume(store_root, text)?);
     }
     for wanted in container.host_config.mounts.iter().flatten() {
-        if let Some(mount) = resolve_request(store_root, wanted)? {
-            no_duplicate(&all, &mount)?;
-            all.push(mount);
-        }
+        all.extend(resolve_request(store_root, wanted)?);
     }
     for text in &request.volumes_from {
         let (other, mode) = text.split_once(':').unwrap_or((text, ""));
@@ -303,7 +317,7 @@ fn mounts(store_root: &Path, container: &Container, request: &Request) -> Result
             || host.mounts.iter().flatten().any(|m| m.kind == "tmpfs" && clean_path(&m.target).is_ok_and(|t| t == path))
     };
     for declared in container.config.volumes.iter().flatten().map(|(path, _)| path) {
-        let destination = clean_path(declared)?;
+        let destination = anonymous_place(declared)?;
         if is_tmpfs(&destination) {
             continue;
         }
@@ -315,8 +329,10 @@ fn mounts(store_root: &Path, container: &Container, request: &Request) -> Result
     for mount in &all {
         not_in_proc(&mount.destination, Some(Path::new(&mount.source)))?;
     }
-    for path in container.host_config.tmpfs.iter().flatten().map(|(path, _)| path) {
-        not_in_proc(path, None)?;
+    let host = &container.host_config;
+    let tmpfs = host.mounts.iter().flatten().filter(|mount| mount.kind == "tmpfs").map(|mount| &mount.target);
+    for path in host.tmpfs.iter().flatten().map(|(path, _)| path).chain(tmpfs) {
+        not_in_proc(&clean_path(path)?, None)?;
     }
     Ok(all)
 }
@@ -340,13 +356,6 @@ fn not_in_proc(destination: &str, source: Option<&Path>) -> Result<(), RuntimeEr
 
 fn taken(all: &[MountPoint], destination: &str) -> bool {
     all.iter().any(|mount| mount.destination == destination)
-}
-
-fn no_duplicate(all: &[MountPoint], mount: &MountPoint) -> Result<(), RuntimeError> {
-    if taken(all, &mount.destination) {
-        return Err(RuntimeError::usage(format!("duplicate mount point: {}", mount.destination)));
-    }
-    Ok(())
 }
 
 fn named_volume(store_root: &Path, name: &str, destination: &str) -> Result<MountPoint, RuntimeError> {
@@ -374,25 +383,21 @@ fn volume(store_root: &Path, name: &str, destination: &str, anonymous: bool) -> 
 
 const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
 
-/// `-v [SOURCE:]DESTINATION[:OPTIONS]`.
+/// `-v SOURCE:DESTINATION[:OPTIONS]`.
 fn parse_volume(store_root: &Path, text: &str) -> Result<MountPoint, RuntimeError> {
     let bad = |why: &str| RuntimeError::usage(format!("invalid volume specification {text:?}: {why}"));
     let parts: Vec<&str> = text.split(':').collect();
     let (source, destination, options) = match parts[..] {
-        [destination] => (None, destination, ""),
-        [source, destination] => (Some(source), destination, ""),
-        [source, destination, options] => (Some(source), destination, options),
+        [source, destination] => (source, destination, ""),
+        [source, destination, options] => (source, destination, options),
         _ => return Err(bad("too many colons")),
     };
     let destination = clean_path(destination)?;
     let mut mount = match source {
-        None => anonymous_volume(store_root, &destination)?,
-        Some("") => return Err(bad("the source is empty")),
-        Some(source) if source.starts_with('/') => {
-            // What is not there is made at each start.
-            bind(source, &destination)
-        }
-        Some(name) => named_volume(store_root, name, &destination)?,
+        "" => return Err(bad("the source is empty")),
+        // What is not there is made at each start.
+        source if source.starts_with('/') => bind(source, &destination),
+        name => named_volume(store_root, name, &destination)?,
     };
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {

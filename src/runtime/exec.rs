@@ -158,7 +158,7 @@ fn run(store_root: &Path, dir: &ContainerDir, request: &Request, control: UnixSt
         .trying("hide from the container")?;
     enter(&container, &pidfd, &root)?;
     drop(root);
-    let mut hub = Hub::new(None, true);
+    let mut hub = Hub::new(true);
     hub.accept(control).trying("talk to the command")?;
     let mut begun = false;
     while hub.has_clients() && !begun {

@@ -1,5 +1,6 @@
 //! A container as docker's Engine API shows it (`GET /containers/{id}/json`).
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -8,10 +9,13 @@ use super::NetworkMode;
 use super::container::config::MountPoint;
 use super::container::{Container, ContainerDir, Containers, State, Status};
 use super::error::RuntimeError;
-use super::net::{Endpoint, NetworkState};
+use super::net::{DEFAULT, Endpoint, NetworkState};
+use super::network::{fixed_id, networks};
 use super::overlay;
+use crate::base::Digest;
 
-const NEVER: &str = "0001-01-01T00:00:00Z";
+/// Docker's word for a time that never was.
+pub const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// The document.
 pub fn document(store_root: &Path, dir: &ContainerDir) -> Result<Value, RuntimeError> {
@@ -40,6 +44,8 @@ pub fn document(store_root: &Path, dir: &ContainerDir) -> Result<Value, RuntimeE
         let path = donor.as_ref().unwrap_or(dir).file(name);
         if path.exists() { path.display().to_string() } else { String::new() }
     };
+    let mut host = with_rest(own(serde_json::to_value(&container.host_config))?);
+    host["Links"] = links(store_root, &container);
     Ok(json!({
         "Id": container.id,
         "Created": container.created,
@@ -59,11 +65,11 @@ pub fn document(store_root: &Path, dir: &ContainerDir) -> Result<Value, RuntimeE
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": null,
-        "HostConfig": with_rest(own(serde_json::to_value(&container.host_config))?),
+        "HostConfig": host,
         "GraphDriver": driver,
         "Mounts": own(serde_json::to_value(mounts(&container)))?,
         "Config": own(serde_json::to_value(&container.config))?,
-        "NetworkSettings": networks(&container, &state),
+        "NetworkSettings": network_settings(store_root, &container, &state),
     }))
 }
 
@@ -170,26 +176,45 @@ pub fn ports(container: &Container, state: &State) -> Value {
     Value::Object(all)
 }
 
-fn networks(container: &Container, state: &State) -> Value {
+/// Links in the network that all containers are in, as docker keeps them: `/OTHER:/CONTAINER/NAME`. Those in a network that a
+/// user made are shown with it.
+fn links(store_root: &Path, container: &Container) -> Value {
+    if container.host_config.network_mode.bridge() != Some(DEFAULT) {
+        return Value::Null;
+    }
+    let all = Containers::new(store_root);
+    let link = |link: &String| {
+        let (other, name) = link.split_once(':').unwrap_or((link, link));
+        let found = all.find(other).and_then(|dir| dir.container());
+        let other = found.map_or_else(|_| other.to_owned(), |found| found.name);
+        format!("/{other}:/{}/{name}", container.name)
+    };
+    json!(container.host_config.links.as_ref().map(|links| links.iter().map(link).collect::<Vec<_>>()))
+}
+
+fn network_settings(store_root: &Path, container: &Container, state: &State) -> Value {
     let none = NetworkState::default();
     let network = state.network.as_ref().unwrap_or(&none);
     let mut all = serde_json::Map::new();
     for endpoint in &network.endpoints {
-        all.insert(endpoint.network.clone(), endpoint_json(Some(endpoint)));
+        all.insert(
+            endpoint.network.clone(),
+            endpoint_json(store_root, container, state, &endpoint.network, Some(endpoint)),
+        );
     }
-    if all.is_empty() && !container.unplugged {
-        let name = match container.host_config.network_mode.bridge() {
-            Some(name) => name.to_owned(),
-            None => container.host_config.network_mode.to_string(),
-        };
-        if !name.starts_with("container:") {
-            all.insert(name, endpoint_json(None));
+    if all.is_empty() {
+        for name in wanted(container) {
+            let shown = endpoint_json(store_root, container, state, &name, None);
+            all.insert(name, shown);
         }
     }
-    let first = network.endpoints.iter().find(|endpoint| endpoint.network == "bridge");
+    let first = network.endpoints.iter().find(|endpoint| endpoint.network == DEFAULT);
+    // Docker names the network namespace by a random ID; of one that is shared it tells none.
+    let own = state.pid > 0 && !matches!(container.host_config.network_mode, NetworkMode::Container(_));
+    let sandbox = own.then(|| Digest::of(format!("{} {}", container.id, state.started_at).as_bytes()).hex());
     json!({
         "Bridge": "",
-        "SandboxID": "",
+        "SandboxID": sandbox.unwrap_or_default(),
         "HairpinMode": false,
         "LinkLocalIPv6Address": "",
         "LinkLocalIPv6PrefixLen": 0,
@@ -209,14 +234,46 @@ fn networks(container: &Container, state: &State) -> Value {
     })
 }
 
-/// What a container has in one network; nothing while it does not run.
-fn endpoint_json(endpoint: Option<&Endpoint>) -> Value {
-    let names = endpoint.map(|endpoint| &endpoint.names);
+/// The networks that a container is to be in when it runs.
+fn wanted(container: &Container) -> BTreeSet<String> {
+    let mode = &container.host_config.network_mode;
+    let first = match mode {
+        _ if container.unplugged => None,
+        NetworkMode::Container(_) => None,
+        mode => Some(mode.bridge().map_or_else(|| mode.to_string(), str::to_owned)),
+    };
+    first.into_iter().chain(container.endpoints.keys().cloned()).collect()
+}
+
+/// What a container has in one network, and of one that is not connected what it asks for there. As in docker it knows the
+/// network, and its own names in it, from its first start on.
+fn endpoint_json(
+    store_root: &Path,
+    container: &Container,
+    state: &State,
+    name: &str,
+    endpoint: Option<&Endpoint>,
+) -> Value {
+    let is_it = |(key, _): &(&String, _)| *key == name || endpoint.is_some_and(|e| e.network_id.starts_with(*key));
+    let asked = container.endpoints.iter().find(is_it).map(|(_, asked)| asked.clone()).unwrap_or_default();
+    let has_run = endpoint.is_some() || !state.started_at.is_empty();
+    let known = || {
+        let all = networks(store_root).list().unwrap_or_default();
+        all.into_iter().find(|network| network.name == name || network.id.starts_with(name)).map(|network| network.id)
+    };
+    let id = match endpoint {
+        Some(endpoint) => Some(endpoint.network_id.clone()),
+        None if has_run => fixed_id(name).or_else(known),
+        None => None,
+    };
+    let mode = container.host_config.network_mode.bridge();
+    let (is_first, has_names) = (mode == Some(name), name != DEFAULT && fixed_id(name).is_none());
+    let mac = endpoint.map(|endpoint| endpoint.mac).or(asked.mac.filter(|_| !has_run));
     json!({
-        "IPAMConfig": null,
-        "Links": null,
-        "Aliases": names,
-        "NetworkID": endpoint.map_or("", |endpoint| &endpoint.network_id),
+        "IPAMConfig": asked.ip.map(|ip| json!({"IPv4Address": ip.to_string()})),
+        "Links": container.host_config.links.as_ref().filter(|_| is_first && has_names),
+        "Aliases": Some(&asked.aliases).filter(|aliases| !aliases.is_empty()),
+        "NetworkID": id.unwrap_or_default(),
         "EndpointID": endpoint.map_or("", |endpoint| &endpoint.id),
         "Gateway": endpoint.and_then(|endpoint| endpoint.gateway).map(|gateway| gateway.to_string()).unwrap_or_default(),
         "IPAddress": endpoint.map(|endpoint| endpoint.address.to_string()).unwrap_or_default(),
@@ -224,9 +281,20 @@ fn endpoint_json(endpoint: Option<&Endpoint>) -> Value {
         "IPv6Gateway": "",
         "GlobalIPv6Address": "",
         "GlobalIPv6PrefixLen": 0,
-        "MacAddress": endpoint.map(|endpoint| endpoint.mac.to_string()).unwrap_or_default(),
+        "MacAddress": mac.map(|mac| mac.to_string()).unwrap_or_default(),
         "DriverOpts": null,
-        // Docker's default bridge resolves no names.
-        "DNSNames": names.filter(|names| !names.is_empty()),
+        "DNSNames": (has_run && has_names).then(|| dns_names(container, &asked.aliases)),
     })
+}
+
+/// The names that others of a network find a container by, in docker's order.
+fn dns_names(container: &Container, aliases: &[String]) -> Vec<String> {
+    let own = [container.short_id(), container.config.hostname.as_str()];
+    let mut names: Vec<String> = Vec::new();
+    for name in std::iter::once(container.name.as_str()).chain(aliases.iter().map(String::as_str)).chain(own) {
+        if !name.is_empty() && !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
+    }
+    names
 }

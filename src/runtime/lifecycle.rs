@@ -3,15 +3,15 @@
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::cgroup::{Cgroup, Hierarchy};
 use super::client;
-use super::container::config::{LEAST_MEMORY, RestartPolicy};
+use super::container::config::RestartPolicy;
 use super::container::{ContainerDir, Containers, HostConfig, State, Status, name};
 use super::error::RuntimeError;
 use super::monitor::protocol::{Kill, Kind};
-use super::{events, network, overlay, remove, signals, spec, start, volumes};
+use super::{events, limits, network, overlay, remove, signals, spec, start, volumes};
 use crate::base::{BoxFault, Ctx};
 
 /// How long the kernel may take to end a process that has been killed.
@@ -131,12 +131,30 @@ pub fn kill(dir: &ContainerDir, signal: i32) -> Result<(), RuntimeError> {
     let container = dir.container()?;
     dir.state()?.require(Status::can_kill, "kill", &container.name)?;
     let end = signal == 9 || signal == signals::stop_signal(&container);
-    send(dir, Kill { signal, end, keep: false })?;
+    let sent = send(dir, Kill { signal, end, keep: false });
+    sent.or_else(|error| gone_meanwhile(dir, Status::can_kill, "kill", &container.name, error))?;
     if signal == 9 {
         client::wait_for_end(dir, Some(KILL_PATIENCE))?;
         dir.wait_for_monitor()?;
     }
     Ok(())
+}
+
+/// What to say when a monitor could not be asked, or has refused: `error`, unless the container has ended or was taken
+/// away meanwhile.
+fn gone_meanwhile(
+    dir: &ContainerDir,
+    allowed: fn(Status) -> bool,
+    verb: &'static str,
+    name: &str,
+    error: RuntimeError,
+) -> Result<(), RuntimeError> {
+    let state = dir.settled();
+    if !dir.exists() {
+        return Err(RuntimeError::NoSuchContainer(name.to_owned()));
+    }
+    state?.require(allowed, verb, name)?;
+    Err(error)
 }
 
 fn send(dir: &ContainerDir, kill: Kill) -> Result<(), RuntimeError> {
@@ -188,30 +206,41 @@ pub fn rm(store_root: &Path, dir: &ContainerDir, force: bool, volumes: bool) -> 
     };
     if !force {
         dir.settled()?.require(Status::can_remove, "remove", &container.name)?;
-    } else if dir.monitor_lives() {
-        // One that is just starting its program hears it as soon as that runs.
-        let _ = send(dir, Kill { signal: 9, end: true, keep: false });
-        client::wait_for_end(dir, Some(KILL_PATIENCE))?;
-        dir.wait_for_monitor()?;
     }
-    let _lock = match dir.lock() {
-        Err(error) if gone(&error) => return Ok(()),
-        lock => lock?,
+    let deadline = Instant::now() + KILL_PATIENCE;
+    let _lock = loop {
+        if force && dir.monitor_lives() {
+            end(dir);
+        }
+        let lock = match dir.lock() {
+            Err(error) if gone(&error) => return Ok(()),
+            lock => lock?,
+        };
+        if !dir.exists() {
+            // It was `--rm`, or another command was faster.
+            return Ok(());
+        }
+        // With the lock held nobody starts it; somebody (`restart`) may have meanwhile.
+        match dir.settled()?.require(Status::can_remove, "remove", &container.name) {
+            Ok(()) => break lock,
+            Err(_) if force && Instant::now() < deadline => {}
+            Err(error) => return Err(error),
+        }
     };
-    if !dir.exists() {
-        // It was `--rm`, or another command was faster.
-        return Ok(());
-    }
-    // Started again meanwhile, it is not this command's any more; with the lock held nobody starts it.
-    dir.settled()?.require(Status::can_remove, "remove", &container.name)?;
     remove::take_away(store_root, dir, &container, volumes)
+}
+
+/// Kills a container's program and waits for its end. Whether there is one the caller looks for itself.
+fn end(dir: &ContainerDir) {
+    // One that is just starting its program hears it as soon as that runs.
+    let _ = send(dir, Kill { signal: 9, end: true, keep: false });
+    let _ = client::wait_for_end(dir, Some(KILL_PATIENCE));
 }
 
 /// Takes away a container whose settings cannot be read.
 fn rm_unreadable(store_root: &Path, dir: &ContainerDir) -> Result<(), RuntimeError> {
     if dir.monitor_lives() {
-        let _ = send(dir, Kill { signal: 9, end: true, keep: false });
-        client::wait_for_end(dir, Some(KILL_PATIENCE))?;
+        end(dir);
         dir.wait_for_monitor()?;
     }
     let _lock = dir.lock()?;
@@ -246,7 +275,13 @@ pub fn pause(dir: &ContainerDir, frozen: bool) -> Result<(), RuntimeError> {
     let (allowed, verb): (fn(Status) -> bool, _) =
         if frozen { (Status::can_pause, "pause") } else { (Status::can_unpause, "unpause") };
     state.require(allowed, verb, &name)?;
-    client::ask(dir, if frozen { Kind::Pause } else { Kind::Unpause }, &[])
+    if frozen && !start::cgroup(&dir.container()?).exists() {
+        return Err(RuntimeError::Unsupported(format!(
+            "container {name} cannot be paused: it has no control group, for this user may make none"
+        )));
+    }
+    let asked = client::ask(dir, if frozen { Kind::Pause } else { Kind::Unpause }, &[]);
+    asked.or_else(|error| gone_meanwhile(dir, allowed, verb, &name, error))
 }
 
 /// Gives a container another name.
@@ -273,79 +308,29 @@ pub fn rename(store_root: &Path, dir: &ContainerDir, new: &str) -> Result<(), Ru
     Ok(())
 }
 
-/// What `update` can change; `None` stays.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[allow(missing_docs)] // HostConfig's names
-pub struct Update {
-    pub memory: Option<i64>,
-    pub memory_swap: Option<i64>,
-    pub memory_reservation: Option<i64>,
-    pub nano_cpus: Option<i64>,
-    pub cpu_shares: Option<u64>,
-    pub cpu_period: Option<u64>,
-    pub cpu_quota: Option<i64>,
-    pub cpuset_cpus: Option<String>,
-    pub cpuset_mems: Option<String>,
-    pub pids_limit: Option<i64>,
-    pub blkio_weight: Option<u16>,
-    pub restart_policy: Option<RestartPolicy>,
-}
-
-impl Update {
-    fn apply(&self, host: &mut HostConfig) {
-        fn set<T: Clone>(to: &mut T, from: &Option<T>) {
-            if let Some(from) = from {
-                to.clone_from(from);
-            }
-        }
-        set(&mut host.memory, &self.memory);
-        set(&mut host.memory_swap, &self.memory_swap);
-        set(&mut host.memory_reservation, &self.memory_reservation);
-        set(&mut host.nano_cpus, &self.nano_cpus);
-        set(&mut host.cpu_shares, &self.cpu_shares);
-        set(&mut host.cpu_period, &self.cpu_period);
-        set(&mut host.cpu_quota, &self.cpu_quota);
-        set(&mut host.cpuset_cpus, &self.cpuset_cpus);
-        set(&mut host.cpuset_mems, &self.cpuset_mems);
-        set(&mut host.blkio_weight, &self.blkio_weight);
-        set(&mut host.restart_policy, &self.restart_policy);
-        if let Some(limit) = self.pids_limit {
-            // Docker has 0 for none.
-            host.pids_limit = Some(limit.max(0));
-        }
-    }
-}
-
-/// Changes limits and the restart policy, of a running program at once.
-pub fn update(store_root: &Path, dir: &ContainerDir, update: &Update) -> Result<(), RuntimeError> {
+/// Changes limits, of a running program at once, and the restart policy. Of `limits` nothing but limits counts; what is 0 or
+/// empty stays.
+pub fn update(
+    store_root: &Path,
+    dir: &ContainerDir,
+    limits: &HostConfig,
+    restart: Option<&RestartPolicy>,
+) -> Result<(), RuntimeError> {
+    limits::check(limits)?;
     let _lock = dir.lock()?;
     let mut container = dir.container()?;
-    let unlimited = container.host_config.memory_swap == -1;
-    if !unlimited
-        && update.memory_swap.is_none()
-        && update.memory.is_some_and(|memory| memory > container.host_config.memory_swap)
-    {
-        return Err(RuntimeError::usage(
-            "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time",
-        ));
+    let host = &mut container.host_config;
+    if let Some(policy) = restart.filter(|policy| !policy.name.is_empty()) {
+        policy.check()?;
+        if host.auto_remove && policy.name != "no" {
+            return Err(RuntimeError::usage(
+                "Restart policy cannot be updated because AutoRemove is enabled for the container",
+            ));
+        }
+        host.restart_policy.clone_from(policy);
     }
-    if update.memory.is_some_and(|memory| (1..LEAST_MEMORY).contains(&memory)) {
-        return Err(RuntimeError::usage("minimum memory limit allowed is 6MB"));
-    }
-    update.apply(&mut container.host_config);
+    limits::update(host, limits)?;
     let host = &container.host_config;
-    host.restart_policy.check()?;
-    spec::check_cpus(host)?;
-    if host.memory_swap > 0 && host.memory_swap < host.memory {
-        return Err(RuntimeError::usage(
-            "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time",
-        ));
-    }
-    if host.auto_remove && !matches!(host.restart_policy.name.as_str(), "" | "no") {
-        return Err(RuntimeError::usage(
-            "restart policy cannot be updated because AutoRemove is enabled for the container",
-        ));
-    }
     if dir.state()?.status.has_process() {
         let mut resources = spec::resources(host)?;
         if let Some(resources) = resources.as_object_mut() {

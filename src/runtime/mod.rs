@@ -20,6 +20,7 @@ pub mod init;
 pub mod inspect;
 pub mod leftovers;
 pub mod lifecycle;
+pub mod limits;
 pub mod monitor;
 pub mod net;
 pub mod network;
@@ -51,9 +52,58 @@ pub fn time_text(time: jiff::Timestamp) -> String {
     format!("{time:.9}")
 }
 
+/// A duration in nanoseconds as Go prints it: `1h0m0s`, `1m30s`, `1.5s`, `20ms`.
+pub fn duration_text(nanoseconds: i64) -> String {
+    /// A number and so many decimals, without zeros at their end.
+    fn decimal(number: u64, decimals: usize) -> String {
+        let digits = format!("{number:0>width$}", width = decimals + 1);
+        let (whole, fraction) = digits.split_at(digits.len() - decimals);
+        format!("{whole}.{fraction}").trim_end_matches('0').trim_end_matches('.').to_owned()
+    }
+    let number = nanoseconds.unsigned_abs();
+    let minutes = number / 60_000_000_000;
+    let text = match number {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{number}ns"),
+        1_000..1_000_000 => decimal(number, 3) + "µs",
+        1_000_000..1_000_000_000 => decimal(number, 6) + "ms",
+        _ => {
+            let seconds = decimal(number % 60_000_000_000, 9) + "s";
+            match (minutes / 60, minutes % 60) {
+                (0, 0) => seconds,
+                (0, minutes) => format!("{minutes}m{seconds}"),
+                (hours, minutes) => format!("{hours}h{minutes}m{seconds}"),
+            }
+        }
+    };
+    if nanoseconds < 0 { format!("-{text}") } else { text }
+}
+
 /// When a process of the host started, in the kernel's ticks since boot; `None` when there is none of that PID.
 pub fn start_time(pid: i32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything, blanks and parentheses too.
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn durations_are_printed_as_go_prints_them() {
+        for (nanoseconds, expected) in [
+            (0, "0s"),
+            (1, "1ns"),
+            (1_100, "1.1µs"),
+            (2_000_000, "2ms"),
+            (1_500_000_000, "1.5s"),
+            (30_000_000_000, "30s"),
+            (60_000_000_000, "1m0s"),
+            (90_000_000_000, "1m30s"),
+            (3_600_000_000_000, "1h0m0s"),
+            (36_000_000_000_001, "10h0m0.000000001s"),
+            (-90_000_000_000, "-1m30s"),
+        ] {
+            assert_eq!(super::duration_text(nanoseconds), expected);
+        }
+    }
 }

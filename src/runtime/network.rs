@@ -14,11 +14,16 @@ use super::net::{
     DnsRequest, NetworkRequest, NetworkState, Networks, PublishRequest, host_resolvers, hosts, ports, resolv_conf,
 };
 use super::{NetworkMode, events, monitor};
-use crate::base::AtPath;
+use crate::base::{AtPath, Digest};
 
 /// The networks of a store.
 pub fn networks(store_root: &Path) -> Networks {
     Networks::new(&store_root.join("ferry/networks"))
+}
+
+/// The ID of a network that is no bridge, as constant as the network; `None` for one that may be.
+pub fn fixed_id(name: &str) -> Option<String> {
+    ["host", "none"].contains(&name).then(|| Digest::of(name.as_bytes()).hex())
 }
 
 /// What a container asks of the networks.
@@ -46,6 +51,7 @@ pub fn request(container: &Container) -> Result<NetworkRequest, RuntimeError> {
         container: container.id.clone(),
         name: container.name.clone(),
         hostname: container.config.hostname.clone(),
+        domainname: container.config.domainname.clone(),
         mode: host.network_mode.clone(),
         endpoint: own(first),
         also: also.map(|(name, endpoint)| (name.clone(), endpoint.clone())).collect(),
@@ -72,6 +78,9 @@ pub fn connect(
     let mut request = request(container)?;
     if matches!(request.mode, NetworkMode::Container(_)) {
         return Ok(None);
+    }
+    if container.unplugged {
+        request.mode = NetworkMode::None;
     }
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).trying("find the container's network")?;
     let seen = monitor::host_pid(&pidfd).unwrap_or(pid.as_raw_nonzero().get());
@@ -175,6 +184,13 @@ pub fn disconnect_from(
         .disconnect(netns.as_fd(), &request, name, network)
         .map_err(|error| RuntimeError::Other(error.into()))?;
     write_files(dir, &request, network)
+}
+
+/// Has a running container known by the name it has now in its networks. Called in its monitor.
+pub fn rename(store_root: &Path, container: &Container, state: &mut State) -> Result<(), RuntimeError> {
+    let Some(network) = state.network.as_mut() else { return Ok(()) };
+    let renamed = networks(store_root).rename(&request(container)?, network);
+    renamed.map_err(|error| RuntimeError::Other(error.into()))
 }
 
 /// Takes a container's connections down. What cannot be is taken by the next command.

@@ -14,7 +14,7 @@ pub enum NetworkMode {
     Host,
     /// The namespace of another container, by its full ID once the container is made.
     Container(String),
-    /// A bridge network by name; docker's `default` is `bridge`.
+    /// The network `bridge`, which docker calls `default` as well.
     #[default]
     Default,
     /// A user-made bridge network by name.
@@ -61,7 +61,7 @@ impl fmt::Display for NetworkMode {
             Self::None => f.write_str("none"),
             Self::Host => f.write_str("host"),
             Self::Container(id) => write!(f, "container:{id}"),
-            Self::Default => f.write_str("default"),
+            Self::Default => f.write_str("bridge"),
             Self::Bridge(name) => f.write_str(name),
         }
     }

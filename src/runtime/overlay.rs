@@ -41,6 +41,15 @@ pub fn mount(store_root: &Path, dir: &ContainerDir) -> Result<PathBuf, RuntimeEr
     let data = crate::sys::process::c_string(&options).trying("mount the container's root file system")?;
     let mounted = mount_call("overlay", &target, "overlay", MountFlags::empty(), Some(data.as_c_str()));
     let _ = rustix::process::chdir(before.as_c_str());
+    // Overlayfs takes no other overlayfs for what is written to.
+    let nested = || rustix::fs::statfs(&layer.base).is_ok_and(|found| found.f_type == libc::OVERLAYFS_SUPER_MAGIC);
+    if mounted == Err(rustix::io::Errno::INVAL) && nested() {
+        return Err(RuntimeError::Unsupported(format!(
+            "the store at {} lies on an overlayfs, as a container's files do, where no container can run: --root names one \
+             on ext4, xfs or btrfs",
+            store_root.display()
+        )));
+    }
     mounted.at("mount the root file system at", &target)?;
     Ok(target)
 }

@@ -10,7 +10,8 @@ use super::NetworkMode;
 use super::capability;
 use super::container::config::DeviceMapping;
 use super::container::{Container, HostConfig};
-use super::error::{RuntimeError, While};
+use super::create::clean_path;
+use super::error::RuntimeError;
 use super::seccomp;
 use super::user::User;
 use crate::base::AtPath;
@@ -139,23 +140,6 @@ pub fn merge_env(env: &mut Vec<String>, more: &[String]) {
     }
 }
 
-/// Whether there are so many CPUs as a container is to have at most.
-pub fn check_cpus(host: &HostConfig) -> Result<(), RuntimeError> {
-    if host.nano_cpus == 0 {
-        return Ok(());
-    }
-    if host.cpu_quota != 0 || host.cpu_period != 0 {
-        return Err(RuntimeError::usage("conflicting options: --cpus cannot be set with --cpu-quota and --cpu-period"));
-    }
-    let there = rustix::thread::sched_getaffinity(None).trying("count the CPUs")?.count();
-    if !(10_000_000..=i64::from(there) * 1_000_000_000).contains(&host.nano_cpus) {
-        return Err(RuntimeError::usage(format!(
-            "range of CPUs is from 0.01 to {there}.00, as there are only {there} CPUs available"
-        )));
-    }
-    Ok(())
-}
-
 /// Capabilities and `noNewPrivileges` of a process: `privileged` is the container's or the exec's. What is not set is left
 /// out, as docker does: youki takes `false` for set (libcontainer 0.7, `process/init/process.rs`).
 pub fn privileges(container: &Container, user: &User, privileged: bool) -> Result<(Value, Option<bool>), RuntimeError> {
@@ -239,83 +223,101 @@ fn rlimits(host: &HostConfig) -> Result<Vec<Value>, RuntimeError> {
     host.ulimits.iter().flatten().map(one).collect()
 }
 
+/// Mounts by their places, in the order they are made.
+type Mounts = Vec<(String, Value)>;
+
+/// Adds a mount; one that is there already at its place gives way.
+fn put(all: &mut Mounts, destination: &str, kind: &str, source: &str, options: &str) {
+    all.retain(|(old, _)| old != destination);
+    let options: Vec<&str> = options.split(',').filter(|option| !option.is_empty()).collect();
+    let mount = json!({"destination": destination, "type": kind, "source": source, "options": options});
+    all.push((destination.to_owned(), mount));
+}
+
 fn mounts(container: &Container, around: &Surroundings<'_>) -> Result<Vec<Value>, RuntimeError> {
     let host = &container.host_config;
     let host_net = host.network_mode == NetworkMode::Host;
-    let mut all: Vec<(String, Value)> = Vec::new();
-    let mut put = |destination: &str, kind: &str, source: &str, options: Vec<String>| {
-        // A mount of the user's replaces the default one of its place.
-        all.retain(|(old, _)| old != destination);
-        let mount = json!({"destination": destination, "type": kind, "source": source, "options": options});
-        all.push((destination.to_owned(), mount));
-    };
-    let words = |text: &str| text.split(',').map(str::to_owned).collect::<Vec<_>>();
-    put("/proc", "proc", "proc", words("nosuid,noexec,nodev"));
-    put("/dev", "tmpfs", "tmpfs", words("nosuid,strictatime,mode=755,size=65536k"));
+    let mut all = Mounts::new();
+    if around.rootless && host.pid_mode == "host" {
+        // The kernel mounts proc only for who owns the PID namespace.
+        put(&mut all, "/proc", "bind", "/proc", "rbind,nosuid,noexec,nodev");
+    } else {
+        put(&mut all, "/proc", "proc", "proc", "nosuid,noexec,nodev");
+    }
+    put(&mut all, "/dev", "tmpfs", "tmpfs", "nosuid,strictatime,mode=755,size=65536k");
     let tty_group = if around.rootless { "" } else { ",gid=5" };
     let pts = format!("nosuid,noexec,newinstance,ptmxmode=0666,mode=0620{tty_group}");
-    put("/dev/pts", "devpts", "devpts", words(&pts));
+    put(&mut all, "/dev/pts", "devpts", "devpts", &pts);
     let access = if host.privileged { "rw" } else { "ro" };
     if around.rootless && (host_net || joins(around, "network")) {
         // The kernel mounts sysfs only for who owns the network namespace.
-        put("/sys", "bind", "/sys", words("rbind,nosuid,noexec,nodev,ro"));
+        put(&mut all, "/sys", "bind", "/sys", "rbind,nosuid,noexec,nodev,ro");
     } else {
-        put("/sys", "sysfs", "sysfs", words(&format!("nosuid,noexec,nodev,{access}")));
+        put(&mut all, "/sys", "sysfs", "sysfs", &format!("nosuid,noexec,nodev,{access}"));
     }
     if !around.rootless {
-        put("/sys/fs/cgroup", "cgroup", "cgroup", words(&format!("{access},nosuid,noexec,nodev,relatime")));
+        put(&mut all, "/sys/fs/cgroup", "cgroup", "cgroup", &format!("{access},nosuid,noexec,nodev,relatime"));
     }
-    put("/dev/mqueue", "mqueue", "mqueue", words("nosuid,noexec,nodev"));
-    if host.ipc_mode == "host" {
-        put("/dev/shm", "bind", "/dev/shm", words("rbind,nosuid,noexec,nodev"));
-        if Path::new("/dev/mqueue").exists() {
-            put("/dev/mqueue", "bind", "/dev/mqueue", words("rbind,nosuid,noexec,nodev"));
-        }
-    } else if let Some(shm) = &around.shm {
-        put("/dev/shm", "bind", &shm.to_string_lossy(), words("rbind,nosuid,noexec,nodev"));
-    } else if host.ipc_mode != "none" {
-        let size = if host.shm_size > 0 { host.shm_size } else { 64 << 20 };
-        put("/dev/shm", "tmpfs", "shm", words(&format!("nosuid,noexec,nodev,mode=1777,size={size}")));
-    }
-    if host.pid_mode == "host" {
-        // A fresh proc would show the host's processes just the same; it needs the right to mount it.
-        put("/proc", "proc", "proc", words("nosuid,noexec,nodev"));
-    }
-    let access = if host.readonly_rootfs { "ro" } else { "rw" };
-    for (source, inside) in &around.files {
-        put(inside, "bind", &source.to_string_lossy(), words(&format!("rbind,rprivate,{access}")));
+    if host.ipc_mode == "host" && Path::new("/dev/mqueue").exists() {
+        put(&mut all, "/dev/mqueue", "bind", "/dev/mqueue", "rbind,nosuid,noexec,nodev");
+    } else {
+        put(&mut all, "/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev");
     }
     if let Some(init) = &around.init {
-        put(INIT_PATH, "bind", &init.to_string_lossy(), words("bind,ro"));
+        put(&mut all, INIT_PATH, "bind", &init.to_string_lossy(), "bind,ro");
     }
-    // Shallow ones first, so that none hides another.
-    let mut own: Vec<_> = container.mounts.iter().collect();
-    own.sort_by_key(|mount| Path::new(&mount.destination).components().count());
-    for mount in own {
-        let mut options = vec!["rbind".to_owned(), if mount.rw { "rw" } else { "ro" }.to_owned()];
+    let own = own_mounts(container, around)?;
+    // A mount of the user's replaces the default one of its place.
+    all.retain(|(place, _)| own.iter().all(|(other, _)| other != place));
+    Ok(all.into_iter().chain(own).map(|(_, mount)| mount).collect())
+}
+
+/// What comes over the defaults: the engine's files, shared memory, and what the user mounts. As docker's, shallow ones
+/// first, so that none hides another: the files lie on a volume at `/etc`.
+fn own_mounts(container: &Container, around: &Surroundings<'_>) -> Result<Mounts, RuntimeError> {
+    let host = &container.host_config;
+    let mut all = Mounts::new();
+    let access = if host.readonly_rootfs { "ro" } else { "rw" };
+    for (source, inside) in &around.files {
+        put(&mut all, inside, "bind", &source.to_string_lossy(), &format!("rbind,rprivate,{access}"));
+    }
+    if host.ipc_mode == "host" {
+        put(&mut all, "/dev/shm", "bind", "/dev/shm", "rbind,nosuid,noexec,nodev");
+    } else if let Some(shm) = &around.shm {
+        put(&mut all, "/dev/shm", "bind", &shm.to_string_lossy(), "rbind,nosuid,noexec,nodev");
+    } else if host.ipc_mode != "none" {
+        let size = if host.shm_size > 0 { host.shm_size } else { 64 << 20 };
+        put(&mut all, "/dev/shm", "tmpfs", "shm", &format!("nosuid,noexec,nodev,mode=1777,size={size}"));
+    }
+    for mount in &container.mounts {
+        // What is read-only on the host stays it: no `rw`, as with docker, and crun wants to be told.
+        let access = if mount.rw && !on_read_only(&mount.source) { "" } else { "ro" };
         let spread = if mount.propagation.is_empty() { "rprivate" } else { &mount.propagation };
-        options.push(spread.to_owned());
-        put(&mount.destination, "bind", &mount.source, options);
+        put(&mut all, &mount.destination, "bind", &mount.source, &format!("rbind,{access},{spread}"));
     }
     for (destination, options) in host.tmpfs.iter().flatten() {
-        let mut all = words("noexec,nosuid,nodev");
-        all.extend(words(options).into_iter().filter(|option| !option.is_empty()));
-        put(destination, "tmpfs", "tmpfs", all);
+        put(&mut all, &clean_path(destination)?, "tmpfs", "tmpfs", &format!("noexec,nosuid,nodev,{options}"));
     }
     for request in host.mounts.iter().flatten().filter(|request| request.kind == "tmpfs") {
-        let mut options = words("noexec,nosuid,nodev");
+        let mut options = "noexec,nosuid,nodev".to_owned();
         if request.tmpfs_size > 0 {
-            options.push(format!("size={}", request.tmpfs_size));
+            options.push_str(&format!(",size={}", request.tmpfs_size));
         }
         if request.tmpfs_mode > 0 {
-            options.push(format!("mode={:o}", request.tmpfs_mode));
+            options.push_str(&format!(",mode={:o}", request.tmpfs_mode));
         }
         if request.read_only {
-            options.push("ro".to_owned());
+            options.push_str(",ro");
         }
-        put(&request.target, "tmpfs", "tmpfs", options);
+        put(&mut all, &clean_path(&request.target)?, "tmpfs", "tmpfs", &options);
     }
-    Ok(all.into_iter().map(|(_, mount)| mount).collect())
+    all.sort_by_key(|(place, _)| Path::new(place).components().count());
+    Ok(all)
+}
+
+/// Whether what is at a path of the host lies on a mount or in a file system that is read-only.
+fn on_read_only(path: &str) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|found| found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
 }
 
 fn linux(container: &Container, around: &Surroundings<'_>) -> Result<Value, RuntimeError> {
@@ -534,6 +536,9 @@ fn nodes_of(device: &DeviceMapping) -> Result<Vec<DeviceMapping>, RuntimeError> 
                 });
             }
         }
+    }
+    if found.is_empty() {
+        return Err(RuntimeError::usage(format!("{:?}: not a device node", device.path_on_host)));
     }
     found.sort_by(|a, b| a.path_in_container.cmp(&b.path_in_container));
     Ok(found)

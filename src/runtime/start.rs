@@ -64,7 +64,7 @@ pub fn run(start: Start<'_>, tell: &mut Tell<'_>) -> Result<(), RuntimeError> {
     // none outlives it.
     sys::unshare(libc::CLONE_NEWNS).trying("make a mount namespace")?;
     rootfs::leave_propagation()?;
-    volumes::make_sources(container)?;
+    volumes::prepare(store_root, container)?;
     let root = overlay::mount(store_root, dir)?;
     let opened = crate::sys::mount::open_dir(&root).at("open", &root)?;
     let groups = host.group_add.clone().unwrap_or_default();

@@ -47,6 +47,11 @@ findings! {
     NameMalformed = "name-malformed",
     /// A name of an image that is not there. Repair takes the name away.
     NameDangling = "name-dangling",
+    /// `names.json`, which notes the manifests that names came with, cannot be read. Repair removes it; an image that
+    /// came with several manifests is saved with the first.
+    NameNotesDamaged = "name-notes-damaged",
+    /// The manifest that a name came with, as it was noted, is not there or damaged. Repair drops the note.
+    NameManifestMissing = "name-manifest-missing",
     /// A config whose digest is not its name, or that is not a config.
     ConfigDamaged = "config-damaged",
     /// An image whose layer is not there.
@@ -93,7 +98,7 @@ findings! {
     OriginalsDamaged = "originals-damaged",
     /// A list of compressed layers of a layer that is gone. Repair removes it.
     OriginalsUnused = "originals-unused",
-    /// A kept manifest whose digest is not its name, or that belongs to another image. Repair removes it.
+    /// A kept manifest or index whose digest is not its name, or that belongs to another image. Repair removes it.
     ManifestDamaged = "manifest-damaged",
     /// Kept manifests of an image that is gone. Repair removes them.
     ManifestUnused = "manifest-unused",
@@ -141,6 +146,8 @@ pub enum Repair {
     RewriteNames,
     /// Takes a name away.
     RemoveName(Reference),
+    /// Drops the note of the manifest that a name came with.
+    ForgetManifest(Reference),
     /// Removes a file.
     RemoveFile(PathBuf),
     /// Removes a directory and all in it.
@@ -212,6 +219,11 @@ impl Store {
             Repair::RemoveName(name) => {
                 let (mut references, _) = References::read(layout)?;
                 references.remove(name);
+                references.write(layout)
+            }
+            Repair::ForgetManifest(name) => {
+                let (mut references, _) = References::read(layout)?;
+                references.forget_manifest(name);
                 references.write(layout)
             }
             Repair::RemoveFile(path) => Ok(files::remove(path)?),
@@ -386,6 +398,11 @@ impl Check<'_> {
                     self.found_to_remove(Kind::ManifestDamaged, digest, path, error);
                 }
             }
+            for digest in manifests::indexes(layout, &id)? {
+                if let Err(error) = manifests::index(layout, &id, &digest) {
+                    self.found_to_remove(Kind::ManifestDamaged, digest, layout.image_index(&id, &digest), error);
+                }
+            }
         }
         Ok(())
     }
@@ -407,6 +424,16 @@ impl Check<'_> {
             if !imagedb::exists(layout, &id) {
                 let finding = self.found(Kind::NameDangling, name, path.clone(), id);
                 finding.repair = Some(Repair::RemoveName(name.clone()));
+            }
+        }
+        if let Err(error) = super::references::check_notes(layout) {
+            self.found_to_remove(Kind::NameNotesDamaged, "names.json", layout.name_notes(), error);
+        }
+        for (name, id, digest) in references.manifests() {
+            if !matches!(manifests::read(layout, &id, &digest), Ok(Some(_))) {
+                let path = layout.image_manifests(&id).join(digest.hex());
+                let finding = self.found(Kind::NameManifestMissing, name, path, "");
+                finding.repair = Some(Repair::ForgetManifest(name.clone()));
             }
         }
         Ok(())

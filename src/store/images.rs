@@ -1,5 +1,7 @@
 //! Images as the store has them, and how a user's text finds one.
 
+use std::collections::BTreeMap;
+
 use super::error::StoreError;
 use super::layout::Layout;
 use super::references::canonical;
@@ -20,12 +22,20 @@ pub struct StoredImage {
     pub parent: Option<ImageId>,
     /// The digests of the manifests it came with.
     pub manifests: Vec<Digest>,
+    /// The manifests that it came with under its names, where that was noted.
+    pub noted: BTreeMap<Reference, Digest>,
 }
 
 impl StoredImage {
     /// The image's ID.
     pub fn id(&self) -> ImageId {
         self.config.id()
+    }
+
+    /// The manifest that a name stands for: the one it is the digest of, or the one that it came with.
+    pub fn manifest_of(&self, name: &Reference) -> Option<Digest> {
+        let own = name.digest().filter(|digest| self.manifests.contains(digest));
+        own.or_else(|| self.noted.get(&canonical(name)).copied())
     }
 
     /// When it was made; `None` where the config does not say, or not as RFC 3339.
@@ -47,7 +57,7 @@ impl Store {
         let mut names = references.by_image();
         let mut images = Vec::new();
         for id in imagedb::list(&self.layout)? {
-            match read(&self.layout, &id, names.remove(&id).unwrap_or_default()) {
+            match read(&self.layout, &id, &references, names.remove(&id).unwrap_or_default()) {
                 Ok(Some(image)) => images.push(image),
                 Ok(None) => {}
                 Err(error) => ctx.warn(format!("image {} is left out: {error}", id.0.short())),
@@ -65,7 +75,7 @@ impl Store {
     /// The image of an ID.
     pub fn image(&self, id: &ImageId) -> Result<StoredImage, StoreError> {
         let (references, _) = self.references()?;
-        read(&self.layout, id, references.of(id))?.ok_or_else(|| StoreError::NoImage(id.to_string()))
+        read(&self.layout, id, &references, references.of(id))?.ok_or_else(|| StoreError::NoImage(id.to_string()))
     }
 
     /// An image's layers, base first.
@@ -78,12 +88,17 @@ impl Store {
     pub fn resolve(&self, text: &str) -> Result<StoredImage, StoreError> {
         let (references, _) = self.references()?;
         let id = find(&self.layout, &references, text)?;
-        read(&self.layout, &id, references.of(&id))?.ok_or_else(|| StoreError::NoImage(text.to_owned()))
+        read(&self.layout, &id, &references, references.of(&id))?.ok_or_else(|| StoreError::NoImage(text.to_owned()))
     }
 }
 
 /// Reads one image; `None` when there is none of that ID.
-fn read(layout: &Layout, id: &ImageId, names: Vec<Reference>) -> Result<Option<StoredImage>, StoreError> {
+fn read(
+    layout: &Layout,
+    id: &ImageId,
+    references: &References,
+    names: Vec<Reference>,
+) -> Result<Option<StoredImage>, StoreError> {
     let Some(config) = imagedb::read(layout, id)? else { return Ok(None) };
     let mut size = 0u64;
     for chain_id in config.chain_ids() {
@@ -91,7 +106,8 @@ fn read(layout: &Layout, id: &ImageId, names: Vec<Reference>) -> Result<Option<S
         size = size.saturating_add(record.size);
     }
     let parent = imagedb::parent(layout, id);
-    Ok(Some(StoredImage { config, names, size, parent, manifests: manifests::list(layout, id)? }))
+    let noted = names.iter().filter_map(|name| Some((name.clone(), references.manifest(name)?))).collect();
+    Ok(Some(StoredImage { config, names, size, parent, manifests: manifests::list(layout, id)?, noted }))
 }
 
 /// Docker's order: a full ID, then a name, then the beginning of an ID.

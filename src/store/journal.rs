@@ -42,6 +42,9 @@ pub(super) struct Journal {
     pub blob_diff_ids: Vec<Digest>,
     /// Manifests.
     pub manifests: Vec<(ImageId, Digest)>,
+    /// Indexes that lead to an image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub indexes: Vec<(ImageId, Digest)>,
     /// Images.
     pub images: Vec<ImageId>,
     /// Names.
@@ -67,6 +70,9 @@ pub(super) struct NameStep {
     pub name: Reference,
     pub before: Option<ImageId>,
     pub after: ImageId,
+    /// The manifest that comes with the name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<Digest>,
 }
 
 mod as_text {
@@ -136,6 +142,10 @@ impl Stage {
         self.dir.join("manifests").join(digest.hex())
     }
 
+    pub fn index(&self, id: &ImageId, digest: &Digest) -> PathBuf {
+        self.dir.join("indexes").join(format!("{}-{}", id.0.hex(), digest.hex()))
+    }
+
     pub fn config(&self, id: &ImageId) -> PathBuf {
         self.dir.join("configs").join(id.0.hex())
     }
@@ -153,6 +163,7 @@ impl Stage {
             "v2metadata",
             "diffids",
             "manifests",
+            "indexes",
             "configs",
         ] {
             files::mkdir(&self.dir.join(name), 0o700)?;
@@ -219,6 +230,9 @@ impl Journal {
             moved.changed(&layout.manifests());
             moved.rename(&stage.manifest(digest), &dir.join(digest.hex()))?;
         }
+        for (image, digest) in &self.indexes {
+            moved.rename(&stage.index(image, digest), &layout.image_index(image, digest))?;
+        }
         moved.sync()?;
 
         for image in &self.images {
@@ -229,8 +243,11 @@ impl Journal {
         if !self.names.is_empty() {
             let (mut references, _) = References::read(layout)?;
             for step in &self.names {
-                if references.get(&step.name) == step.before && imagedb::exists(layout, &step.after) {
-                    references.set(&step.name, step.after);
+                // A process that died may have written the name and not yet the note of its manifest.
+                let current = references.get(&step.name);
+                let expected = current == step.before || current == Some(step.after);
+                if expected && imagedb::exists(layout, &step.after) {
+                    references.set(&step.name, step.after, step.manifest);
                 }
             }
             references.write(layout)?;

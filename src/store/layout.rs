@@ -11,6 +11,9 @@ use std::str::FromStr;
 use crate::base::{AtPath, Digest, PathError};
 use crate::image::{ChainId, DiffId, ImageId};
 
+/// How the names of indexes begin among an image's manifests.
+pub(super) const INDEX: &str = "index-";
+
 /// The paths of a store.
 #[derive(Debug, Clone)]
 pub struct Layout {
@@ -98,6 +101,11 @@ impl Layout {
         self.image().join("repositories.json")
     }
 
+    /// The manifests that names came with.
+    pub fn name_notes(&self) -> PathBuf {
+        self.ferry().join("names.json")
+    }
+
     /// The diff ID a registry blob unpacks to.
     pub fn diff_id_by_digest(&self, digest: &Digest) -> PathBuf {
         self.image().join("distribution/diffid-by-digest/sha256").join(digest.hex())
@@ -176,6 +184,11 @@ impl Layout {
     /// One image's manifests, each under its own digest.
     pub fn image_manifests(&self, id: &ImageId) -> PathBuf {
         self.manifests().join(id.0.hex())
+    }
+
+    /// An index that leads to one of an image's manifests.
+    pub fn image_index(&self, id: &ImageId, digest: &Digest) -> PathBuf {
+        self.image_manifests(id).join(format!("{INDEX}{}", digest.hex()))
     }
 
     /// Which compressed blobs a layer is known by, by diff ID.

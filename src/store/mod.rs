@@ -140,11 +140,13 @@ impl Store {
         References::read(&self.layout)
     }
 
-    /// Gives an image a name; the image that had it before, when it was another.
+    /// Gives an image a name, by which it is saved with `manifest` when that is one of its own; the image that had the
+    /// name before, when it was another.
     pub fn tag(
         &self,
         id: &crate::image::ImageId,
         name: &crate::image::Reference,
+        manifest: Option<crate::base::Digest>,
         ctx: &Ctx,
     ) -> Result<Option<crate::image::ImageId>, StoreError> {
         let _writing = self.writer(ctx)?;
@@ -154,7 +156,7 @@ impl Store {
         names::check(name)?;
         let (mut references, unreadable) = self.references()?;
         names::warn_unreadable(&unreadable, ctx);
-        let before = references.set(name, *id);
+        let before = references.set(name, *id, manifest);
         references.write(&self.layout)?;
         Ok(before)
     }

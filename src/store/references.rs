@@ -1,5 +1,8 @@
 //! `repositories.json`: what each name means (moby `reference/store.go`). Names are in docker's short form; a name is
 //! `repository:tag` or `repository@digest`, never both.
+//!
+//! One image may have come with several manifests, each under a name of its own, and docker's file has no place for
+//! that: `ferry/names.json` notes which. A note counts while docker's file gives the name to the same image.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::error::StoreError;
 use super::files;
 use super::layout::Layout;
-use crate::base::durable;
+use crate::base::{Digest, durable};
 use crate::image::{ImageId, Reference};
 
 /// The most the file may hold, in bytes: some 300,000 names.
@@ -18,6 +21,28 @@ const LIMIT: u64 = 64 << 20;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct References {
     names: BTreeMap<Reference, ImageId>,
+    /// Of names that are here alone.
+    manifests: BTreeMap<Reference, Digest>,
+}
+
+/// The manifest that an image had when it got a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Note {
+    image: ImageId,
+    manifest: Digest,
+}
+
+/// Reads the notes; a store without the file has none.
+fn notes(layout: &Layout) -> Result<BTreeMap<Reference, Note>, StoreError> {
+    let path = layout.name_notes();
+    let Some(bytes) = files::read(&path, LIMIT)? else { return Ok(BTreeMap::new()) };
+    serde_json::from_slice(&bytes).map_err(|error| StoreError::Damaged { path, reason: error.to_string() })
+}
+
+/// Fails when the notes cannot be read.
+pub(super) fn check_notes(layout: &Layout) -> Result<(), StoreError> {
+    notes(layout).map(|_| ())
 }
 
 /// The document. Go sorts the keys of maps as well.
@@ -38,7 +63,8 @@ pub fn canonical(name: &Reference) -> Reference {
 
 impl References {
     /// Reads the file; a store without one has no names. Names that cannot be read are given apart: dockerd ignores
-    /// them, and so does ferry, but neither may lose them silently.
+    /// them, and so does ferry, but neither may lose them silently. Notes that cannot be read count as none, for the
+    /// images are whole without them; fsck names them.
     pub fn read(layout: &Layout) -> Result<(Self, Vec<String>), StoreError> {
         let path = layout.repositories();
         let Some(bytes) = files::read(&path, LIMIT)? else { return Ok(Default::default()) };
@@ -53,10 +79,13 @@ impl References {
                 _ => unreadable.push(text),
             }
         }
-        Ok((Self { names }, unreadable))
+        let mut noted = notes(layout).unwrap_or_default();
+        noted.retain(|name, note| names.get(name) == Some(&note.image));
+        let manifests = noted.into_iter().map(|(name, note)| (name, note.manifest)).collect();
+        Ok((Self { names, manifests }, unreadable))
     }
 
-    /// Writes the file, durably.
+    /// Writes the file, durably, and then the notes: a crash in between leaves none for a name that was to get one.
     pub fn write(&self, layout: &Layout) -> Result<(), StoreError> {
         let mut repositories: BTreeMap<String, Option<BTreeMap<String, String>>> = BTreeMap::new();
         for (name, id) in &self.names {
@@ -66,7 +95,25 @@ impl References {
         let path = layout.repositories();
         let bytes = serde_json::to_vec(&Document { repositories: Some(repositories) })
             .map_err(|error| StoreError::Damaged { path: path.clone(), reason: error.to_string() })?;
-        Ok(durable::write(&path, &bytes, 0o600)?)
+        durable::write(&path, &bytes, 0o600)?;
+        self.write_notes(layout)
+    }
+
+    fn write_notes(&self, layout: &Layout) -> Result<(), StoreError> {
+        let path = layout.name_notes();
+        let note = |(name, manifest): (&Reference, &Digest)| {
+            self.names.get(name).map(|image| (name.clone(), Note { image: *image, manifest: *manifest }))
+        };
+        let notes: BTreeMap<Reference, Note> = self.manifests.iter().filter_map(note).collect();
+        if notes.is_empty() {
+            return Ok(files::remove(&path)?);
+        }
+        let bytes = serde_json::to_vec(&notes)
+            .map_err(|error| StoreError::Damaged { path: path.clone(), reason: error.to_string() })?;
+        if !matches!(files::read(&path, LIMIT), Ok(Some(old)) if old == bytes) {
+            durable::write(&path, &bytes, 0o600)?;
+        }
+        Ok(())
     }
 
     /// The image a name means.
@@ -74,14 +121,41 @@ impl References {
         self.names.get(&canonical(name)).copied()
     }
 
-    /// Gives an image a name; the image that had it before, when it was another.
-    pub fn set(&mut self, name: &Reference, id: ImageId) -> Option<ImageId> {
-        self.names.insert(canonical(name), id).filter(|before| *before != id)
+    /// The manifest that an image came with under this name, as far as it was noted.
+    pub fn manifest(&self, name: &Reference) -> Option<Digest> {
+        self.manifests.get(&canonical(name)).copied()
+    }
+
+    /// All that is noted: names with the images they mean and the manifests these came with.
+    pub(super) fn manifests(&self) -> impl Iterator<Item = (&Reference, ImageId, Digest)> {
+        self.manifests.iter().filter_map(|(name, manifest)| Some((name, *self.names.get(name)?, *manifest)))
+    }
+
+    /// Gives an image a name, and notes the manifest that it came with under it, when that is known; the image that had
+    /// the name before, when it was another.
+    pub fn set(&mut self, name: &Reference, id: ImageId, manifest: Option<Digest>) -> Option<ImageId> {
+        let name = canonical(name);
+        let before = self.names.insert(name.clone(), id).filter(|before| *before != id);
+        if before.is_some() {
+            self.manifests.remove(&name);
+        }
+        // A name that is the manifest's own digest says so itself.
+        if let Some(manifest) = manifest.filter(|manifest| name.digest() != Some(*manifest)) {
+            self.manifests.insert(name, manifest);
+        }
+        before
     }
 
     /// Takes a name away; whether it was there.
     pub fn remove(&mut self, name: &Reference) -> bool {
-        self.names.remove(&canonical(name)).is_some()
+        let name = canonical(name);
+        self.manifests.remove(&name);
+        self.names.remove(&name).is_some()
+    }
+
+    /// Drops the note about a name.
+    pub(super) fn forget_manifest(&mut self, name: &Reference) {
+        self.manifests.remove(&canonical(name));
     }
 
     /// All names with their images, sorted by name.
@@ -124,8 +198,8 @@ mod tests {
         let id = ImageId(Digest::of(b"one"));
         let name = |text: &str| text.parse::<Reference>().unwrap();
         let pinned = name(&format!("nginx:1@{}", id));
-        assert_eq!(references.set(&name("nginx"), id), None);
-        references.set(&pinned, id);
+        assert_eq!(references.set(&name("nginx"), id, None), None);
+        references.set(&pinned, id, None);
         references.write(&layout).unwrap();
         let text = std::fs::read_to_string(layout.repositories()).unwrap();
         assert_eq!(text, format!(r#"{{"Repositories":{{"nginx":{{"nginx:latest":"{id}","nginx@{id}":"{id}"}}}}}}"#));
@@ -133,9 +207,44 @@ mod tests {
         assert_eq!(references.get(&pinned), Some(id));
         assert_eq!(references.of(&id)[1], pinned.with_digest(id.0));
         let other = ImageId(Digest::of(b"two"));
-        assert_eq!(references.set(&name("nginx:latest"), other), Some(id));
+        assert_eq!(references.set(&name("nginx:latest"), other, None), Some(id));
         assert!(references.remove(&name("nginx")));
         assert!(!references.remove(&name("nginx")));
+    }
+
+    #[test]
+    fn the_manifest_of_a_name_is_noted_while_the_name_means_the_same_image() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().to_owned());
+        layout.create().unwrap();
+        let (one, two) = (ImageId(Digest::of(b"one")), ImageId(Digest::of(b"two")));
+        let (first, second) = (Digest::of(b"first"), Digest::of(b"second"));
+        let name: Reference = "app:1".parse().unwrap();
+        let mut references = References::default();
+        references.set(&name, one, Some(first));
+        references.set(&name.with_digest(first), one, Some(first));
+        references.write(&layout).unwrap();
+        assert!(!std::fs::read_to_string(layout.repositories()).unwrap().contains(&format!("app:1\":\"{first}")));
+        let (read, _) = References::read(&layout).unwrap();
+        assert_eq!(read, references);
+        assert_eq!(read.manifests().collect::<Vec<_>>(), [(&name, one, first)]);
+
+        // Without a manifest the note stays, with another it changes, and with another image it goes.
+        references.set(&name, one, None);
+        assert_eq!(references.manifest(&name), Some(first));
+        references.set(&name, one, Some(second));
+        assert_eq!(references.manifest(&name), Some(second));
+        references.set(&name, two, None);
+        assert_eq!(references.manifest(&name), None);
+        references.write(&layout).unwrap();
+        assert!(!layout.name_notes().exists());
+
+        // A dockerd that gives the name to another image knows nothing of the note.
+        references.set(&name, two, Some(second));
+        references.write(&layout).unwrap();
+        let text = std::fs::read_to_string(layout.repositories()).unwrap();
+        std::fs::write(layout.repositories(), text.replace(&two.to_string(), &one.to_string())).unwrap();
+        assert_eq!(References::read(&layout).unwrap().0.manifest(&name), None);
     }
 
     #[test]

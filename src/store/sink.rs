@@ -12,7 +12,7 @@ use super::{Store, unpack};
 use crate::base::digest::Hasher;
 use crate::base::progress::Task;
 use crate::base::{BoxFault, Ctx};
-use crate::image::{Descriptor, DiffId, Image, ImageSink, ImageSource, Layer};
+use crate::image::{Descriptor, DiffId, Image, ImageSink, ImageSource, Layer, Manifest, Reference, index};
 use crate::layer::compression::{self, DecodeLimits};
 
 /// How images are taken in.
@@ -89,6 +89,14 @@ impl StoreSink<'_> {
         }
         for (image, planned) in images.iter().zip(&plan.images) {
             transaction.add_image(image.config.clone(), &planned.names, image.manifest.as_ref())?;
+            let Some(manifest) = image.manifest.as_ref().map(Manifest::digest) else { continue };
+            let pinned = planned.names.iter().filter_map(Reference::digest);
+            for digest in pinned.filter(|digest| *digest != manifest) {
+                let documents = index::chain(source, &digest, &manifest).map_err(StoreError::Source)?;
+                for (descriptor, raw) in documents.unwrap_or_default() {
+                    transaction.add_index(planned.id, descriptor.digest, &raw)?;
+                }
+            }
         }
         let committed = transaction.commit(self.options.on_conflict, ctx)?;
         Ok(LoadReport { plan, committed: Some(committed) })

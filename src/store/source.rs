@@ -10,9 +10,9 @@ use super::locks::Using;
 use super::packed::Packed;
 use super::{Store, StoredImage, layerdb, manifests, originals};
 use crate::base::read_at::FileAt;
-use crate::base::{AtPath, BoxFault, ContentId, Ctx, lock};
+use crate::base::{AtPath, BoxFault, ContentId, Ctx, Digest, lock};
 use crate::image::{
-    ChainId, Descriptor, DiffId, Extent, Form, Image, ImageSource, Layer, Manifest, SplitContent, SplitSink,
+    ChainId, Descriptor, DiffId, Extent, Form, Image, ImageSource, Layer, Manifest, Reference, SplitContent, SplitSink,
 };
 use crate::sys::dir::Dir;
 
@@ -31,8 +31,19 @@ pub struct StoreSource<'s> {
 const TREES: usize = 128;
 
 impl Store {
-    /// The store as a source of `images`. An image has its manifest when every blob of that can be given.
+    /// The store as a source of `images` with all their names.
     pub fn source(&self, images: &[StoredImage], ctx: &Ctx) -> Result<StoreSource<'_>, StoreError> {
+        let named: Vec<_> = images.iter().map(|image| (image.clone(), image.names.clone())).collect();
+        self.source_as(&named, ctx)
+    }
+
+    /// The store as a source of images under these names. An image has a manifest when every blob of that can be given;
+    /// one whose names stand for several is several images of the source.
+    pub fn source_as(
+        &self,
+        images: &[(StoredImage, Vec<Reference>)],
+        ctx: &Ctx,
+    ) -> Result<StoreSource<'_>, StoreError> {
         let using = self.using(ctx)?;
         let mut source = StoreSource {
             store: self,
@@ -41,9 +52,11 @@ impl Store {
             trees: Mutex::default(),
             _using: using,
         };
-        for stored in images {
-            let image = source.describe(stored)?;
-            source.images.push(image);
+        for (stored, names) in images {
+            for (manifest, names) in by_manifest(stored, names, &source.whole_manifests(stored)?) {
+                let image = source.describe(stored, names, manifest)?;
+                source.images.push(image);
+            }
         }
         Ok(source)
     }
@@ -110,10 +123,32 @@ impl Store {
     }
 }
 
+/// Names by the manifest that each stands for; names that stand for none that is whole go with the first.
+fn by_manifest(
+    stored: &StoredImage,
+    names: &[Reference],
+    whole: &[Manifest],
+) -> Vec<(Option<Manifest>, Vec<Reference>)> {
+    let mut groups: BTreeMap<usize, Vec<Reference>> = BTreeMap::new();
+    for name in names {
+        let own = stored.manifest_of(name);
+        let at = whole.iter().position(|manifest| Some(manifest.digest()) == own).unwrap_or(0);
+        groups.entry(at).or_default().push(name.clone());
+    }
+    if groups.is_empty() {
+        groups.insert(0, Vec::new());
+    }
+    groups.into_iter().map(|(at, names)| (whole.get(at).cloned(), names)).collect()
+}
+
 impl StoreSource<'_> {
-    fn describe(&mut self, stored: &StoredImage) -> Result<Image, StoreError> {
+    fn describe(
+        &mut self,
+        stored: &StoredImage,
+        names: Vec<Reference>,
+        manifest: Option<Manifest>,
+    ) -> Result<Image, StoreError> {
         let layout = &self.store.layout;
-        let manifest = self.manifest(stored)?;
         let mut layers = Vec::new();
         for (at, (chain_id, diff_id)) in stored.config.chain_ids().into_iter().zip(stored.config.diff_ids()).enumerate()
         {
@@ -127,12 +162,13 @@ impl StoreSource<'_> {
             self.layers.entry(*diff_id).or_insert(packed);
             layers.push(Layer { diff_id: *diff_id, size: Some(size), original });
         }
-        Ok(Image { names: stored.names.clone(), config: stored.config.clone(), manifest, layers })
+        Ok(Image { names, config: stored.config.clone(), manifest, layers })
     }
 
-    /// The first manifest of which every blob is there; those that the image is known by come first.
-    fn manifest(&self, stored: &StoredImage) -> Result<Option<Manifest>, StoreError> {
+    /// The manifests of which every blob is there; those that the image is known by come first.
+    fn whole_manifests(&self, stored: &StoredImage) -> Result<Vec<Manifest>, StoreError> {
         let layout = &self.store.layout;
+        let mut whole = Vec::new();
         let mut digests = stored.manifests.clone();
         let known = |digest| stored.names.iter().any(|name| name.digest() == Some(digest));
         digests.sort_by_key(|digest| !known(*digest));
@@ -144,10 +180,10 @@ impl StoreSource<'_> {
             };
             let diff_ids = stored.config.diff_ids();
             if manifest.layers().len() == diff_ids.len() && manifest.layers().iter().zip(diff_ids).all(there) {
-                return Ok(Some(manifest));
+                whole.push(manifest);
             }
         }
-        Ok(None)
+        Ok(whole)
     }
 
     fn packed(&self, diff_id: &DiffId) -> Result<&Packed, StoreError> {
@@ -175,6 +211,15 @@ impl ImageSource for StoreSource<'_> {
 
     fn images(&self) -> &[Image] {
         &self.images
+    }
+
+    fn index(&self, digest: &Digest) -> Result<Option<Vec<u8>>, BoxFault> {
+        for image in &self.images {
+            if let Some(raw) = manifests::index(&self.store.layout, &image.config.id(), digest)? {
+                return Ok(Some(raw));
+            }
+        }
+        Ok(None)
     }
 
     fn open_layer(&self, layer: &Layer, form: Form) -> Result<Box<dyn Read + Send + '_>, BoxFault> {

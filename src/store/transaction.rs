@@ -49,6 +49,7 @@ struct Staged {
     layers: BTreeMap<ChainId, StagedLayer>,
     originals: Vec<(DiffId, Descriptor)>,
     images: Vec<StagedImage>,
+    indexes: BTreeSet<(ImageId, Digest)>,
 }
 
 #[derive(Debug, Clone)]
@@ -179,6 +180,13 @@ impl Transaction<'_> {
         names.iter().try_for_each(names::check)?;
         let names = names.iter().map(super::references::canonical).collect();
         self.staged().images.push(StagedImage { config, names, manifest: manifest.cloned() });
+        Ok(())
+    }
+
+    /// Adds a document, which has been verified, that leads to the manifest of an image of this transaction.
+    pub(super) fn add_index(&self, id: ImageId, digest: Digest, raw: &[u8]) -> Result<(), PathError> {
+        put(&self.stage.index(&id, &digest), raw)?;
+        self.staged().indexes.insert((id, digest));
         Ok(())
     }
 
@@ -325,6 +333,8 @@ impl Transaction<'_> {
                 journal.images.push(id);
             }
         }
+        let missing = |(id, digest): &&(ImageId, Digest)| layout.image_index(id, digest).symlink_metadata().is_err();
+        journal.indexes.extend(staged.indexes.iter().filter(missing));
         Ok(journal.images.clone())
     }
 
@@ -341,9 +351,20 @@ impl Transaction<'_> {
             image.names.iter().map(move |name| (name, id))
         });
         let changes = names::decide(&references, wanted, conflict)?;
-        for change in changes.iter().filter(|change| change.applied && change.before != Some(change.wanted)) {
+        let mut manifests: BTreeMap<&Reference, Digest> = BTreeMap::new();
+        for image in &staged.images {
+            let Some(manifest) = image.manifest.as_ref().map(Manifest::digest) else { continue };
+            let noted = image.names.iter().filter(|name| name.digest() != Some(manifest));
+            manifests.extend(noted.map(|name| (name, manifest)));
+        }
+        for change in changes.iter().filter(|change| change.applied) {
+            let manifest = manifests.get(&change.name).copied();
+            let is_noted = manifest.is_none() || references.manifest(&change.name) == manifest;
+            if change.before == Some(change.wanted) && is_noted {
+                continue;
+            }
             let (name, before, after) = (change.name.clone(), change.before, change.wanted);
-            journal.names.push(NameStep { name, before, after });
+            journal.names.push(NameStep { name, before, after, manifest });
         }
         if !journal.names.is_empty() {
             names::warn_unreadable(&unreadable, ctx);

@@ -5,6 +5,7 @@ pub mod dir;
 pub mod ebpf;
 pub mod fs;
 pub mod lock;
+pub mod memory;
 pub mod mount;
 pub mod mountinfo;
 pub mod netlink;

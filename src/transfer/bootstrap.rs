@@ -3,7 +3,7 @@
 //! One shell command looks at the host. An installed ferry is used as it is; otherwise a copy of the binary is put into
 //! the far user's cache folder under the digest of its content, checked there, and found again next time. With sudo, root copies
 //! it to a directory that only root can write, hashes it there, and runs that copy: what a user could swap is never run
-//! as root.
+//! as root. Where an agent answers instead of a shell, a forced command, it is taken as it is.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -113,6 +113,14 @@ pub enum BootstrapError {
         /// What is in the way.
         why: String,
     },
+    /// A forced command does what its administrator wants.
+    #[error("{host}: a forced command answers there, and {asked} would be for that one to say")]
+    Forced {
+        /// The host as the user wrote it.
+        host: String,
+        /// The option that asks for something else.
+        asked: String,
+    },
     /// What arrived is not what was sent.
     #[error("{host}: the uploaded binary has another digest there")]
     Altered {
@@ -126,7 +134,7 @@ impl Fault for BootstrapError {
         match self {
             Self::Altered { .. } => Class::Integrity,
             Self::Absent { .. } => Class::NotFound,
-            Self::Sudo { .. } => Class::Refused,
+            Self::Sudo { .. } | Self::Forced { .. } => Class::Refused,
             _ => Class::Unsupported,
         }
     }
@@ -147,6 +155,8 @@ pub struct Survey {
     pub cached: bool,
     /// Engines found: docker, podman, ctr, k3s.
     pub engines: Vec<String>,
+    /// An agent answers whatever is asked for: a forced command. Nothing else is known then.
+    pub forced: bool,
 }
 
 /// The most that the survey's answer may be, in bytes.
@@ -164,7 +174,14 @@ a=$c/agent-{wanted}; if [ -x "$a" ] && [ "$(sha256sum <"$a" 2>/dev/null | cut -c
 ln -sf "agent-{wanted}" "$c/{NAME}" 2>/dev/null; fi
 for e in docker podman ctr k3s; do command -v $e >/dev/null 2>&1 && echo "@e $e"; done; :"#
     );
-    let out = remote::output(remote, "looking at the host", &format!("sh -c {}", quote(&script)), SURVEY_BYTES)?;
+    let (out, code, stderr) = remote::heard(remote, &format!("sh -c {}", quote(&script)), SURVEY_BYTES)?;
+    if out.windows(wire::BANNER.len()).any(|bytes| bytes == wire::BANNER) {
+        return Ok(Survey { forced: true, ..Survey::default() });
+    }
+    if code != 0 {
+        let what = "looking at the host".to_owned();
+        return Err(RemoteError::Command { host: remote.host().to_owned(), what, code, stderr });
+    }
     Ok(parse_survey(&String::from_utf8_lossy(&out)))
 }
 
@@ -206,6 +223,18 @@ pub fn start_agent(
 ) -> Result<Agent, BoxFault> {
     let binary = options.binary.as_deref().map(Binary::read).transpose()?;
     let survey = survey(remote, binary.as_ref().map(|binary| binary.digest))?;
+    if survey.forced {
+        let root = options.root.as_ref().map(|_| "--remote-root");
+        let sudo = options.sudo.as_ref().map(|_| "--sudo");
+        if let Some(asked) = root.or(sudo).or(arguments.first().copied()) {
+            return Err(BootstrapError::Forced { host: remote.host().into(), asked: asked.into() }.into());
+        }
+        let (mut process, host) = (remote.start("ferry agent")?, remote.host().to_owned());
+        return match wire::await_banner(&mut process.stdout) {
+            Ok(()) => Ok(Agent { process, uploaded: None }),
+            Err(error) => Err(explain(error, process, host)),
+        };
+    }
     if survey.system != "Linux" {
         let system = if survey.system.is_empty() { "no POSIX shell".into() } else { survey.system };
         return Err(BootstrapError::System { host: remote.host().into(), system }.into());

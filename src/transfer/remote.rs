@@ -72,6 +72,14 @@ pub enum RemoteError {
         /// What the server takes.
         offered: String,
     },
+    /// There is no such file to read.
+    #[error("{host}: {reason}")]
+    NoFile {
+        /// The host as the user wrote it.
+        host: String,
+        /// What is there instead, after the path.
+        reason: String,
+    },
     /// A far command ended with an error.
     #[error("{host}: {what} failed with exit code {code}{}{stderr}", if .stderr.is_empty() { "" } else { ": " })]
     Command {
@@ -99,7 +107,7 @@ impl Fault for RemoteError {
         match self {
             Self::HostKeyChanged { .. } | Self::HostKeyRevoked { .. } | Self::UnknownHostKey { .. } => Class::Refused,
             Self::Login { .. } => Class::Refused,
-            Self::Spawn { .. } => Class::NotFound,
+            Self::Spawn { .. } | Self::NoFile { .. } => Class::NotFound,
             _ => Class::Peer,
         }
     }
@@ -136,6 +144,15 @@ impl Process {
 
 /// Runs a short command to its end; its output, at most `limit` bytes of it.
 pub fn output(remote: &mut dyn Remote, what: &str, command: &str, limit: u64) -> Result<Vec<u8>, RemoteError> {
+    let (out, code, stderr) = heard(remote, command, limit)?;
+    if code != 0 {
+        return Err(RemoteError::Command { host: remote.host().to_owned(), what: what.to_owned(), code, stderr });
+    }
+    Ok(out)
+}
+
+/// The same however it ends: with its exit code, and the end of what it said on standard error.
+pub(super) fn heard(remote: &mut dyn Remote, command: &str, limit: u64) -> Result<(Vec<u8>, i32, String), RemoteError> {
     let host = remote.host().to_owned();
     let mut process = remote.start(command)?;
     process.stdin = None;
@@ -149,10 +166,7 @@ pub fn output(remote: &mut dyn Remote, what: &str, command: &str, limit: u64) ->
         return Err(RemoteError::Io { host, action: "read its answer", source });
     }
     let (code, stderr) = process.wait()?;
-    if code != 0 {
-        return Err(RemoteError::Command { host, what: what.to_owned(), code, stderr });
-    }
-    Ok(out)
+    Ok((out, code, stderr))
 }
 
 /// Quotes a word for a POSIX shell.

@@ -21,6 +21,8 @@ const SMALL: u64 = 2;
 const KEPT: usize = 128;
 /// Precedes the file's size.
 const MARK: &str = "@ferry-file ";
+/// How the script ends where there is no file to read.
+const NO_FILE: i32 = 3;
 
 /// A file on another host, of a fixed length.
 pub struct RemoteFile {
@@ -42,12 +44,15 @@ struct State {
 }
 
 impl RemoteFile {
-    /// Opens `path`.
+    /// Opens `path`; where that is the name of a bundle in volumes, its first one.
     pub fn open(mut remote: Box<dyn Remote>, path: &str) -> Result<Self, RemoteError> {
         let host = remote.host().to_owned();
         // A file that has become shorter gives zeros, which no digest takes for its bytes, and no wait without end.
         let script = format!(
-            "f={file}; [ -f \"$f\" ] || {{ echo \"$f: no such file\" >&2; exit 3; }}; n=$(wc -c <\"$f\") || exit 1; \
+            "f={file}; [ ! -d \"$f\" ] || {{ echo \"$f: is a directory; name a file in it, of a bundle any volume\" >&2; \
+             exit {NO_FILE}; }}; [ -f \"$f\" ] || for v in \"${{f%.ferry}}\".[0-9][0-9][0-9]*.ferry; do \
+             [ ! -f \"$v\" ] || {{ f=$v; break; }}; done; \
+             [ -f \"$f\" ] || {{ echo \"$f: no such file\" >&2; exit {NO_FILE}; }}; n=$(wc -c <\"$f\") || exit 1; \
              echo \"{MARK}$n\"; while read -r s c; do {{ dd if=\"$f\" bs={BLOCK} skip=\"$s\" count=\"$c\" 2>/dev/null; \
              cat /dev/zero; }} | head -c \"$((c * {BLOCK}))\"; done",
             file = quote(path),
@@ -57,6 +62,9 @@ impl RemoteFile {
             Some(size) => size,
             None => {
                 let (code, stderr) = process.wait()?;
+                if code == NO_FILE {
+                    return Err(RemoteError::NoFile { host, reason: stderr });
+                }
                 return Err(RemoteError::Command { host, what: format!("reading {path}"), code, stderr });
             }
         };

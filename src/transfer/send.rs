@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::engine::Target;
 use super::ground::Ground;
 use super::outgoing::{Outgoing, OutgoingWriter};
-use super::session::{Session, turn, why};
+use super::session::{Session, turn};
 use super::wire::{self, End, Have, Hint, Message, Offer, OfferedImage, Probe, Resume, Stream};
 use crate::base::{AtPath, BoxFault, Ctx, Digest};
 use crate::bundle::index::ShortId;
@@ -311,9 +311,7 @@ impl<'s> Sender<'s> {
             if n == 0 {
                 break;
             }
-            if let Err(error) = session.queue(&Message::Data(buf[..n].to_vec())) {
-                return Err(why(session, error));
-            }
+            session.queue(&Message::Data(buf[..n].to_vec()))?;
             at += n as u64;
             task.advance(n as u64)?;
             if let Some(pace) = &mut pace {
@@ -322,9 +320,7 @@ impl<'s> Sender<'s> {
         }
         let (length, hash) = stream.whole().at("read", "the stream")?;
         sent.stream = length;
-        if let Err(error) = session.send(&Message::End(End { length, hash: hash.to_hex().to_string() })) {
-            return Err(why(session, error));
-        }
+        session.send(&Message::End(End { length, hash: hash.to_hex().to_string() }))?;
         match session.receive()? {
             Message::Done(done) => {
                 sent.loaded = done.loaded;

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::wire::{self, Hello, Message, PeerFailure, WireError};
-use crate::base::{BoxFault, Fault};
+use crate::base::Fault;
 use crate::image::Platform;
 
 /// An end that has said nothing since this long ago says that it is alive, so silence is at most twice as long.
@@ -92,7 +92,7 @@ impl<'s> Session<'s> {
         Ok(session)
     }
 
-    /// Sends a message at once.
+    /// Sends a message at once. When the line breaks, the error is what the peer said last, if it said why.
     pub fn send(&mut self, message: &Message) -> Result<(), WireError> {
         self.queue(message)?;
         self.flush()
@@ -101,15 +101,32 @@ impl<'s> Session<'s> {
     /// Sends a message with the next that is flushed.
     pub fn queue(&mut self, message: &Message) -> Result<(), WireError> {
         let mut out = self.line.out();
-        let written = message.write(&mut *out.to)? as u64;
-        out.sent += written;
+        let written = message.write(&mut *out.to);
         out.spoke = true;
-        Ok(())
+        out.sent += *written.as_ref().unwrap_or(&0) as u64;
+        drop(out);
+        written.map(drop).map_err(|error| self.why(error))
     }
 
     /// Sends what is queued.
     pub fn flush(&mut self) -> Result<(), WireError> {
-        Ok(self.line.out().to.flush()?)
+        let flushed = self.line.out().to.flush();
+        flushed.map_err(|error| self.why(error.into()))
+    }
+
+    /// Why a line broke, from the side that may know more.
+    fn why(&mut self, error: WireError) -> WireError {
+        if matches!(&error, WireError::Io(source) if source.kind() != std::io::ErrorKind::TimedOut) {
+            // What it sent before the line broke may still be there.
+            for _ in 0..64 {
+                match self.receive() {
+                    Err(peer @ WireError::Peer(_)) => return peer,
+                    Ok(_) => {}
+                    Err(_) => break,
+                }
+            }
+        }
+        error
     }
 
     /// The next message; a peer's failure is the error it is.
@@ -149,21 +166,6 @@ impl Drop for Session<'_> {
 /// A message that is not due.
 pub(super) fn turn(got: &Message, expected: &'static str) -> WireError {
     WireError::Turn { got: got.name(), expected }
-}
-
-/// A failed conversation, from the side that may know more: when sending breaks, the peer has mostly said why.
-pub(super) fn why(session: &mut Session<'_>, error: WireError) -> BoxFault {
-    if matches!(&error, WireError::Io(source) if source.kind() != std::io::ErrorKind::TimedOut) {
-        // What it sent before the line broke may still be there.
-        for _ in 0..64 {
-            match session.receive() {
-                Err(peer @ WireError::Peer(_)) => return peer.into(),
-                Ok(_) => {}
-                Err(_) => break,
-            }
-        }
-    }
-    error.into()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The built-in ssh client, on libssh2: known host keys only, agent, key files, passwords.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -47,8 +47,8 @@ pub struct SshRemote {
     timeout: Duration,
 }
 
-/// A quiet line is probed this often, in seconds, so that a dead one is noticed.
-const KEEPALIVE: u32 = 15;
+/// A quiet line is probed this often at least, and at most (libssh2 knows nothing more frequent), in seconds.
+const KEEPALIVE: (u64, u64) = (15, 2);
 /// libssh2's `LIBSSH2_ERROR_EAGAIN`.
 const EAGAIN: i32 = -37;
 /// What is in memory between ssh and its user, each way.
@@ -75,9 +75,14 @@ impl SshRemote {
         session.handshake().map_err(ssh("ssh handshake"))?;
         check_host_key(host, &session, &known, name, config, options)?;
         login(host, &session, config, options)?;
-        session.set_keepalive(true, KEEPALIVE);
+        session.set_keepalive(true, probes(options.timeout) as u32);
         Ok(Self { host: host.to_owned(), session, socket, timeout: options.timeout })
     }
+}
+
+/// How often a quiet line is probed, in seconds: more than once before it counts as dead.
+fn probes(timeout: Duration) -> u64 {
+    (timeout.as_secs() / 3).clamp(KEEPALIVE.1, KEEPALIVE.0)
 }
 
 /// Tries every address of a host in turn.
@@ -344,6 +349,10 @@ fn would_block(error: &io::Error) -> bool {
 impl Pump {
     fn run(mut self) -> io::Result<(i32, String)> {
         let ended = self.pump();
+        if ended.is_err() {
+            // Closing the channel would wait for an answer as long again.
+            let _ = self.socket.shutdown(Shutdown::Both);
+        }
         self.session.set_blocking(true);
         let (tail, over) = ended?;
         if !over {
@@ -432,7 +441,7 @@ impl Pump {
             if self.channel.eof() && down.is_empty() {
                 return Ok((tail, true));
             }
-            if !input_open && self.is_left()? && alone.get_or_insert_with(Instant::now).elapsed() > self.timeout {
+            if self.is_left()? && alone.get_or_insert_with(Instant::now).elapsed() > self.timeout {
                 return Ok((tail, false));
             }
             if moved {
@@ -471,13 +480,14 @@ impl Pump {
         if !local.is_empty() {
             fds.push(PollFd::from_borrowed_fd(self.local.as_fd(), local));
         }
-        // That the local end is left shows in no event.
-        let pause = if input_open { i64::from(KEEPALIVE) } else { 1 };
-        let pause = rustix::time::Timespec { tv_sec: pause, tv_nsec: 0 };
+        // Where nothing is read from it, that the local end is left shows in no event.
+        let probes = probes(self.timeout);
+        let pause = if local.contains(PollFlags::IN) { probes } else { 1 };
+        let pause = rustix::time::Timespec { tv_sec: pause as i64, tv_nsec: 0 };
         match poll(&mut fds, Some(&pause)) {
             Ok(0) => {
                 // A living server answers each of these, which counts as heard.
-                if last_heard.elapsed() > self.timeout.max(Duration::from_secs(3 * u64::from(KEEPALIVE))) {
+                if last_heard.elapsed() > self.timeout.max(Duration::from_secs(2 * probes)) {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
                 match self.session.keepalive_send() {

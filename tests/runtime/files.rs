@@ -122,3 +122,26 @@ fn volumes_are_made_listed_kept_and_pruned() {
         nothing\nDRIVER    VOLUME NAME\n";
     assert_eq!(out, expected);
 }
+
+#[test]
+fn a_volume_that_nobody_named_is_pruned() {
+    let host = Host::new();
+    let out = host.run(
+        "ferry volume create one; ferry volume create --label a=b >name
+         ferry volume prune -f | busybox sed -n 2p | cmp - name && echo pruned; ferry volume ls -q",
+    );
+    assert_eq!(out, "one\npruned\none\n");
+}
+
+#[test]
+fn a_mount_makes_its_volume_as_it_says() {
+    let host = Host::new();
+    let out = host.run(
+        "mount='type=volume,source=vv,target=/v,volume-label=a=b,volume-opt=type=tmpfs,volume-opt=device=tmpfs'
+         ferry run --rm --network none --mount \"$mount\",'\"volume-opt=o=size=1m,nosuid\"' busybox:1 busybox df -k /v |
+           busybox awk 'END {print $2}'
+         ferry volume inspect -f '{{.Labels.a}} {{.Options.o}}' vv
+         ferry run --rm --network none --mount source=vv,target=/v,volume-subpath=x busybox:1 true 2>/dev/null; echo $?",
+    );
+    assert_eq!(out, "1024\nb size=1m,nosuid\n125\n");
+}

@@ -6,7 +6,8 @@ use super::{Host, both};
 fn every_flag_of_run_does_what_it_says() {
     both(|host| {
         std::fs::write(host.path("env"), "# c\nA=from file\nB\n").unwrap();
-        std::fs::write(host.path("labels"), "l=1\n").unwrap();
+        std::fs::write(host.path("marked"), "\u{feff}A=first\nB=second\n").unwrap();
+        std::fs::write(host.path("labels"), "\u{feff}l=1\nbare\n").unwrap();
         std::fs::create_dir(host.path("bound")).unwrap();
         std::fs::write(host.path("bound/f"), "bound\n").unwrap();
         let bound = host.path("bound").display().to_string();
@@ -14,6 +15,9 @@ fn every_flag_of_run_does_what_it_says() {
         let plain = format!("{bound}:/b");
         for (flags, command, expected) in [
             ("-h name", "busybox hostname", "name\n"),
+            ("--hostname -name -e -x", "busybox hostname", "-name\n"),
+            ("", "sh -c 'echo $# \"$1\" $2' x '' y", "2  y\n"),
+            ("--env-file marked", "sh -c 'echo $A $B'", "first second\n"),
             ("--hostname name --domainname dom", "cat /proc/sys/kernel/domainname", "dom\n"),
             ("-e A=1 -e A=2", "sh -c 'echo $A'", "2\n"),
             ("-e A=1 -e A", "sh -c 'echo ${A-taken away}'", "taken away\n"),
@@ -94,6 +98,13 @@ fn what_makes_no_sense_is_refused_before_anything_is_made() {
         "--restart always",
         "--restart sometimes",
         "--memory 1m",
+        "--memory-reservation 1m",
+        "--memory-swappiness -2",
+        "--cpuset-cpus x",
+        "--cpu-quota 500",
+        "--restart :3",
+        "-v /a:/x -v /b:/x/",
+        "-v dup:/x --mount type=tmpfs,target=/x",
         "--cpus 4000",
         "--cpus 0.001",
         "--cpus 1 --cpu-quota 5000",
@@ -112,12 +123,75 @@ fn what_makes_no_sense_is_refused_before_anything_is_made() {
         "--pid nonsense",
         "--platform windows/amd64",
         "-e =x",
+        "--label =x",
+        "-v /a:/x:ro,rw",
+        "--mount type=bind,source=/tmp,target=/x,volume-nocopy",
+        "--mount type=tmpfs,source=foo,target=/x",
+        "--cpu-shares 1",
+        "-p target=80,x",
     ] {
         let output = host.script(&format!("ferry run --rm {flags} busybox:1 true"));
         assert_eq!(output.status.code(), Some(125), "{flags}: {output:?}");
         assert!(!output.stderr.is_empty(), "{flags}");
     }
     assert_eq!(host.run("ferry ps -aq; ferry volume ls -q"), "");
+    let out = host.run(
+        "ferry create -v /a:/x --tmpfs /x/ busybox:1 true
+         ferry create --name cc --network none -v /x -v /tmp:/x --mount type=tmpfs,target=/y --tmpfs /y busybox:1 true >/dev/null
+         ferry inspect -f '{{range .Mounts}}{{.Type}}:{{.Destination}} {{end}}{{json .Config.Volumes}}' cc
+         ferry create --name dd --network none --memory 64m --memory-swap -1 busybox:1 true >/dev/null
+         ferry update --memory 5m dd; ferry update --memory 80m --pids-limit 0 --cpus 0 dd
+         ferry inspect -f '{{with .HostConfig}}{{.Memory}} {{.MemorySwap}} {{.PidsLimit}} {{.NanoCPUs}}{{end}}' dd",
+    );
+    let expected = "bind:/x tmpfs:/y {\"/x\":{}}\ndd\n83886080 -1 <nil> 0\n\
+                    ferry: Duplicate mount point: /x\nferry: Minimum memory limit allowed is 6MB\n";
+    assert_eq!(out, expected);
+}
+
+#[test]
+fn a_terminal_without_input_has_the_size_of_ours() {
+    both(|host| {
+        let ferry = host.program().display().to_string();
+        let lines = format!(
+            "stty rows 31 cols 97; {ferry} run --rm -t --network none busybox:1 stty size
+             {ferry} run -d --name cc --network none busybox:1 sleep 1000 >/dev/null
+             {ferry} exec -t cc stty size; {ferry} rm -f cc"
+        );
+        std::fs::write(host.path("lines"), lines).unwrap();
+        let out = host.run("python3 -c 'import pty; pty.spawn([\"sh\", \"lines\"])' | tr -d '\\r'");
+        assert_eq!(out, "31 97\n31 97\ncc\n");
+    });
+}
+
+#[test]
+fn an_image_of_another_platform_is_warned_of_unless_it_was_asked_for() {
+    let host = Host::new();
+    host.run("ferry import --platform linux/s390x -c 'ENV PATH=/bin' image.tar other:1");
+    for flags in ["run --rm", "create"] {
+        let output = host.script(&format!("ferry {flags} --network none other:1 true"));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        let warning =
+            "WARNING: The requested image's platform (linux/s390x) does not match the detected host platform (linux/";
+        assert!(said.starts_with(warning) && said.ends_with("no specific platform was requested\n"), "{said}");
+    }
+    let out = host.run("ferry run --rm --network none --platform linux/s390x other:1 echo asked");
+    assert_eq!(out, "asked\n");
+}
+
+#[test]
+fn in_the_default_network_there_are_links_within_it_only() {
+    let host = Host::new();
+    let out = host.run(
+        "exec 2>&1; ferry network create n >/dev/null
+         ferry create --name there --network n busybox:1 true >/dev/null
+         ferry create --name here busybox:1 true >/dev/null
+         ferry create --link there busybox:1 true; echo $?; ferry run --link there:x busybox:1 true; echo $?
+         ferry create --name linked --link here:x busybox:1 true >/dev/null; echo $?
+         ferry ps -a --format '{{.Names}}'",
+    );
+    let refused = "ferry: Cannot link to /there, as it does not belong to the default network\n";
+    assert_eq!(out, format!("{refused}1\n{refused}125\n0\nlinked\nhere\nthere\n"));
 }
 
 #[test]

@@ -73,6 +73,59 @@ fn a_running_container_joins_and_leaves_networks() {
 }
 
 #[test]
+fn out_of_its_only_network_a_container_is_in_none_and_a_new_name_is_known_at_once() {
+    both(|host| {
+        let out = host.run(
+            "nets() { ferry inspect -f '{{range $k, $v := .NetworkSettings.Networks}}{{$k}} {{end}}' $1
+                 ferry exec $1 sh -c 'busybox echo /sys/class/net/*'; }
+             ferry network create one >/dev/null
+             ferry run -d --name aa busybox:1 sleep 1000 >/dev/null; ferry stop -t 0 aa
+             ferry network connect bridge aa; echo again $?
+             ferry network disconnect bridge aa; ferry start aa; nets aa
+             ferry network connect one aa; nets aa; ferry network disconnect one aa; ferry restart -t 0 aa; nets aa
+             ferry network connect --alias alpha one aa
+             ferry run -d --name bb --network one busybox:1 sleep 1000 >/dev/null
+             reach() { ferry exec bb busybox ping -c 1 -w 5 $1 >/dev/null 2>&1; echo $1 $?; }
+             reach aa; ferry rename aa cc; reach aa; reach cc; reach alpha
+             ferry inspect -f '{{index .NetworkSettings.Networks.one.DNSNames 0}}' cc
+             ferry rm -f bb cc; ferry network rm one",
+        );
+        let expected = "aa\nagain 0\naa\n\n/sys/class/net/lo\none \n/sys/class/net/eth0 /sys/class/net/lo\naa\n\n\
+             /sys/class/net/lo\naa 0\naa 1\ncc 0\nalpha 0\ncc\nbb\ncc\none\n";
+        assert_eq!(out, expected);
+    });
+}
+
+#[test]
+fn that_memory_was_wanting_inside_is_known_while_the_program_runs() {
+    both(|host| {
+        let out = host.run(&format!(
+            "{UNTIL}
+             ferry run -d --name cc --network none --memory 16m --memory-swap 16m busybox:1 \
+                 sh -c 'tail /dev/zero; sleep 1000' >/dev/null
+             come '[ -n \"$(ferry events --since 1h --until 0s -f container=cc -f event=oom)\" ]'
+             ferry inspect -f '{{{{.State.Status}}}} {{{{.State.OOMKilled}}}}' cc; ferry restart -t 0 cc
+             ferry rm -f cc"
+        ));
+        assert_eq!(out, "running true\ncc\ncc\n");
+    });
+}
+
+#[test]
+fn one_that_is_being_restarted_is_taken_away_all_the_same() {
+    both(|host| {
+        let out = host.run(
+            "for i in 1 2 3 4 5 6 7 8 9 10; do
+                 ferry run -d --name cc --network none busybox:1 sleep 1000 >/dev/null
+                 ferry restart -t 0 cc >/dev/null 2>&1 & ferry rm -f cc; wait; done
+             ferry ps -aq",
+        );
+        assert_eq!(out, "cc\n".repeat(10));
+        assert_eq!(host.traces(), Vec::<String>::new());
+    });
+}
+
+#[test]
 fn a_boot_brings_back_what_its_policy_says() {
     both(|host| {
         let out = host.run(&format!(

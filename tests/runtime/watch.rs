@@ -139,6 +139,29 @@ fn stats_show_what_is_used() {
 }
 
 #[test]
+fn processes_are_found_and_counted_without_control_groups() {
+    let host = Host::new();
+    let lines = format!(
+        "ferry() {{ {} \"$@\"; }}; umount -l -R /sys/fs/cgroup
+         ferry run -d --name cc --network none busybox:1 sh -c 'sleep 1000 & while :; do :; done' >/dev/null
+         ferry exec -d cc sleep 1000
+         until [ \"$(ferry top cc -o pid,comm | grep -c sleep)\" = 2 ]; do :; done
+         ferry top cc -o pid,comm | busybox awk '{{print $2}}' | sort | tr '\\n' ' '
+         ferry stats --no-stream --format '{{{{.PIDs}}}} {{{{.CPUPerc}}}} {{{{.MemUsage}}}}' cc |
+           grep -cE '^3 [0-9.]*[1-9][0-9.]*% [1-9]'
+         ferry run -di --name dd --network none --pid host busybox:1 sh -c 'cat; true' >/dev/null
+         until ferry top dd -o pid,comm | grep -q cat; do :; done
+         ferry top dd -o pid,comm | busybox awk '{{print $2}}' | tr '\\n' ' '
+         ferry rm -f cc dd",
+        host.program().display()
+    );
+    std::fs::write(host.path("lines"), lines).unwrap();
+    // In a mount namespace of their own. What is left of the second ends with its input.
+    let out = host.run("unshare -m sh lines");
+    assert_eq!(out, "COMMAND sh sleep sleep 1\nCOMMAND sh cat cc\ndd\n");
+}
+
+#[test]
 fn logs_are_cut_by_lines_and_by_time() {
     both(|host| {
         let out = host.run(
@@ -155,17 +178,62 @@ fn logs_are_cut_by_lines_and_by_time() {
 fn who_follows_a_log_sees_every_line_while_it_is_rotated() {
     let host = Host::new();
     // So many lines at once that a log with old files has been rotated twice, and one without is just begun anew.
-    for (files, lines) in [(3, 20), (1, 8)] {
+    for (files, lines, compress, names) in [
+        (3, 20, "", ".log .log.1 .log.2 "),
+        (3, 20, "--log-opt compress=true", ".log .log.1.gz .log.2.gz "),
+        (1, 8, "", ".log "),
+    ] {
         let out = host.run(&format!(
-            "ferry run -d --name cc --network none --log-opt max-size=1k --log-opt max-file={files} busybox:1 sh -c '
+            "ferry run -d --name cc --network none --log-opt max-size=1k --log-opt max-file={files} {compress} busybox:1 sh -c '
                for n in 1 2 3 4 5 6; do until [ -e /go$n ]; do sleep 0.02; done; for i in $(busybox seq {lines}); do echo $n.$i; done; done' >/dev/null
              ferry logs -f cc >seen &
              for n in 1 2 3 4 5 6; do
                ferry exec cc touch /go$n; until grep -qx $n.{lines} seen; do busybox usleep 20000; done
              done; wait
              for n in 1 2 3 4 5 6; do for i in $(busybox seq {lines}); do echo $n.$i; done; done | cmp - seen && echo whole
-             ls store/ferry/containers/*/*-json.log* | busybox wc -l; ferry rm cc"
+             for file in store/ferry/containers/*/*-json.log*; do echo ${{file##*-json}}; done | busybox tr '\\n' ' '; echo
+             ferry logs cc >kept; busybox tail -n $(busybox wc -l <kept) seen | cmp - kept && echo same
+             ferry rm cc"
         ));
-        assert_eq!(out, format!("whole\n{files}\ncc\n"));
+        assert_eq!(out, format!("whole\n{names}\nsame\ncc\n"));
     }
+}
+
+#[test]
+fn who_reads_no_further_ends_the_command_without_a_word_and_not_the_program() {
+    both(|host| {
+        let out = host.run(
+            "first() { { \"$@\" 2>said; echo $? >code; } | busybox head -n 1; busybox cat code said; }
+         ferry run -d -i --name cc --network none busybox:1 sh -c 'read x; busybox seq 200000; sleep 1000' >/dev/null
+         first ferry exec cc busybox seq 200000
+         first ferry run --name dd --network none busybox:1 busybox seq 200000
+         ferry wait dd >/dev/null; first ferry start -a dd
+         ferry wait dd >/dev/null; first ferry logs dd; first ferry logs -f dd
+         echo go | first ferry attach cc
+         ferry ps --format '{{.Names}}'; ferry rm -f cc dd >/dev/null
+         ferry run -d --name ee --network none busybox:1 sh -c 'busybox seq 200000 >&2; sleep 1000' >/dev/null
+         { ferry logs -f ee 2>&1 >/dev/null; echo $? >code; } | busybox head -n 1; busybox cat code; ferry rm -f ee",
+        );
+        assert_eq!(out, "1\n141\n".repeat(6) + "cc\n1\n141\nee\n");
+    });
+}
+
+#[test]
+fn what_a_log_cannot_do_is_refused_and_leaves_nothing() {
+    let host = Host::new();
+    for (options, word) in [
+        ("--log-opt mode=non-blocking", "mode=non-blocking"),
+        ("--log-opt max-buffer-size=1m", "max-buffer-size=1m"),
+        ("--log-opt mode=x", "logging mode not supported: x"),
+        ("--log-opt tag={{upper}}", "{{upper}} is not one of"),
+        ("--log-opt env-regex=[", "env-regex"),
+        ("--log-opt compress=true", "compress cannot be true"),
+        ("--log-opt max-size=0", "max-size"),
+        ("--log-driver none --log-opt labels=a", "invalid logging opts for driver none"),
+    ] {
+        let output = host.script(&format!("ferry run --rm --network none {options} busybox:1 true"));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(125) && said.contains(word), "{options}: {said}");
+    }
+    assert_eq!(host.run("ferry ps -aq"), "");
 }

@@ -74,6 +74,19 @@ fn ferrys_binary_cannot_be_written_from_inside() {
 }
 
 #[test]
+fn an_images_own_null_device_masks_nothing_and_the_init_cannot_be_written_to() {
+    let host = Host::new();
+    image(&host, "null", |root| fs::write(root.join("dev/null"), "something else").unwrap());
+    let out = host.run(
+        "ferry run --rm --net none --init null:1 sh -c '
+           ls -l /dev/null | busybox cut -c 1; cat /proc/keys /proc/timer_list 2>/dev/null | busybox wc -c
+           (echo x >>/sbin/docker-init) 2>/dev/null || echo refused
+           busybox grep -c \"/docker-init [^ ]* ro,\" /proc/mounts'",
+    );
+    assert_eq!(out, "c\n0\nrefused\n1\n");
+}
+
+#[test]
 fn no_descriptor_of_the_hosts_reaches_a_program() {
     let host = Host::new();
     let count = "ls /proc/self/fd | wc -l";

@@ -82,17 +82,26 @@ const WORK: &str = "
     for t in $(find x -type f); do tar --numeric-owner -tvf $t 2>/dev/null; done |
       awk '{sub(\"^\\\\./\", \"\", $6)} $6 == \"bobs\" || $6 == \"new\" || $6 == \"tmp/\" {print $2, $6}' | sort
     ferry fsck --contents
+    ferry info --format '{{.Rootless}}'
     cat .local/share/ferry/ferry/ids
 ";
-const DONE: &str = "0\nbobs\nmore\n7\ntwo is not paused\ntwo running\none\ntwo\n0/0 new\n1000/1000 bobs\n5/6 tmp/\n";
+const DONE: &str =
+    "0\nbobs\nmore\n7\ntwo is not paused\ntwo running\none\ntwo\n0/0 new\n1000/1000 bobs\n5/6 tmp/\ntrue\n";
+
+const REFUSED: &str =
+    "ferry: a network needs a bridge, which only root can make: without root there is the default network\n";
 
 #[test]
 fn a_user_with_ranges_runs_execs_commits_and_saves_with_owners_intact() {
     let dir = place();
     let more = "ferry run --rm --net none -u bob i:1 id -u; ferry run --rm --net none i:1 stat -c '%u %g' /bobs /tmp
-                stat -c %u .local/share/ferry/overlay2/*/diff/bobs";
+                stat -c %u .local/share/ferry/overlay2/*/diff/bobs
+                ns='busybox readlink /proc/self/ns/pid'; [ \"$(ferry run --rm --net none --pid host i:1 $ns)\" = \"$($ns)\" ] && echo same
+                ferry run --rm --net none --pid host i:1 sh -c 'cat /proc/keys /proc/timer_list; echo 1 >/proc/sys/kernel/panic' 2>&1 |
+                    grep -c -e 'Read-only file system' -e denied
+                ferry network create nn 2>&1; ferry network ls --format '{{.Name}}' | grep -c nn";
     let out = play(dir.path(), "user:700000:65536\n", "$PATH", &format!("{WORK}{more}"));
-    assert_eq!(out, format!("{DONE}ranges\n1000\n1000 1000\n5 6\n700999\n"));
+    assert_eq!(out, format!("{DONE}ranges\n1000\n1000 1000\n5 6\n700999\nsame\n1\n{REFUSED}0\n"));
 }
 
 #[test]

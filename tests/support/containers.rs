@@ -72,9 +72,11 @@ impl Host {
         path
     }
 
-    /// Runs shell lines as on a host of their own: a network namespace with loopback.
+    /// Runs shell lines as on a host of their own: a network namespace with loopback, and forwarding on, which a new one
+    /// takes from whatever host this is.
     pub fn script(&self, lines: &str) -> Output {
-        let script = format!("busybox ip link set lo up; ferry() {{ {} \"$@\"; }}; {lines}", self.program().display());
+        let setup = "busybox ip link set lo up; echo 1 >/proc/sys/net/ipv4/ip_forward";
+        let script = format!("{setup}; ferry() {{ {} \"$@\"; }}; {lines}", self.program().display());
         Command::new("timeout")
             .args(["-s", "KILL", "280", "unshare", "-n", "sh", "-c", &script])
             .env("FERRY_ROOT", self.path("store"))

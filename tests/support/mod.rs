@@ -1,7 +1,11 @@
 //! What the tests share.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use ferry::base::progress::{Event, Progress};
+use ferry::base::{Cancel, Ctx};
 
 pub mod bench;
 pub mod containers;
@@ -35,5 +39,30 @@ pub fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
     while !ready() {
         assert!(Instant::now() < deadline, "still waiting after a minute for {what}");
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What long operations warn of.
+#[derive(Default)]
+pub struct Warnings(Mutex<Vec<String>>);
+
+impl Warnings {
+    /// For an operation, and where its warnings are kept.
+    pub fn kept() -> (Ctx, Arc<Self>) {
+        let warnings = Arc::new(Self::default());
+        (Ctx::new(warnings.clone(), Cancel::new()), warnings)
+    }
+
+    /// Those there are by now.
+    pub fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl Progress for Warnings {
+    fn event(&self, event: Event) {
+        if let Event::Warning(text) = event {
+            self.0.lock().unwrap().push(text);
+        }
     }
 }

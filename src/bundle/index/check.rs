@@ -1,6 +1,6 @@
 //! What of an index can only be checked when all its tables are there.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::code::TABLE;
 use super::*;
@@ -43,11 +43,20 @@ impl Index {
         if objects.next().is_some() {
             return Err(("frames", "they do not hold as many objects as there are"));
         }
-        let mut diff_ids = HashSet::new();
+        let mut firsts: HashMap<DiffId, &LayerRecord> = HashMap::new();
+        let (mut blobs, mut split) = (HashSet::new(), HashSet::new());
         let mut recipes = Vec::new();
         for layer in &self.layers {
-            if !diff_ids.insert(layer.diff_id) {
-                return Err(("layers", "two layers with one diff ID"));
+            if !blobs.insert((layer.diff_id, layer.blob())) {
+                return Err(("layers", "two layers with one diff ID and one blob"));
+            }
+            let first = *firsts.entry(layer.diff_id).or_insert(layer);
+            if first.size != layer.size {
+                return Err(("layers", "two sizes of one layer"));
+            }
+            // A base layer's only blob is its tar: two of them were refused above.
+            if first.kind != layer.kind && [first.kind, layer.kind].contains(&LayerKind::Base) {
+                return Err(("layers", "a layer of a base that is not left out"));
             }
             let mut in_frame = |number: u32, offset: u32, length: u32| -> Result<(), (&'static str, &'static str)> {
                 let frame = self.recipe_frames.get(number as usize).ok_or(("layers", "no such recipe frame"))?;
@@ -59,7 +68,12 @@ impl Index {
                 in_frame(frame, offset, length)?;
             }
             match layer.kind {
-                LayerKind::Split { frame, offset, length } => in_frame(frame, offset, length)?,
+                // Several blobs of one layer share its recipe.
+                LayerKind::Split { frame, offset, length } => {
+                    if split.insert((layer.diff_id, frame, offset, length)) {
+                        in_frame(frame, offset, length)?;
+                    }
+                }
                 LayerKind::Blob { content } => {
                     if content as usize >= contents {
                         return Err(("layers", "no such content"));

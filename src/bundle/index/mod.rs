@@ -5,8 +5,10 @@ mod check;
 mod code;
 mod record;
 
+use std::collections::HashSet;
+
 use crate::base::{ContentId, Digest, caps};
-use crate::image::DiffId;
+use crate::image::{DiffId, Layer};
 use crate::layer::replay;
 
 /// Images, layers, frames and contents of one bundle.
@@ -14,7 +16,7 @@ use crate::layer::replay;
 pub struct Index {
     /// Configs and manifests, exact bytes.
     pub documents: Vec<Vec<u8>>,
-    /// Every layer once.
+    /// Every layer once, and once more for each further blob that images know it by.
     pub layers: Vec<LayerRecord>,
     /// In the order they were asked for.
     pub images: Vec<ImageRecord>,
@@ -64,6 +66,18 @@ pub struct LayerRecord {
     pub original: Option<(String, Digest, u64)>,
     /// How the original is made of the tar again.
     pub replay: Option<Replay>,
+}
+
+impl LayerRecord {
+    /// What images know the layer by: the digest of its original, or of the tar itself.
+    pub fn blob(&self) -> Digest {
+        self.original.as_ref().map_or(self.diff_id.0, |(_, digest, _)| *digest)
+    }
+}
+
+/// The same of a layer as an image has it.
+pub fn blob_of(layer: &Layer) -> Digest {
+    layer.original.as_ref().map_or(layer.diff_id.0, |original| original.digest)
 }
 
 /// How a blob is made of its tar.
@@ -192,6 +206,11 @@ impl Default for Contents {
 }
 
 impl Contents {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.starts.len().saturating_sub(1)
+    }
+
     /// The objects of a content.
     pub fn objects_of(&self, content: u32) -> &[u32] {
         let at = content as usize;
@@ -241,7 +260,7 @@ pub(crate) const DOCUMENT_BYTES: u64 = caps::CONFIG_BYTES;
 impl Index {
     /// The size of a content of this bundle or of its base, in bytes; the number must be one of theirs.
     pub fn content_size(&self, content: u32) -> u64 {
-        let own = self.contents.ids.len();
+        let own = self.contents.count();
         match (content as usize).checked_sub(own) {
             None => self.contents.objects_of(content).iter().map(|o| u64::from(self.objects[*o as usize])).sum(),
             Some(base) => self.base_contents.sizes[base],
@@ -260,7 +279,13 @@ impl Index {
     /// How many contents there are, those of the base included.
     pub fn content_count(&self) -> u32 {
         // Both tables are capped at parsing so that the sum fits.
-        (self.contents.ids.len() + self.base_contents.ids.len()) as u32
+        (self.contents.count() + self.base_contents.ids.len()) as u32
+    }
+
+    /// How much memory the tables of objects and of what contents are made of take, in bytes.
+    pub(super) fn memory(&self) -> u64 {
+        let Contents { starts, objects, .. } = &self.contents;
+        [starts, objects, &self.objects].iter().map(|table| size_of_val(&table[..]) as u64).sum()
     }
 
     /// The labels of the bases that have some of these base contents and base layers, each numbered as [`Index::holders`]
@@ -269,6 +294,12 @@ impl Index {
         let is_held = |number: usize| missing.iter().any(|at| self.holders.get(*at) == Some(&(number as u32)));
         let bases = self.bases.iter().enumerate().filter(|(number, _)| self.holders.is_empty() || is_held(*number));
         bases.map(|(_, base)| base.label.as_str()).collect()
+    }
+
+    /// Whether a layer is there by several blobs.
+    pub(super) fn has_further_blobs(&self) -> bool {
+        let mut seen = HashSet::new();
+        !self.layers.iter().all(|layer| seen.insert(layer.diff_id))
     }
 
     /// Whether the bundle needs a base.

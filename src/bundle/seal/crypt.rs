@@ -17,6 +17,13 @@ pub type Passphrase = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 /// The longest age header that is read, in bytes: some hundreds of recipients.
 const HEADER_MAX: u64 = 1 << 20;
 
+/// How hard passphrases are to guess: scrypt with N = 2^18, as age's own tool writes. It takes 256 MiB on both sides, whatever
+/// the speed of the writing one.
+const WORK_FACTOR: u8 = 18;
+/// The hardest that is opened, the most that age's own tool accepts: 4 GiB of memory. Tools that aim at a second's work
+/// write some more than 2^18.
+const WORK_FACTOR_MAX: u8 = 22;
+
 /// Whom a bundle is encrypted to.
 pub enum Recipients {
     /// Keys: `age1…`, `ssh-ed25519 …`.
@@ -53,10 +60,14 @@ impl Recipients {
     /// Encrypts what is written into `out`. Keys and nonce are fresh each time: equal input does not give equal bytes.
     pub fn encrypt<W: Write>(self, out: W) -> Result<Encrypting<W>, SealError> {
         let encryptor = match self {
-            Self::Keys(keys) => age::Encryptor::with_recipients(keys.iter().map(|key| &**key as &dyn age::Recipient))
-                .map_err(|error| SealError::Encrypt(error.to_string()))?,
-            Self::Passphrase(secret) => age::Encryptor::with_user_passphrase(secret),
+            Self::Keys(keys) => age::Encryptor::with_recipients(keys.iter().map(|key| &**key as &dyn age::Recipient)),
+            Self::Passphrase(secret) => {
+                let mut recipient = age::scrypt::Recipient::new(secret);
+                recipient.set_work_factor(WORK_FACTOR);
+                age::Encryptor::with_recipients(std::iter::once(&recipient as &dyn age::Recipient))
+            }
         };
+        let encryptor = encryptor.map_err(|error| SealError::Encrypt(error.to_string()))?;
         let stream = encryptor.wrap_output(out).map_err(|error| SealError::Encrypt(error.to_string()))?;
         Ok(Encrypting(stream))
     }
@@ -163,7 +174,8 @@ impl Identities {
             let Some(secret) = self.ask.as_ref().and_then(|ask| ask(what)) else {
                 return Err(SealError::Passphrase(what.to_owned()));
             };
-            let identity = age::scrypt::Identity::new(SecretString::from(secret));
+            let mut identity = age::scrypt::Identity::new(SecretString::from(secret));
+            identity.set_max_work_factor(WORK_FACTOR_MAX);
             decryptor.decrypt(std::iter::once(&identity as &dyn age::Identity))
         } else if self.keys.is_empty() {
             return Err(SealError::Encrypted(what.to_owned()));

@@ -76,6 +76,9 @@ pub enum SealError {
     /// An encrypted bundle and no key.
     #[error("{0} is encrypted: name the key with --identity")]
     Encrypted(String),
+    /// An encrypted base and no key.
+    #[error("{0}, the base, is encrypted: name its key with --base-identity")]
+    EncryptedBase(String),
     /// An encrypted bundle and the wrong key, or a broken one.
     #[error("cannot decrypt {what}: {reason}")]
     Decrypt {
@@ -94,7 +97,7 @@ impl Fault for SealError {
         match self {
             Self::Path(error) => error.class(),
             Self::Key { .. } | Self::File { .. } => Class::Malformed,
-            Self::Passphrase(_) | Self::Encrypted(_) | Self::Encrypt(_) => Class::Usage,
+            Self::Passphrase(_) | Self::Encrypted(_) | Self::EncryptedBase(_) | Self::Encrypt(_) => Class::Usage,
             Self::Agent { .. } => Class::Peer,
             Self::AgentIo { source, .. } => crate::base::error::class_of_io(source),
             Self::NotSigned(_) | Self::NotTrusted { .. } | Self::NotHis { .. } | Self::NotPermitted { .. } => {

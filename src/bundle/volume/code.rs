@@ -19,9 +19,10 @@ pub struct Budget {
 }
 
 impl Default for Budget {
-    /// 256 MiB, and as many threads as there are processors.
+    /// 128 MiB, and as many threads as there are processors. Parity comes after compression, of whose memory the allocator
+    /// gives about as much back late or never, and both together must stay below 300 MiB.
     fn default() -> Self {
-        Self { memory: 256 << 20, threads: std::thread::available_parallelism().map_or(1, usize::from) }
+        Self { memory: 128 << 20, threads: std::thread::available_parallelism().map_or(1, usize::from) }
     }
 }
 
@@ -85,9 +86,10 @@ impl Shape {
         while threads > 1 && fits(threads) < PAGE.min(self.symbol) {
             threads -= 1;
         }
-        let width = fits(threads).min(self.symbol);
-        let unit = if width >= PAGE { PAGE } else { 64 };
-        ((width / unit * unit).max(64), threads as usize)
+        let width = fits(threads).min(self.symbol).max(64);
+        // Nor does it reach into two pages.
+        let unit = if width >= PAGE { PAGE } else { 1 << width.ilog2() };
+        (width / unit * unit, threads as usize)
     }
 }
 

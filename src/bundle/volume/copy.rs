@@ -1,12 +1,15 @@
 //! Copies a set to another medium, volume by volume, checking what is read and what is there already.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::{Damaged, VolumeError};
 use super::find::Volume;
+use super::layout::Extent;
 use super::part::{Part, PartOptions};
+use super::record::Record;
 use super::set::VolumeSet;
 use super::units::{Tables, Unit, fixed, piece_hash, units};
 use crate::base::{AtPath, Ctx, durable};
@@ -78,11 +81,7 @@ pub fn copy(set: &VolumeSet, to: &Path, options: &CopyOptions, ctx: &Ctx) -> Res
                 return Err(damaged());
             }
             volume.file.read_exact_at(&mut bytes, extent.offset).at("read", &volume.path)?;
-            let good = match unit {
-                Unit::Head | Unit::Frame => fixed(&set.record, number, unit).as_ref() == Some(&bytes),
-                _ => tables.hash_of(&set.record, unit) == Some(*blake3::hash(&bytes).as_bytes()),
-            };
-            if !good {
+            if !is_good(&set.record, &tables, (number, unit), &bytes) {
                 return Err(damaged());
             }
             let new = part.write_at(&bytes, extent.offset)?;
@@ -96,6 +95,34 @@ pub fn copy(set: &VolumeSet, to: &Path, options: &CopyOptions, ctx: &Ctx) -> Res
     }
     task.complete();
     Ok(copied)
+}
+
+/// Whether a unit of volume `number` is what record and tables say.
+fn is_good(record: &Record, tables: &Tables, (number, unit): (u32, Unit), bytes: &[u8]) -> bool {
+    match unit {
+        Unit::Head | Unit::Frame => fixed(record, number, unit).as_deref() == Some(bytes),
+        _ => tables.hash_of(record, unit) == Some(*blake3::hash(bytes).as_bytes()),
+    }
+}
+
+/// Whether the volume at `path` is not what it says itself that it is at its byte `offset`, or has lost what would tell:
+/// it is damaged, and not another one.
+pub fn is_damaged_at(path: &Path, offset: u64) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    let set = match VolumeSet::of_file(file, path.to_owned()) {
+        Ok(set) => set,
+        Err(error) => return matches!(error, VolumeError::NoRecord { .. }),
+    };
+    let Ok(tables) = load_tables(&set) else { return true };
+    let mut present = set.files.iter().zip(1..).filter_map(|(volume, number)| Some((volume.as_ref()?, number)));
+    let Some((volume, number)) = present.next() else { return false };
+    let at_offset = |(_, extent): &(Unit, Extent)| (extent.offset..extent.offset + extent.len).contains(&offset);
+    let Some((unit, extent)) = units(&set.record, number).into_iter().find(at_offset) else {
+        return volume.len != set.record.file_len(number);
+    };
+    let mut bytes = vec![0; extent.len as usize];
+    let read = volume.file.read_exact_at(&mut bytes, extent.offset);
+    read.is_err() || !is_good(&set.record, &tables, (number, unit), &bytes)
 }
 
 /// The tables of the volumes that are there.

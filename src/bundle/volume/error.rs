@@ -39,6 +39,18 @@ pub enum VolumeError {
         /// The file or directory.
         path: PathBuf,
     },
+    /// Something that can only be read forward where a file is needed.
+    #[error("{} is no file, and cannot be read at any place: save what it gives to a file first, and name that", .path.display())]
+    NoFile {
+        /// A pipe or a device.
+        path: PathBuf,
+    },
+    /// Volumes of several sets, each by its name.
+    #[error("the files that were named are of {} bundles: name those of one ({})", .sets.len(), .sets.join("; "))]
+    NamedSets {
+        /// One file of each.
+        sets: Vec<String>,
+    },
     /// Volumes of several sets.
     #[error("{} holds volumes of {} bundles: name a file of the one that is meant ({})", .path.display(), .sets.len(), .sets.join("; "))]
     MixedSets {
@@ -111,6 +123,18 @@ pub enum VolumeError {
         /// The file.
         path: PathBuf,
     },
+    /// Repair would replace something that is no volume of the set.
+    #[error(
+        "{} has the name of volume {number}, and is not that volume of this bundle: move it away, or write the mended \
+         volumes elsewhere with `ferry repair -o DIR`",
+        .path.display()
+    )]
+    InTheWay {
+        /// The file.
+        path: PathBuf,
+        /// The volume.
+        number: u32,
+    },
     /// Another file system lies where the medium was.
     #[error("{}: the medium was taken away or unmounted while it was written", .path.display())]
     Gone {
@@ -118,8 +142,14 @@ pub enum VolumeError {
         path: PathBuf,
     },
     /// The set as it is does not match what `--resume` would write.
-    #[error("{} differs from what would be written: it is finished, and of something else", .path.display())]
+    #[error("{} differs from what would be written: it is finished, and of something else; give another name, or delete it", .path.display())]
     Differs {
+        /// The file.
+        path: PathBuf,
+    },
+    /// What `--resume` or a copy finds finished is damaged.
+    #[error("{} is there already, and damaged: mend it with `ferry repair`, or delete it and start again", .path.display())]
+    DamagedThere {
         /// The file.
         path: PathBuf,
     },
@@ -147,18 +177,22 @@ impl Fault for VolumeError {
             Self::Interrupted(_) => Class::Interrupted,
             Self::Malformed { .. } | Self::NotAVolume { .. } => Class::Malformed,
             Self::Version { .. } => Class::Unsupported,
-            Self::MixedSets { .. } | Self::TwoVersions { .. } | Self::Exists { .. } | Self::Differs { .. } => {
-                Class::Conflict
-            }
+            Self::MixedSets { .. }
+            | Self::NamedSets { .. }
+            | Self::TwoVersions { .. }
+            | Self::Exists { .. }
+            | Self::InTheWay { .. }
+            | Self::Differs { .. } => Class::Conflict,
             Self::Missing { .. } => Class::NotFound,
             Self::NoRecord { .. }
             | Self::Length { .. }
             | Self::Damaged(_)
+            | Self::DamagedThere { .. }
             | Self::Lost(_)
             | Self::ParityDisagrees(_)
             | Self::Unfinished { .. } => Class::Integrity,
             Self::Gone { .. } => Class::System,
-            Self::Unsuitable(_) => Class::Usage,
+            Self::Unsuitable(_) | Self::NoFile { .. } => Class::Usage,
             Self::Sign(fault) => fault.class(),
         }
     }

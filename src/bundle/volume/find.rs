@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::error::VolumeError;
 use super::head::{FRAME, HEAD, Head, HeadParse, SetId, flag, frame_len_at_end, frame_len_at_start, parse_frame};
 use super::record::{Record, RecordError};
-use super::size::{ENDING, Names};
+use super::size::{ENDING, Names, has_ending};
 use super::slice::{Slice, carried_in};
 use crate::base::{AtPath, PathError};
 
@@ -140,7 +140,13 @@ pub fn which_set(files: &mut [Candidate], near: &Path) -> Result<SetId, VolumeEr
         }
     }
     if sets.len() > 1 {
-        return Err(VolumeError::MixedSets { path: near.to_owned(), sets: sets.into_values().collect() });
+        let by_itself = |c: &Candidate| c.named == Named::Itself && c.set().is_some_and(|set| sets.contains_key(&set));
+        let named = files.iter().filter(|c| by_itself(c)).count();
+        let sets = sets.into_values().collect();
+        return Err(match named {
+            0 => VolumeError::MixedSets { path: near.to_owned(), sets },
+            _ => VolumeError::NamedSets { sets },
+        });
     }
     let not_one = || unfinished_near(near).unwrap_or_else(|| VolumeError::NotAVolume { path: near.to_owned() });
     sets.into_keys().next().or_else(|| scan_for_frames(files)).ok_or_else(not_one)
@@ -307,7 +313,7 @@ fn open_volume(path: &Path, named: Named) -> Result<Option<Volume>, VolumeError>
     let meta = file.metadata().at("read", path)?;
     if !meta.is_file() {
         let ignored = named == Named::Not;
-        return if ignored { Ok(None) } else { Err(VolumeError::NotAVolume { path: path.to_owned() }) };
+        return if ignored { Ok(None) } else { Err(VolumeError::NoFile { path: path.to_owned() }) };
     }
     let (file, len) = Slice::of(file).at("read", path)?;
     Ok(Some(Volume { path: path.to_owned(), file, len }))
@@ -336,9 +342,23 @@ pub fn identify(volume: Volume, named: Named) -> Result<Option<Candidate>, Volum
     Ok(ours.then_some(Candidate { volume, head, frame, named }))
 }
 
-/// Whether a file is called like a volume.
-fn has_ending(path: &Path) -> bool {
-    path.as_os_str().as_encoded_bytes().ends_with(ENDING.as_bytes())
+/// What the file at `path` says of itself at both ends; nothing when it cannot be read, or says nothing.
+fn look(path: &Path) -> Option<Candidate> {
+    identify(open_volume(path, Named::Not).ok()??, Named::Not).ok()?
+}
+
+/// The set that the file at `path` says it is a volume of.
+pub fn set_of(path: &Path) -> Option<SetId> {
+    look(path)?.set()
+}
+
+/// Whether the file at `path` is one volume of several.
+pub fn is_one_of_several(path: &Path) -> bool {
+    look(path).is_some_and(|found| match (&found.frame, &found.head) {
+        (Some((_, _, record)), _) => record.all_volumes() > 1,
+        // How many there are is not known; they were to be of limited size.
+        (None, head) => head.is_some_and(|head| head.full != 0),
+    })
 }
 
 fn last_frame(volume: &Volume) -> Result<Option<Frame>, VolumeError> {

@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use super::copy::is_damaged_at;
 use super::error::VolumeError;
 use super::slice::trailer;
 use crate::base::{AtPath, PathError, Syncer, lock};
@@ -34,6 +35,8 @@ pub struct Part {
 pub struct PartOptions {
     /// Compare with what is there already, and keep it when the work fails.
     pub resume: bool,
+    /// A file that has the name already stays, and that is an error.
+    pub only_new: bool,
     /// The device number of the file system that the files must lie on: where a medium was mounted is an ordinary
     /// directory when it is gone.
     pub device: Option<u64>,
@@ -46,8 +49,9 @@ pub struct PartOptions {
 impl Part {
     /// Begins the volume that will be called `path`.
     pub fn create(path: &Path, options: PartOptions) -> Result<Self, VolumeError> {
-        let PartOptions { resume, device, lead, syncer } = options;
-        let mode = if lead.is_some() { 0o755 } else { 0o644 };
+        let PartOptions { resume, only_new, device, lead, syncer } = options;
+        // Images may hold secrets: nobody else reads what is made of them, as with docker save.
+        let mode = if lead.is_some() { 0o700 } else { 0o600 };
         let start = lead.as_ref().map_or(0, |lead| lead.len() as u64);
         let mut name = path.as_os_str().to_owned();
         name.push(".part");
@@ -66,6 +70,11 @@ impl Part {
                 return Err(VolumeError::Gone { path: part });
             }
             own(&file, &part)?;
+            // Looked at only now: whoever had the lock before may have given a file of its own that name.
+            if only_new && fs::symlink_metadata(path).is_ok() {
+                let _: io::Result<()> = fs::remove_file(&part);
+                return Err(VolumeError::Exists { path: path.to_owned() });
+            }
             if !resume {
                 file.set_len(0).at("truncate", &part)?;
             }
@@ -98,7 +107,7 @@ impl Part {
             }
         }
         if self.finished {
-            return Err(VolumeError::Differs { path: self.path.clone() });
+            return Err(self.differs(offset));
         }
         self.file.write_all_at(bytes, self.start + offset).at("write", &self.part)?;
         lock(&self.syncer).wrote(&self.file, bytes.len() as u64).at("write", &self.part)?;
@@ -118,12 +127,21 @@ impl Part {
             let same = self.there == len + trailer.len() as u64
                 && self.file.read_exact_at(&mut old, self.start + len).is_ok()
                 && old == trailer;
-            return if same { Ok(()) } else { Err(VolumeError::Differs { path: self.path.clone() }) };
+            return if same { Ok(()) } else { Err(self.differs(len)) };
         }
         self.file.set_len(self.start + len).at("truncate", &self.part)?;
         self.file.write_all_at(&trailer, self.start + len).at("write", &self.part)?;
         lock(&self.syncer).end().at("write", &self.part)?;
         Ok(self.file.sync_all().at("write", &self.part)?)
+    }
+
+    /// Why a finished file that has something else at the volume's byte `offset` cannot stay.
+    fn differs(&self, offset: u64) -> VolumeError {
+        let path = self.path.clone();
+        match is_damaged_at(&path, offset) {
+            true => VolumeError::DamagedThere { path },
+            false => VolumeError::Differs { path },
+        }
     }
 
     /// Gives the file its name. The directory is the caller's to sync.
@@ -196,6 +214,26 @@ mod tests {
         fs::write(&part, b"other").unwrap();
         assert!(own(&second, &part).is_err());
         assert!(own(&OpenOptions::new().write(true).open(&part).unwrap(), &part).is_ok());
+    }
+
+    #[test]
+    fn a_volume_that_another_writer_named_meanwhile_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.001.ferry");
+        let begin = |only_new| Part::create(&path, PartOptions { only_new, ..PartOptions::default() });
+        let mut first = begin(true).unwrap();
+        assert!(begin(true).is_err(), "it is being written");
+        first.write_at(b"whole", 0).unwrap();
+        first.complete(5).unwrap();
+        first.name().unwrap();
+        drop(first);
+        // The second writer has seen no file of that name, and opens its own only now.
+        let refused = begin(true).unwrap_err();
+        assert!(matches!(&refused, VolumeError::Exists { path: at } if *at == path), "{refused}");
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left of the second");
+        // One that is to be replaced may be there.
+        assert!(begin(false).is_ok());
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Repair: lost blocks come back through the parity into a scratch file; volumes are then written anew beside the
-//! damaged ones and renamed over them. What is there is never written to.
+//! damaged ones and renamed over them. What is there is never written to, and nothing but the volume itself is replaced.
 
-use std::fs::File;
+use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, Write};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::check::Damage;
@@ -216,12 +216,17 @@ impl Restored {
         code::encode(table_shape(&parity.layout), &|_| true, &read, &write, budget, ctx)
     }
 
-    /// Writes volume `number` as it was at `path`: complete and checked, or not at all.
-    fn write_volume(&self, set: &VolumeSet, number: u32, path: &Path, ctx: &Ctx) -> Result<(), VolumeError> {
+    /// Writes volume `number` as it was to its place: complete and checked, or not at all. Gives the place.
+    fn write_volume(&self, set: &VolumeSet, number: u32, to: Option<&Path>, ctx: &Ctx) -> Result<PathBuf, VolumeError> {
+        let path = &place_of(set, number, to)?;
+        let damaged = set.files[number as usize - 1].as_ref().map(|volume| &volume.file);
         // An executable file stays one.
-        let file = set.files[number as usize - 1].as_ref().map(|volume| &volume.file).filter(|file| file.start() > 0);
-        let lead = file.map(Slice::lead).transpose().at("read", path)?;
-        let mut out = AtomicFile::create(path, if lead.is_some() { 0o755 } else { 0o644 })?;
+        let lead = damaged.filter(|file| file.start() > 0).map(Slice::lead).transpose().at("read", path)?;
+        let mut out = AtomicFile::create(path, 0o600)?;
+        if let Some(meta) = damaged.and_then(|file| file.metadata().ok()) {
+            // Who could read the damaged one can read this one. A file system without modes has its own.
+            let _: io::Result<()> = out.file().set_permissions(Permissions::from_mode(meta.mode() & 0o777));
+        }
         out.write_all(lead.as_deref().unwrap_or_default()).at("write", path)?;
         let mut bytes = Vec::new();
         for (unit, extent) in units(&set.record, number) {
@@ -250,7 +255,10 @@ impl Restored {
         if let Some(lead) = &lead {
             out.write_all(&trailer(lead, set.record.file_len(number))).at("write", path)?;
         }
-        Ok(out.commit()?)
+        // What came there meanwhile stays as well.
+        let path = place_of(set, number, to)?;
+        out.commit()?;
+        Ok(path)
     }
 }
 
@@ -260,9 +268,29 @@ fn place_of_block(set: &VolumeSet, d: u64) -> String {
     format!("byte {} of {}", layout.block_extent(v, b).offset, set.path_of(v + 1).display())
 }
 
+/// Where volume `number` is written: in the place of the damaged one, where a link leads, or into the directory `to`.
+/// Fails when anything else is there, be it a volume of another bundle.
+fn place_of(set: &VolumeSet, number: u32, to: Option<&Path>) -> Result<PathBuf, VolumeError> {
+    let path = set.path_of(number);
+    if let (Some(directory), Some(name)) = (to, path.file_name()) {
+        let path = directory.join(name);
+        return if path.symlink_metadata().is_ok() { Err(VolumeError::Exists { path }) } else { Ok(path) };
+    }
+    if path.symlink_metadata().is_err() {
+        return Ok(path);
+    }
+    let inode = |meta: Metadata| (meta.dev(), meta.ino());
+    let own = set.files[number as usize - 1].as_ref().and_then(|volume| volume.file.metadata().ok()).map(inode);
+    if own.is_none() || fs::metadata(&path).ok().map(inode) != own {
+        return Err(VolumeError::InTheWay { path, number });
+    }
+    let place = if path.is_symlink() { path.canonicalize().at("open", &path)? } else { path };
+    Ok(place)
+}
+
 /// Writes every volume of `damage` as it was: in the place of the damaged one, or with `to` into that directory. All is
-/// restored and checked in a scratch file before the first volume is written; each appears complete or not at all.
-/// Gives the files written.
+/// restored and checked in a scratch file before the first volume is written; each appears complete or not at all. Where
+/// something else has the name of one, none is written. Gives the files written.
 pub fn repair(
     set: &VolumeSet,
     damage: Damage,
@@ -274,28 +302,15 @@ pub fn repair(
     if volumes.is_empty() {
         return Ok(Vec::new());
     }
-    let target = |number: u32| {
-        let path = set.path_of(number);
-        match (to, path.file_name()) {
-            (Some(directory), Some(name)) => directory.join(name),
-            _ => path,
-        }
-    };
-    let first = target(volumes[0]);
-    let scratch = first.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let places = volumes.iter().map(|number| place_of(set, *number, to)).collect::<Result<Vec<_>, _>>()?;
+    let scratch = places[0].parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let restored = restore(set, damage, true, scratch, budget, ctx).map_err(|error| match error {
         VolumeError::Path(source) if to.is_none() && source.action == CREATE_SCRATCH && is_closed(&source.source) => {
             VolumeError::Closed { source }
         }
         error => error,
     })?;
-    let mut written = Vec::with_capacity(volumes.len());
-    for number in volumes {
-        let path = target(number);
-        restored.write_volume(set, number, &path, ctx)?;
-        written.push(path);
-    }
-    Ok(written)
+    volumes.into_iter().map(|number| restored.write_volume(set, number, to, ctx)).collect()
 }
 
 /// Whether nothing can be written there, whoever asks or for this user.

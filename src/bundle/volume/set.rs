@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::error::VolumeError;
 use super::find::{
-    Candidate, Candidates, Named, Volume, gather, identify, is_stand_in, path_beside, scan_for_frames, which_set,
+    Candidate, Candidates, Named, Volume, gather, identify, is_stand_in, path_beside, scan_for_frames, set_of,
+    which_set,
 };
 use super::head::{HEAD, Head, HeadParse, SetId, flag, parse_frame};
 use super::record::{Record, Root};
@@ -166,8 +167,10 @@ impl VolumeSet {
         missing.any(|(number, _)| self.path_of(number).file_name() == path.file_name())
     }
 
-    /// Takes files that have lost head and end for missing volumes: by a frame elsewhere in them, by their name, by
-    /// their length. A wrong guess harms nothing, because every block is checked before it is used. Gives what is left.
+    /// Takes files that have lost head and end for missing volumes: by a frame elsewhere in them, or by their name. A wrong
+    /// guess gives no wrong byte, because every block is checked before it is used; but repair writes in the place of what
+    /// is taken for a volume, so that neither length nor anything else that is another bundle's too may count. Gives what
+    /// is left.
     fn adopt(&mut self, mut nameless: Vec<Volume>, record: &[u8]) -> Vec<Volume> {
         let frame = self.record.frame_len();
         let has_frame = |set: &Self, volume: &Volume, number: u32| {
@@ -179,8 +182,7 @@ impl VolumeSet {
         };
         let has_name =
             |set: &Self, volume: &Volume, number: u32| set.path_of(number).file_name() == volume.path.file_name();
-        let has_length = |set: &Self, volume: &Volume, number: u32| set.record.file_len(number) == volume.len;
-        let signs: [&Sign<'_>; 3] = [&has_frame, &has_name, &has_length];
+        let signs: [&Sign<'_>; 2] = [&has_frame, &has_name];
         for sign in signs {
             for number in 1..=self.record.all_volumes() {
                 let missing = self.files[number as usize - 1].is_none();
@@ -258,7 +260,11 @@ impl VolumeSet {
             .filter(|number| self.files[*number as usize - 1].is_none())
             .map(|number| {
                 let path = self.path_of(number);
-                format!("volume {number} ({})", path.file_name().unwrap_or(path.as_os_str()).display())
+                let name = path.file_name().unwrap_or(path.as_os_str()).display();
+                match set_of(&path) {
+                    Some(set) if set != self.id() => format!("volume {number} ({name} is of another bundle)"),
+                    _ => format!("volume {number} ({name})"),
+                }
             })
             .collect();
         if !missing.is_empty() {

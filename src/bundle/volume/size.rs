@@ -97,6 +97,17 @@ impl FromStr for ParityShare {
 /// The ending of a bundle's files.
 pub const ENDING: &str = ".ferry";
 
+/// A file name without [`ENDING`], in letters of either case, as media have them; nothing for a name without it.
+fn stem_of(name: &[u8]) -> Option<&[u8]> {
+    let at = name.len().checked_sub(ENDING.len())?;
+    name[at..].eq_ignore_ascii_case(ENDING.as_bytes()).then(|| &name[..at])
+}
+
+/// Whether a file is called like a bundle.
+pub fn has_ending(path: &Path) -> bool {
+    stem_of(path.as_os_str().as_encoded_bytes()).is_some()
+}
+
 /// How the files of a set are called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
@@ -109,7 +120,7 @@ impl Names {
     /// After the path the user gave, with or without the ending. Nothing for a path without a file name.
     pub fn new(path: &Path) -> Option<Self> {
         let whole = path.file_name()?.to_owned();
-        let stem = whole.as_bytes().strip_suffix(ENDING.as_bytes()).filter(|stem| !stem.is_empty());
+        let stem = stem_of(whole.as_bytes()).filter(|stem| !stem.is_empty());
         let stem = stem.map_or_else(|| whole.clone(), |stem| OsString::from_vec(stem.to_vec()));
         let directory = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
@@ -147,9 +158,9 @@ impl Names {
     /// The names behind a volume's file name: `x.002.ferry` belongs to `x.ferry`.
     pub fn of_volume(path: &Path) -> Option<Self> {
         let name = path.file_name()?.as_bytes();
-        let stem = name.strip_suffix(ENDING.as_bytes())?;
+        let stem = stem_of(name)?;
         let base = base_of_numbered(name).unwrap_or(stem);
-        Self::new(&path.with_file_name(OsString::from_vec([base, ENDING.as_bytes()].concat())))
+        Self::new(&path.with_file_name(OsString::from_vec([base, &name[stem.len()..]].concat())))
     }
 
     /// Whether a file is called as a numbered volume of this set is, wherever it lies.
@@ -160,7 +171,7 @@ impl Names {
 
 /// What stands before number and ending in the name of a numbered volume. File names are bytes: not all are text.
 fn base_of_numbered(name: &[u8]) -> Option<&[u8]> {
-    let stem = name.strip_suffix(ENDING.as_bytes())?;
+    let stem = stem_of(name)?;
     let dot = stem.iter().rposition(|byte| *byte == b'.')?;
     let digits = stem[dot + 1..].strip_prefix(b"p").unwrap_or(&stem[dot + 1..]);
     (digits.len() >= 3 && digits.iter().all(u8::is_ascii_digit)).then_some(&stem[..dot])
@@ -218,6 +229,11 @@ mod tests {
             assert_eq!(Names::of_volume(Path::new(path)).as_ref(), Some(&names), "{path}");
         }
         assert_eq!(Names::of_volume(Path::new("x.1.ferry")).unwrap().single(), Path::new("./x.1.ferry"));
+        // Letters of either case end a name.
+        let names = Names::new(Path::new("/a/X.FERRY")).unwrap();
+        assert_eq!((names.single(), names.data(1)), ("/a/X.FERRY".into(), "/a/X.001.ferry".into()));
+        assert!(names.is_numbered(Path::new("X.001.FERRY")) && has_ending(Path::new("a.Ferry")));
+        assert!(!has_ending(Path::new("ferry")) && !has_ending(Path::new("a.ferry.part")));
         // Names are bytes.
         let names = Names::new(Path::new(OsStr::from_bytes(b"/a/\xff\xfe.ferry"))).unwrap();
         for path in [names.single(), names.data(2), names.parity(1)] {

@@ -50,8 +50,10 @@ impl WriteOptions {
     }
 
     fn part(&self, syncer: &Arc<Mutex<Syncer>>) -> PartOptions {
-        let lead = self.lead.clone().filter(|_| self.volume_size.is_none());
-        PartOptions { resume: self.resume, device: self.device, lead, syncer: Arc::clone(syncer) }
+        let numbered = self.volume_size.is_some();
+        let lead = self.lead.clone().filter(|_| !numbered);
+        let only_new = numbered && !self.resume;
+        PartOptions { resume: self.resume, only_new, device: self.device, lead, syncer: Arc::clone(syncer) }
     }
 }
 
@@ -385,7 +387,7 @@ impl Write for SetWriter<'_> {
                 VolumeError::Pipe(error) => error.kind(),
                 _ => io::ErrorKind::Other,
             };
-            io::Error::new(kind, error)
+            io::Error::new(kind, BoxFault::from(error))
         })?;
         Ok(bytes.len())
     }

@@ -34,8 +34,8 @@ pub(super) struct Cut {
 impl Job<'_> {
     /// The version of a content's path in a base whose contents are at hand.
     fn version(&self, content: u32) -> Option<(Version, &dyn BaseContents)> {
-        let found = &self.catalog.entries[content as usize].found;
-        let path = plan::sort_path(&found.path);
+        let found = self.catalog.content(content);
+        let path = plan::sort_path(found.path);
         let version = |known: &'_ KnownBase| known.version(path, found.size);
         self.bases.iter().rev().find_map(|known| Some((version(known)?, &**known.contents.as_ref()?)))
     }
@@ -46,13 +46,13 @@ impl Job<'_> {
     }
 
     fn is_large(&self, content: u32) -> bool {
-        self.catalog.entries[content as usize].found.size >= plan::WHOLE
+        self.catalog.content(content).size >= plan::WHOLE
     }
 
     /// Cuts what is large into chunks, in parallel: contents, each checked against its ID, and beside them the versions
     /// that they are changes of.
     pub(super) fn cut(&self) -> Result<Cut, BoxFault> {
-        let stored = (0..self.catalog.entries.len() as u32).filter(|content| !self.in_base(*content));
+        let stored = (0..self.catalog.len() as u32).filter(|content| !self.in_base(*content));
         let mut work = Vec::new();
         for content in stored {
             let version = self.large_version(content);
@@ -72,8 +72,8 @@ impl Job<'_> {
                 lock(&done).1.insert(content, chunks);
                 return Ok(());
             }
-            let found = &self.catalog.entries[content as usize].found;
-            let (id, chunks) = plan::chunk(&self.extent(content)?, found.size, &grain(content))
+            let size = self.catalog.content(content).size;
+            let (id, chunks) = plan::chunk(&self.extent(content)?, size, &grain(content))
                 .doing(|| format!("read {}", self.describe(content)))?;
             self.unchanged(content, &id)?;
             lock(&done).0.insert(content, chunks);
@@ -153,10 +153,10 @@ impl Job<'_> {
 
     /// A content must be what it was in the first pass.
     pub(super) fn unchanged(&self, content: u32, id: &ContentId) -> Result<(), BundleError> {
-        match &self.catalog.entries[content as usize].found.id {
-            expected if expected == id => Ok(()),
-            _ => Err(BundleError::Changed { what: self.describe(content) }),
+        if self.catalog.content(content).id == *id {
+            return Ok(());
         }
+        Err(BundleError::Changed { what: self.describe(content) })
     }
 
     /// The bytes a frame is compressed against.

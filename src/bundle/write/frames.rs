@@ -13,6 +13,7 @@ use crate::bundle::parallel::in_order;
 use crate::bundle::plan::{self, Plan};
 use crate::bundle::{frame, layout};
 use crate::image::Extent;
+use crate::sys::memory;
 
 impl Job<'_> {
     /// Reads the objects of one frame, each checked against its ID.
@@ -29,7 +30,7 @@ impl Job<'_> {
             extent
                 .read_exact_at(&mut raw[from..], object.offset)
                 .doing(|| format!("read {}", self.describe(object.content)))?;
-            if ContentId::of(&raw[from..]) != object.id {
+            if ContentId::of(&raw[from..]) != plan.id(object, &self.catalog) {
                 return Err(BundleError::Changed { what: self.describe(object.content) }.into());
             }
             last = Some((object.content, extent));
@@ -38,11 +39,13 @@ impl Job<'_> {
     }
 
     /// Compresses the frames in parallel and writes them in order; gives what the index says of each, and the recipes. Those
-    /// are a piece of work like a frame, and the first: their best compression takes long, and memory as well.
+    /// are a piece of work like a frame, and the first: their best compression takes long, and memory as well. What is
+    /// known of the contents takes `held` bytes meanwhile.
     pub(super) fn put_frames<W: Write>(
         &self,
         plan: &Plan,
         numbers: &Numbers,
+        held: u64,
         recipes: &(dyn Fn() -> Result<Recipes, BoxFault> + Sync),
         stream: &mut layout::StreamWriter<W>,
     ) -> Result<(Vec<FrameRecord>, Recipes), BoxFault> {
@@ -52,7 +55,7 @@ impl Job<'_> {
         }
         let level = self.options.level;
         let reading = self.bases.iter().filter_map(|known| known.contents.as_ref()).map(|contents| contents.memory());
-        let budget = self.options.memory.saturating_sub(reading.max().unwrap_or(0));
+        let budget = self.options.memory.saturating_sub(held + reading.max().unwrap_or(0));
         let of_frame =
             |frame: &Range<usize>| plan.objects[frame.clone()].iter().map(|object| u64::from(object.size)).sum();
         let longest = plan.frames.iter().map(of_frame).max().unwrap_or(0);
@@ -65,7 +68,7 @@ impl Job<'_> {
         let make = |work: usize| -> Result<Made, BoxFault> {
             let Some(at) = work.checked_sub(1) else { return Ok(Made::Recipes(recipes()?)) };
             let mut raw = spare_raw.take(longest as usize);
-            let mut out = spare_out.take(0);
+            let mut out = spare_out.take(frame::bound(longest as usize));
             self.read_frame(plan, &plan.frames[at], &mut raw)?;
             let prefix = self.read_prefix(&plan.prefixes[at])?;
             frame::compress_to(&mut out, level, &raw, &prefix).doing(|| format!("compress frame {at}"))?;
@@ -94,6 +97,8 @@ impl Job<'_> {
             spare_out.give_back(stored);
             Ok(())
         })?;
+        // What comes next, the index and parity, takes as much again.
+        spare_raw.into_buffers().into_iter().chain(spare_out.into_buffers()).for_each(memory::free);
         task.complete();
         Ok((records, made))
     }

@@ -5,7 +5,7 @@ mod frames;
 mod recipes;
 mod take;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use self::compare::Cut;
 use self::take::{Taken, take_apart};
 use super::base::{KnownBase, shortened};
-use super::catalog::{Catalog, Entry, Found, SplitLayer};
+use super::catalog::{Catalog, FoundContents, SplitLayer};
 use super::error::BundleError;
 use super::index::*;
 use super::layout;
@@ -21,7 +21,7 @@ use super::level::Level;
 use super::plan::{self, Plan};
 use super::recipe::Recipe;
 use crate::base::{BoxFault, Ctx, Digest, ReadAt, lock};
-use crate::image::{DiffId, Extent, Image, ImageSink, ImageSource, Layer};
+use crate::image::{DiffId, Extent, Image, ImageSink, ImageSource, Layer, SplitContent};
 use crate::layer::replay;
 
 /// How a bundle is written.
@@ -31,7 +31,7 @@ pub struct BundleOptions {
     pub level: Level,
     /// The most threads to use.
     pub threads: usize,
-    /// How much memory the compression of frames may take, in bytes. One frame at a time is always compressed.
+    /// How much memory may be taken while frames are compressed, in bytes. One frame at a time is always compressed.
     pub memory: u64,
     /// Whether layers that came compressed are kept as the blob they came as, so that their registry digests live on.
     pub keep_originals: bool,
@@ -47,7 +47,7 @@ impl BundleOptions {
 /// What was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BundleReport {
-    /// Layers, each once.
+    /// Layers, each once for every blob that images know it by.
     pub layers: usize,
     /// Their tars, in bytes.
     pub layer_bytes: u64,
@@ -95,41 +95,48 @@ impl<W: Write> ImageSink for BundleSink<W> {
     type Report = BundleReport;
 
     fn take(&mut self, source: &dyn ImageSource, images: &[Image], ctx: &Ctx) -> Result<BundleReport, BoxFault> {
-        let layers = distinct_layers(images);
         let bases = &self.bases[..];
-        let taken = take_apart(source, &layers, bases, &self.options, ctx)?;
+        let left_out = left_out(images, bases, self.options.keep_originals);
+        // Of a layer that is left out the base has the blobs.
+        let layers = Layers::of(images, &|diff_id| self.options.keep_originals && !left_out.contains(diff_id));
+        let taken = take_apart(source, &layers.list, &left_out, &self.options, ctx)?;
         let catalog = Catalog::default();
-        let mut job = Job { source, layers, bases, options: &self.options, ctx, catalog, spools: Vec::new() };
+        let mut job =
+            Job { source, layers: &layers.list, bases, options: &self.options, ctx, catalog, spools: Vec::new() };
         let parts: Vec<Part> = taken.into_iter().enumerate().map(|(number, taken)| job.add(number, taken)).collect();
         job.catalog.complete();
         let Cut { chunks, aligned } = job.cut()?;
-        let mut plan = Plan::new(&job.catalog, &chunks, &|content| job.in_base(content));
+        let mut plan = Plan::new(&job.catalog, chunks, &|content| job.in_base(content));
         let against = job.differences(&plan, &aligned)?;
         plan.cut(&against, if bases.is_empty() { self.options.level.frame_bytes() } else { plan::PREFIX as usize });
-        drop((chunks, aligned, against));
+        drop((aligned, against));
         let replays = parts.iter().filter_map(|part| match part {
             Part::Split { replay, .. } => replay.as_ref(),
             _ => None,
         });
-        let format = replays.map(|replay| layout::format_of(replay.to_bytes())).max().unwrap_or(1);
+        let replays = replays.map(|replay| layout::format_of(replay.to_bytes()));
+        let further = layers.has_further_blobs().then_some(layout::FURTHER_BLOBS);
+        let format = replays.chain(further).max().unwrap_or(1);
         let mut stream = layout::StreamWriter::begin(&mut self.out, format)?;
         let mut index = Index { writer: writer_line(self.options.level), ..Index::default() };
         index.bases = bases.iter().map(|known| known.base.clone()).collect();
-        let numbers = job.number_contents(&plan, &mut index);
+        let numbers = job.number_contents(&mut plan, &mut index);
         if index.base_contents.ids.is_empty() && !parts.iter().any(|part| matches!(part, Part::Base)) {
             // Nothing was left out: nobody needs them.
             index.bases.clear();
         }
         index.objects = plan.objects.iter().map(|object| object.size).collect();
-        // They are not needed any more once the recipes are made.
         let parts = Mutex::new(parts);
-        let recipes = || job.make_recipes(&std::mem::take(&mut *lock(&parts)), &numbers, &index);
-        let (frames, recipes) = job.put_frames(&plan, &numbers, &recipes, &mut stream)?;
+        let recipes = || job.make_recipes(std::mem::take(&mut *lock(&parts)), &numbers, &index);
+        let held = job.catalog.memory() + plan.memory() + index.memory();
+        let (frames, recipes) = job.put_frames(&plan, &numbers, held, &recipes, &mut stream)?;
         index.frames = frames;
+        // Only now, since memory is short while frames are compressed.
+        index.contents.ids = job.own_ids(&numbers, &index);
         let recipes_from = stream.position();
         recipes.put(&mut stream, &mut index)?;
         let recipe_bytes = stream.position() - recipes_from;
-        put_images(images, &mut index);
+        put_images(images, &layers, &mut index);
         index.holders = holders(bases, &index);
         let index_from = stream.position();
         let (bytes, identity) = stream.finish(&index, self.options.level)?;
@@ -150,10 +157,51 @@ fn writer_line(level: Level) -> String {
     format!("{} {} level {level}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
 }
 
-/// The layers of all images, each once, in order of their first occurrence.
-fn distinct_layers(images: &[Image]) -> Vec<Layer> {
-    let mut seen = std::collections::HashSet::new();
-    images.iter().flat_map(|image| &image.layers).filter(|layer| seen.insert(layer.diff_id)).cloned().collect()
+/// The layers that bases have; with `originals` those of which they have every blob that an image knows.
+fn left_out(images: &[Image], bases: &[KnownBase], originals: bool) -> HashSet<DiffId> {
+    let has = |known: &KnownBase, layer: &Layer| match originals {
+        true => known.has_blob(layer),
+        false => known.layers.contains(&layer.diff_id),
+    };
+    let all = || images.iter().flat_map(|image| &image.layers);
+    let lacking = all().filter(|layer| !bases.iter().any(|known| has(known, layer)));
+    let lacking: HashSet<DiffId> = lacking.map(|layer| layer.diff_id).collect();
+    all().map(|layer| layer.diff_id).filter(|diff_id| !lacking.contains(diff_id)).collect()
+}
+
+/// The layers of all images, in order of their first occurrence: each once, and once more for each further blob that an
+/// image knows it by, since its manifest names that one.
+struct Layers {
+    list: Vec<Layer>,
+    /// By diff ID and blob; the blob is the tar where it does not count.
+    numbers: HashMap<(DiffId, Digest), u32>,
+}
+
+impl Layers {
+    /// `counts` says of which layers the blobs do.
+    fn of(images: &[Image], counts: &dyn Fn(&DiffId) -> bool) -> Self {
+        let mut layers = Self { list: Vec::new(), numbers: HashMap::new() };
+        for layer in images.iter().flat_map(|image| &image.layers) {
+            let blob = if counts(&layer.diff_id) { blob_of(layer) } else { layer.diff_id.0 };
+            layers.numbers.entry((layer.diff_id, blob)).or_insert_with(|| {
+                layers.list.push(layer.clone());
+                // The images' layers are capped far below 2^32.
+                (layers.list.len() - 1) as u32
+            });
+        }
+        layers
+    }
+
+    /// The number of an image's layer.
+    fn number(&self, layer: &Layer) -> Option<u32> {
+        let by = |blob: Digest| self.numbers.get(&(layer.diff_id, blob)).copied();
+        by(blob_of(layer)).or_else(|| by(layer.diff_id.0))
+    }
+
+    fn has_further_blobs(&self) -> bool {
+        let mut seen = HashSet::new();
+        !self.list.iter().all(|layer| seen.insert(layer.diff_id))
+    }
 }
 
 /// A layer once its contents have numbers.
@@ -174,7 +222,7 @@ struct Numbers {
 /// The second pass.
 struct Job<'a> {
     source: &'a dyn ImageSource,
-    layers: Vec<Layer>,
+    layers: &'a [Layer],
     bases: &'a [KnownBase],
     options: &'a BundleOptions,
     ctx: &'a Ctx,
@@ -191,11 +239,13 @@ impl Job<'_> {
             Taken::Split(split, spool, replay) => {
                 let SplitLayer { recipe, found } = *split;
                 self.spools.push(spool);
-                Part::Split { recipe: Box::new(recipe), numbers: self.catalog.add(number, found), replay }
+                Part::Split { recipe: Box::new(recipe), numbers: self.catalog.add(number, &found), replay }
             }
-            Taken::Blob(found, size, spool) => {
+            Taken::Blob(id, size, tar_size, spool) => {
                 self.spools.push(Some(spool));
-                Part::Blob { content: self.catalog.add(number, vec![found])[0], size }
+                let mut found = FoundContents::default();
+                found.push(&SplitContent { id, size, offset: 0, path: b"" });
+                Part::Blob { content: self.catalog.add(number, &found)[0], size: tar_size }
             }
             Taken::Base => {
                 self.spools.push(None);
@@ -205,17 +255,16 @@ impl Job<'_> {
     }
 
     fn extent(&self, content: u32) -> Result<Extent, BoxFault> {
-        let Entry { found, layer } = &self.catalog.entries[content as usize];
-        if let Some(file) = &self.spools[*layer as usize] {
+        let (found, layer) = (self.catalog.content(content), self.catalog.layer(content) as usize);
+        if let Some(file) = &self.spools[layer] {
             return Ok(Extent { bytes: file.clone(), offset: found.offset });
         }
-        let layer = &self.layers[*layer as usize];
-        let extent = self.source.content(layer, &found.as_split())?;
-        extent.ok_or_else(|| BundleError::Absent { what: describe(found, layer) }.into())
+        let extent = self.source.content(&self.layers[layer], &found)?;
+        extent.ok_or_else(|| BundleError::Absent { what: self.describe(content) }.into())
     }
 
     fn short_id(&self, content: u32) -> ShortId {
-        ShortId::of(&self.catalog.entries[content as usize].found.id, ID_LENGTH)
+        ShortId::of(&self.catalog.content(content).id, ID_LENGTH)
     }
 
     /// Whether a base has a content.
@@ -227,22 +276,29 @@ impl Job<'_> {
     }
 
     fn describe(&self, content: u32) -> String {
-        let Entry { found, layer } = &self.catalog.entries[content as usize];
-        describe(found, &self.layers[*layer as usize])
+        let (path, layer) = (self.catalog.content(content).path, &self.layers[self.catalog.layer(content) as usize]);
+        format!("{} of layer {}", String::from_utf8_lossy(path), layer.diff_id)
     }
 
     /// Numbers the contents of the bundle in the order of the catalog, and behind them those of the bases that recipes
-    /// or frames refer to.
-    fn number_contents(&self, plan: &Plan, index: &mut Index) -> Numbers {
-        let mut catalog = vec![0; self.catalog.entries.len()];
-        let contents = &mut index.contents;
-        for (content, objects) in plan.contents.iter().enumerate().filter(|(_, objects)| !objects.is_empty()) {
-            catalog[content] = contents.ids.len() as u32;
-            contents.ids.push(ShortId::of(&self.catalog.entries[content].found.id, contents.id_length));
-            contents.objects.extend_from_slice(objects);
-            contents.starts.push(contents.objects.len() as u32);
+    /// or frames refer to. What the plan has of contents goes over to the index, which still lacks the IDs of the bundle's
+    /// own.
+    fn number_contents(&self, plan: &mut Plan, index: &mut Index) -> Numbers {
+        let mut starts = std::mem::take(&mut plan.starts);
+        let mut catalog = vec![0; self.catalog.len()];
+        let (mut own, mut left_out) = (0, Vec::new());
+        for (content, range) in (0..).zip(starts.windows(2)) {
+            if range[0] == range[1] {
+                left_out.push(content);
+            } else {
+                catalog[content as usize] = own;
+                own += 1;
+            }
         }
-        let own = contents.ids.len() as u32;
+        // One that is left out begins where the next one does.
+        starts.dedup();
+        index.contents.starts = starts;
+        index.contents.objects = std::mem::take(&mut plan.pieces);
         let mut base = HashMap::new();
         let list = &mut index.base_contents;
         let mut add = |id: ShortId, size: u64| {
@@ -252,18 +308,20 @@ impl Job<'_> {
                 own + list.ids.len() as u32 - 1
             })
         };
-        for (content, _) in plan.contents.iter().enumerate().filter(|(_, objects)| objects.is_empty()) {
-            catalog[content] = add(self.short_id(content as u32), self.catalog.entries[content].found.size);
+        for content in left_out {
+            catalog[content as usize] = add(self.short_id(content), self.catalog.content(content).size);
         }
         for part in plan.prefixes.iter().flatten() {
             add(part.version.id, part.version.size);
         }
         Numbers { catalog, base }
     }
-}
 
-fn describe(found: &Found, layer: &Layer) -> String {
-    format!("{} of layer {}", String::from_utf8_lossy(&found.path), layer.diff_id)
+    /// The IDs of the bundle's own contents, in the order of their numbers.
+    fn own_ids(&self, numbers: &Numbers, index: &Index) -> Vec<ShortId> {
+        let own = |content: &u32| (numbers.catalog[*content as usize] as usize) < index.contents.count();
+        (0..self.catalog.len() as u32).filter(own).map(|content| self.short_id(content)).collect()
+    }
 }
 
 /// Which of several bases has each base content and each base layer.
@@ -279,10 +337,8 @@ fn holders(bases: &[KnownBase], index: &Index) -> Vec<u32> {
 }
 
 /// Adds images and their documents to an index that has all layers.
-fn put_images(images: &[Image], index: &mut Index) {
+fn put_images(images: &[Image], layers: &Layers, index: &mut Index) {
     let mut documents: HashMap<Digest, u32> = HashMap::new();
-    let layers: HashMap<DiffId, u32> =
-        index.layers.iter().enumerate().map(|(number, layer)| (layer.diff_id, number as u32)).collect();
     let list = &mut index.documents;
     let mut document = |raw: &[u8], digest: Digest| {
         *documents.entry(digest).or_insert_with(|| {
@@ -297,7 +353,7 @@ fn put_images(images: &[Image], index: &mut Index) {
             .as_ref()
             .map(|manifest| (document(manifest.raw(), manifest.digest()), manifest.media_type().to_owned()));
         let names = image.names.iter().map(|name| name.full()).collect();
-        let layers = image.layers.iter().filter_map(|layer| layers.get(&layer.diff_id).copied()).collect();
+        let layers = image.layers.iter().filter_map(|layer| layers.number(layer)).collect();
         index.images.push(ImageRecord { config, manifest, names, layers });
     }
 }

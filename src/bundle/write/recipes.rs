@@ -1,5 +1,6 @@
 //! Recipes: each proven before it is written, and the table of layers with them.
 
+use std::collections::HashMap;
 use std::io::Write;
 
 use super::take::is_compressed;
@@ -9,7 +10,7 @@ use crate::bundle::error::{BundleError, Doing};
 use crate::bundle::index::*;
 use crate::bundle::recipe::{Piece, Recipe, RecipeReader, SegmentHasher};
 use crate::bundle::{frame, layout};
-use crate::image::Layer;
+use crate::image::{DiffId, Layer};
 use crate::layer::replay;
 
 /// Recipes that together are larger than this, in bytes, go into the next frame.
@@ -37,10 +38,12 @@ impl Recipes {
 }
 
 impl Job<'_> {
-    /// Makes the recipes, each proven, and the table of layers.
-    pub(super) fn make_recipes(&self, parts: &[Part], numbers: &Numbers, index: &Index) -> Result<Recipes, BoxFault> {
+    /// Makes the recipes, each proven, and the table of layers. Takes the parts, so that none of them is in memory any more
+    /// when the recipes are compressed.
+    pub(super) fn make_recipes(&self, parts: Vec<Part>, numbers: &Numbers, index: &Index) -> Result<Recipes, BoxFault> {
         let mut made = Recipes::default();
         let mut raw = Vec::new();
+        let mut split: HashMap<DiffId, LayerKind> = HashMap::new();
         let flush = |raw: &mut Vec<u8>, made: &mut Recipes| -> Result<(), BoxFault> {
             let level = self.options.level.for_metadata();
             let stored = frame::compress(level, raw, &[]).doing(|| "compress the recipes".into())?;
@@ -60,38 +63,46 @@ impl Job<'_> {
                     continue;
                 }
                 Part::Blob { content, size } => {
-                    let kind = LayerKind::Blob { content: numbers.catalog[*content as usize] };
-                    let record = LayerRecord { diff_id: layer.diff_id, size: *size, kind, original, replay: None };
+                    let kind = LayerKind::Blob { content: numbers.catalog[content as usize] };
+                    let record = LayerRecord { diff_id: layer.diff_id, size, kind, original, replay: None };
                     made.layers.push(record);
                     continue;
                 }
             };
-            let mut one = Vec::new();
-            recipe.put(&mut one, &|content| numbers.catalog[local[content as usize] as usize]);
-            self.prove(&one, recipe, index, layer)?;
-            if !raw.is_empty() && raw.len() + one.len() > RECIPE_FRAME {
-                flush(&mut raw, &mut made)?;
-            }
-            let too_large =
-                || BundleError::malformed(format!("layer {}", layer.diff_id), "its metadata exceeds 64 MiB");
-            let length = u32::try_from(one.len()).ok().filter(|length| u64::from(*length) <= FRAME_BYTES);
-            let kind = LayerKind::Split {
-                frame: made.frames.len() as u32,
-                offset: raw.len() as u32,
-                length: length.ok_or_else(too_large)?,
+            // Another blob of a layer has the recipe of the first: it is made of the same tar.
+            let kind = match split.get(&layer.diff_id) {
+                Some(kind) => *kind,
+                None => {
+                    let mut one = Vec::new();
+                    recipe.put(&mut one, &|content| numbers.catalog[local[content as usize] as usize]);
+                    self.prove(&one, &recipe, index, layer)?;
+                    if !raw.is_empty() && raw.len() + one.len() > RECIPE_FRAME {
+                        flush(&mut raw, &mut made)?;
+                    }
+                    let too_large =
+                        || BundleError::malformed(format!("layer {}", layer.diff_id), "its metadata exceeds 64 MiB");
+                    let length = u32::try_from(one.len()).ok().filter(|length| u64::from(*length) <= FRAME_BYTES);
+                    let kind = LayerKind::Split {
+                        frame: made.frames.len() as u32,
+                        offset: raw.len() as u32,
+                        length: length.ok_or_else(too_large)?,
+                    };
+                    raw.append(&mut one);
+                    split.insert(layer.diff_id, kind);
+                    kind
+                }
             };
-            raw.append(&mut one);
             let replay = match replay {
                 None => None,
-                Some(replay::Way::Exact(recipe)) => Some(Replay::Exact(*recipe)),
+                Some(replay::Way::Exact(recipe)) => Some(Replay::Exact(recipe)),
                 Some(replay::Way::Corrected(model, corrections)) => {
                     if raw.len() + corrections.len() > RECIPE_FRAME {
                         flush(&mut raw, &mut made)?;
                     }
                     // Both are far below 2^32.
                     let (offset, length) = (raw.len() as u32, corrections.len() as u32);
-                    raw.extend_from_slice(corrections);
-                    Some(Replay::Corrected { model: *model, frame: made.frames.len() as u32, offset, length })
+                    raw.extend_from_slice(&corrections);
+                    Some(Replay::Corrected { model, frame: made.frames.len() as u32, offset, length })
                 }
             };
             let original = original.filter(|_| replay.is_some() || !is_compressed(layer));

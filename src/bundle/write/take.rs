@@ -1,6 +1,6 @@
 //! The first pass: every layer is read once and taken apart, or kept as the blob it came as.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,10 +9,10 @@ use crate::base::digest::HashingReader;
 use crate::base::progress::Task;
 use crate::base::read_at::{FileAt, Section};
 use crate::base::{BoxFault, ContentId, Ctx, Digest, ReadAt, lock};
-use crate::bundle::base::KnownBase;
-use crate::bundle::catalog::{Collector, Found, SplitLayer};
+use crate::bundle::catalog::{Collector, SplitLayer};
 use crate::bundle::cut;
 use crate::bundle::error::{BundleError, Doing};
+use crate::bundle::index::blob_of;
 use crate::bundle::parallel::in_parallel;
 use crate::image::{Descriptor, DiffId, Form, ImageSource, Layer};
 use crate::layer::compression::{self, Compression, DecodeLimits, MAGIC_BYTES, WindowTooLarge};
@@ -22,8 +22,8 @@ use crate::layer::replay;
 pub(super) enum Taken {
     /// Where its contents are read again when the source cannot give them, and how its blob is made again.
     Split(Box<SplitLayer>, Option<Arc<dyn ReadAt>>, Option<replay::Way>),
-    /// The blob, kept in the spool, and the size of its tar.
-    Blob(Found, u64, Arc<dyn ReadAt>),
+    /// The blob, kept in the spool: its content ID, its size, that of its tar.
+    Blob(ContentId, u64, u64, Arc<dyn ReadAt>),
     /// A base has it.
     Base,
 }
@@ -32,17 +32,19 @@ pub(super) enum Taken {
 pub(super) fn take_apart(
     source: &dyn ImageSource,
     layers: &[Layer],
-    bases: &[KnownBase],
+    left_out: &HashSet<DiffId>,
     options: &BundleOptions,
     ctx: &Ctx,
 ) -> Result<Vec<Taken>, BoxFault> {
     let taken: Mutex<Vec<Option<Taken>>> = Mutex::new(layers.iter().map(|_| None).collect());
-    let place: HashMap<DiffId, usize> = layers.iter().enumerate().map(|(at, layer)| (layer.diff_id, at)).collect();
+    let key = |layer: &Layer| (layer.diff_id, blob_of(layer));
+    let place: HashMap<(DiffId, Digest), usize> =
+        layers.iter().enumerate().map(|(at, layer)| (key(layer), at)).collect();
     let visit = Mutex::new(Vec::new());
     in_parallel(options.threads, layers.len(), &|at| {
         let layer = &layers[at];
         let mut collector = Collector::default();
-        if bases.iter().any(|known| known.layers.contains(&layer.diff_id)) {
+        if left_out.contains(&layer.diff_id) {
             lock(&taken)[at] = Some(Taken::Base);
         } else if options.keep_originals && is_compressed(layer) {
             lock(&visit).push((at, Form::Original));
@@ -63,7 +65,7 @@ pub(super) fn take_apart(
             Some(original) => take_blob(source, layer, original, bytes, options, &task, ctx)?,
             None => take_tar(source, layer, bytes, options, &task)?,
         };
-        if let Some(at) = place.get(&layer.diff_id) {
+        if let Some(at) = place.get(&key(layer)) {
             lock(&taken)[*at] = Some(done);
         }
         task.complete();
@@ -178,7 +180,7 @@ fn take_blob(
     let mut id = blake3::Hasher::new();
     io::copy(&mut whole(), &mut id).doing(doing)?;
     let id = ContentId::from_bytes(*id.finalize().as_bytes());
-    Ok(Taken::Blob(Found { id, size, offset: 0, path: Box::default() }, tar_size, spool))
+    Ok(Taken::Blob(id, size, tar_size, spool))
 }
 
 fn kept(file: std::fs::File) -> Result<Arc<dyn ReadAt>, BundleError> {

@@ -66,15 +66,16 @@ pub fn session(
     pass_signals: bool,
     begin: Option<&Ctx>,
 ) -> Result<ExitCode, RuntimeError> {
-    let stdin = io::stdin();
+    let (stdin, stdout) = (io::stdin(), io::stdout());
     let terminal = Terminal {
         stdin: streams.stdin.then(|| stdin.as_fd()),
+        screen: stdout.as_fd(),
         tty,
         // A raw terminal sends control characters, not signals; those that come otherwise are passed on all the same.
         pass_signals,
         detach_keys: keys.to_vec(),
     };
-    let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
+    let (mut out, mut err) = (stdout.lock(), io::stderr().lock());
     let raw = tty && streams.stdin && stdin.is_terminal();
     let mut notice = |text: &str| {
         begin.into_iter().for_each(|ctx| ctx.warn(text));

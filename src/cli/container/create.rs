@@ -7,12 +7,12 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::super::{Global, output};
-use super::flags::ContainerFlags;
-use super::own_failure;
+use super::flags::values::NewVolume;
+use super::flags::{ContainerFlags, check};
+use super::{own_failure, platform};
 use crate::base::{AtPath, BoxFault};
-use crate::runtime::RuntimeError;
-use crate::runtime::container::Container;
-use crate::runtime::create;
+use crate::runtime::container::{Container, Containers};
+use crate::runtime::{RuntimeError, create, volumes};
 
 /// Create a container
 #[derive(Debug, Args)]
@@ -41,6 +41,7 @@ pub struct Wanted {
     image: String,
     platform: Option<String>,
     cidfile: Option<PathBuf>,
+    volumes: Vec<NewVolume>,
     request: create::Request,
 }
 
@@ -48,7 +49,8 @@ impl Wanted {
     /// Fails when they make no sense.
     pub fn of(flags: ContainerFlags, detached: bool) -> Result<Self, BoxFault> {
         let (image, platform, cidfile) = (flags.image().to_owned(), flags.platform.clone(), flags.cidfile.clone());
-        Ok(Self { image, platform, cidfile, request: flags.resolve(detached)? })
+        let volumes = flags.new_volumes()?;
+        Ok(Self { image, platform, cidfile, volumes, request: flags.resolve(detached)? })
     }
 }
 
@@ -56,13 +58,19 @@ impl Wanted {
 pub fn make(wanted: Wanted, global: &Global) -> Result<Container, BoxFault> {
     let store = global.store()?;
     let image = store.resolve(&wanted.image)?;
-    if let Some(platform) = &wanted.platform {
-        let is = image.config.platform();
-        if !is.to_string().starts_with(platform.as_str()) {
+    let is = image.config.platform();
+    match &wanted.platform {
+        Some(platform) if !is.to_string().starts_with(platform.as_str()) => {
             let why = format!("image {} is of the platform {is}, not {platform}", wanted.image);
             return Err(RuntimeError::NotFound(why).into());
         }
+        Some(_) => {}
+        None => platform::warning(&is)
+            .into_iter()
+            .for_each(|text| eprintln!("WARNING: {}", text.replace(char::is_control, "\u{fffd}"))),
     }
+    check::mounts(&wanted.request)?;
+    check::links(&wanted.request, &Containers::new(store.root()))?;
     // The file is taken first: a container whose ID nobody learns is of no use.
     let file = match &wanted.cidfile {
         Some(path) => {
@@ -76,7 +84,11 @@ pub fn make(wanted: Wanted, global: &Global) -> Result<Container, BoxFault> {
         }
         None => None,
     };
-    let made = create::create(&store, &image, wanted.request, &global.ctx).map_err(BoxFault::from);
+    let mut volumes = wanted.volumes.into_iter();
+    let made = volumes
+        .try_for_each(|new| volumes::create(store.root(), &new.name, new.labels, new.options).map(drop))
+        .and_then(|()| create::create(&store, &image, wanted.request, &global.ctx))
+        .map_err(BoxFault::from);
     match (made, file) {
         (Ok(container), Some((mut file, path))) => {
             file.write_all(container.id.as_bytes()).at("write", &path)?;

@@ -1,26 +1,26 @@
 //! `ferry logs`.
 
-use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
 
+use super::super::render::functions::urlquery;
 use super::super::{Global, moment, output};
 use super::containers;
 use crate::base::{AtPath, BoxFault};
 use crate::runtime::RuntimeError;
 use crate::runtime::container::ContainerDir;
-use crate::runtime::monitor::log::{Entry, numbered};
+use crate::runtime::monitor::log::Entry;
+use crate::runtime::monitor::log_files::{self, LogFile};
 
 /// Show what a container has written
 #[derive(Debug, Args)]
 pub struct LogsArgs {
-    /// Show the container's extra attributes as well: ferry's logs have none
+    /// Show what --log-opt labels, env and tag add to each line
     #[arg(long)]
     details: bool,
     /// Go on with what it writes
@@ -51,9 +51,6 @@ struct Show {
     until: Option<Timestamp>,
 }
 
-/// A line of the log is at most a cut line of output, escaped.
-const LINE_BYTES: u64 = 256 << 10;
-
 /// Shows.
 pub fn run(args: LogsArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let dir = containers(global).find(&args.container)?;
@@ -68,10 +65,7 @@ pub fn run(args: LogsArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let shown = Show { timestamps: args.timestamps, details: args.details, since, until };
     let path = dir.log();
     // Rotated files first, the oldest at the top.
-    let mut rotated = Vec::new();
-    while let Ok(file) = File::open(numbered(&path, rotated.len() as u32 + 1)) {
-        rotated.push(file);
-    }
+    let rotated: Vec<LogFile> = (1..).map_while(|number| log_files::open(&path, number).ok()).collect();
     let mut last: VecDeque<String> = VecDeque::new();
     let mut show = |line: String| -> Result<(), BoxFault> {
         match tail {
@@ -86,32 +80,22 @@ pub fn run(args: LogsArgs, global: &Global) -> Result<ExitCode, BoxFault> {
             }
         }
     };
-    for file in rotated.into_iter().rev() {
-        let mut reader = BufReader::new(file);
-        while let Some(line) = next(&mut reader, &mut String::new(), &path)? {
+    for mut file in rotated.into_iter().rev() {
+        while let Some(line) = file.next_line().at("read", &path)? {
             show(line)?;
         }
     }
-    let mut current = match File::open(&path) {
-        Ok(file) => BufReader::new(file),
-        Err(_) => return Ok(ExitCode::SUCCESS),
-    };
-    let mut partial = String::new();
-    while let Some(line) = next(&mut current, &mut partial, &path)? {
+    let Ok(mut current) = log_files::open(&path, 0) else { return Ok(ExitCode::SUCCESS) };
+    while let Some(line) = current.next_line().at("read", &path)? {
         show(line)?;
     }
     for line in &last {
         shown.print(line)?;
     }
     if args.follow {
-        follow(&dir, current, partial, &shown, global)?;
+        follow(&dir, current, &shown, global)?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn next(reader: &mut impl BufRead, partial: &mut String, path: &Path) -> Result<Option<String>, BoxFault> {
-    reader.by_ref().take(LINE_BYTES).read_line(partial).at("read", path)?;
-    if partial.ends_with('\n') { Ok(Some(std::mem::take(partial))) } else { Ok(None) }
 }
 
 impl Show {
@@ -127,19 +111,20 @@ impl Show {
         if !self.fits(line) {
             return Ok(());
         }
-        // Docker has its attributes, of which there are none, between the time and a blank.
-        let details = if self.details { " " } else { "" };
+        // As docker: between the time and a blank.
+        let details = if self.details { attributes(&entry.attrs) + " " } else { String::new() };
         let text = match self.timestamps {
             true => format!("{} {details}{}", entry.time, entry.log),
             false => format!("{details}{}", entry.log),
         };
-        if entry.stream == "stderr" {
-            use std::io::Write;
-            // As docker: each stream to its own.
-            let _ = std::io::stderr().write_all(text.as_bytes());
-            return Ok(());
+        if entry.stream != "stderr" {
+            return output::print(text);
         }
-        output::print(text)
+        // As docker: each stream to its own.
+        match io::stderr().write_all(text.as_bytes()) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(128 + libc::SIGPIPE),
+            _ => Ok(()),
+        }
     }
 
     /// Whether nothing that comes from now on is to be shown.
@@ -148,45 +133,31 @@ impl Show {
     }
 }
 
-/// The log file that was begun after the one that is being read: the current one, or one that was rotated already.
-fn newer(path: &Path, current: &File) -> Result<Option<File>, BoxFault> {
-    use std::os::unix::fs::MetadataExt;
-    let inode = |file: &File| file.metadata().map(|meta| meta.ino()).at("read", path);
-    let own = inode(current)?;
-    let mut newer = None;
-    let names = std::iter::once(path.to_owned()).chain((1..).map(|number| numbered(path, number)));
-    for (at, name) in names.enumerate() {
-        match File::open(&name) {
-            Ok(file) if inode(&file)? == own => break,
-            Ok(file) => newer = Some(file),
-            // Between its rename and the new one's making the current file is not there.
-            Err(_) if at == 0 => {}
-            Err(_) => break,
-        }
-    }
-    Ok(newer)
+/// `KEY=VALUE,KEY=VALUE` as docker has it, each word such that it could stand in a URL.
+fn attributes(all: &BTreeMap<String, String>) -> String {
+    let pairs = all.iter().map(|(key, value)| format!("{}={}", urlquery(key), urlquery(value)));
+    pairs.collect::<Vec<_>>().join(",")
 }
 
-fn follow(
-    dir: &ContainerDir,
-    mut reader: BufReader<File>,
-    mut partial: String,
-    shown: &Show,
-    global: &Global,
-) -> Result<(), BoxFault> {
+fn follow(dir: &ContainerDir, mut current: LogFile, shown: &Show, global: &Global) -> Result<(), BoxFault> {
     let path = dir.log();
+    let show = |file: &mut LogFile| -> Result<(), BoxFault> {
+        while let Some(line) = file.next_line().at("read", &path)? {
+            shown.print(&line)?;
+        }
+        Ok(())
+    };
     loop {
         // Asked before the file is read: what the monitor wrote last is there once it is gone.
         let lives = dir.monitor_lives();
-        while let Some(line) = next(&mut reader, &mut partial, &path)? {
-            shown.print(&line)?;
-        }
-        // Rotated: the rest is in a newer file, after what was still written to this one.
-        if let Some(newer) = newer(&path, reader.get_ref())? {
-            while let Some(line) = next(&mut reader, &mut partial, &path)? {
-                shown.print(&line)?;
+        show(&mut current)?;
+        // Rotated: the rest is in newer files, after what was still written to this one.
+        let newer = log_files::newer(&path, &current).at("read", &path)?;
+        if !newer.is_empty() {
+            for file in newer {
+                show(&mut current)?;
+                current = file;
             }
-            reader = BufReader::new(newer);
             continue;
         }
         if !lives || shown.is_over() {

@@ -1,5 +1,7 @@
 //! `ferry ps`.
 
+use std::collections::{BTreeSet, HashMap};
+use std::ops::RangeInclusive;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -12,8 +14,10 @@ use super::super::render::list::{Column, LABEL, Layout};
 use super::super::{Global, filter, output};
 use super::{containers, prune};
 use crate::base::BoxFault;
+use crate::image::ImageId;
 use crate::runtime::RuntimeError;
 use crate::runtime::container::{Container, Containers, State, Status};
+use crate::store::Store;
 
 /// List containers
 #[derive(Debug, Args)]
@@ -30,7 +34,7 @@ pub struct PsArgs {
     format: Option<String>,
     /// Show the last ones made, in any state
     #[arg(short = 'n', long, value_name = "NUMBER")]
-    last: Option<usize>,
+    last: Option<i64>,
     /// Show the last one made
     #[arg(short, long)]
     latest: bool,
@@ -69,18 +73,23 @@ pub fn run(args: PsArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let default = if args.size { &sized } else { DEFAULT };
     let layout = Layout::parse_or_quiet(args.format.as_deref(), args.quiet, "ID", default)?;
     let sizes = args.size || args.format.as_deref().is_some_and(|format| format.contains(".Size"));
-    let last = if args.latest { Some(1) } else { args.last };
+    // As docker: -1 is not given, and none is no limit.
+    let last = args.last.filter(|last| *last != -1).or(args.latest.then_some(1));
+    let last = last.and_then(|last| usize::try_from(last).ok()).filter(|last| *last > 0);
     let by_state = args.filter.iter().any(|filter| filter.starts_with("status=") || filter.starts_with("exited="));
     let mut rows = Vec::new();
     let all = containers(global);
-    let edges = edges(&args.filter, &all)?;
+    let store = global.store()?;
+    let chosen = Chosen::of(&args.filter, &all, &store, global)?;
+    let mut names = HashMap::new();
     for (dir, container, state) in all.all()? {
         let shown = args.all || last.is_some() || by_state || state.status.is_live();
-        if shown && edges.hold(&container) && fits(&args.filter, &container, &state)? {
+        if shown && chosen.has(&container, &state) && fits(&args.filter, &container, &state)? {
             let mut row = row(&container, &state, args.no_trunc);
+            row["Image"] = json!(image(&container, &store, &mut names, args.no_trunc));
             if sizes {
                 let own = prune::size(global, &dir);
-                let image = global.store()?.image(&container.image).map_or(0, |image| image.size);
+                let image = store.image(&container.image).map_or(0, |image| image.size);
                 let virtual_size = human::size(own.saturating_add(image), 3);
                 row["Size"] = json!(format!("{} (virtual {virtual_size})", human::size(own, 3)));
             }
@@ -92,44 +101,122 @@ pub fn run(args: PsArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `before=` and `since=`: made before or after another container.
-struct Edges {
+/// What filters choose by more than a container's own settings.
+struct Chosen {
     before: Option<String>,
     since: Option<String>,
+    /// One of these, when there are any.
+    ports: Vec<Ports>,
+    ancestors: Option<BTreeSet<ImageId>>,
 }
 
-impl Edges {
-    fn hold(&self, container: &Container) -> bool {
+impl Chosen {
+    fn of(filters: &[String], all: &Containers, store: &Store, global: &Global) -> Result<Self, BoxFault> {
+        let values = |kind: &str| -> Vec<&str> {
+            filters.iter().filter_map(|filter| filter.strip_prefix(kind)?.strip_prefix('=')).collect()
+        };
+        let made = |kind: &str| -> Result<Option<String>, RuntimeError> {
+            values(kind).first().map(|name| Ok(all.find(name)?.container()?.created)).transpose()
+        };
+        let ports = |kind| values(kind).into_iter().map(move |value| Ports::parse(kind, value));
+        let names = values("ancestor");
+        Ok(Self {
+            before: made("before")?,
+            since: made("since")?,
+            ports: ports("publish").chain(ports("expose")).collect::<Result<_, _>>()?,
+            ancestors: if names.is_empty() { None } else { Some(descendants(&names, store, global)?) },
+        })
+    }
+
+    fn has(&self, container: &Container, state: &State) -> bool {
+        let listed = || ports_of(container, state);
         self.before.as_ref().is_none_or(|before| container.created < *before)
             && self.since.as_ref().is_none_or(|since| container.created > *since)
+            && (self.ports.is_empty() || listed().iter().any(|port| self.ports.iter().any(|wanted| wanted.have(port))))
+            && self.ancestors.as_ref().is_none_or(|images| images.contains(&container.image))
     }
 }
 
-fn edges(filters: &[String], all: &Containers) -> Result<Edges, RuntimeError> {
-    let one = |kind: &str| -> Result<Option<String>, RuntimeError> {
-        let name = filters.iter().find_map(|filter| filter.strip_prefix(kind)?.strip_prefix('='));
-        name.map(|name| Ok(all.find(name)?.container()?.created)).transpose()
+/// These images, and those that were built on them. What is no image is none, as with docker.
+///
+/// Docker knows whose child an image is when it has built or committed it, and not when it was loaded; the layers tell of all.
+fn descendants(names: &[&str], store: &Store, global: &Global) -> Result<BTreeSet<ImageId>, BoxFault> {
+    let find = |name: &&str| {
+        let by_id = || name.strip_prefix("sha256:").and_then(|id| store.resolve(id).ok());
+        store.resolve(name).ok().or_else(by_id)
     };
-    Ok(Edges { before: one("before")?, since: one("since")? })
+    let named: Vec<_> = names.iter().filter_map(find).collect();
+    let tops: BTreeSet<_> = named.iter().filter_map(|image| image.config.chain_ids().last().copied()).collect();
+    let mut found: BTreeSet<ImageId> = named.iter().map(|image| image.id()).collect();
+    let all = store.images(&global.quiet())?;
+    let above = all.iter().filter(|image| image.config.chain_ids().iter().rev().skip(1).any(|id| tops.contains(id)));
+    found.extend(above.map(|image| image.id()));
+    loop {
+        let child = |image: &&crate::store::StoredImage| {
+            !found.contains(&image.id()) && image.parent.as_ref().is_some_and(|parent| found.contains(parent))
+        };
+        let children: Vec<ImageId> = all.iter().filter(child).map(|image| image.id()).collect();
+        if children.is_empty() {
+            return Ok(found);
+        }
+        found.extend(children);
+    }
 }
 
-/// `80`, `80/tcp` or `80-90/udp` as a filter of ports.
-fn has_port(mut ports: impl Iterator<Item = String>, wanted: &str) -> bool {
-    let (numbers, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
-    let (from, to) = numbers.split_once('-').unwrap_or((numbers, numbers));
-    let (Ok(from), Ok(to)) = (from.parse::<u16>(), to.parse::<u16>()) else { return false };
-    ports.any(|port| {
-        port.split_once('/').is_some_and(|(number, own)| {
-            own == protocol && number.parse::<u16>().is_ok_and(|number| (from..=to).contains(&number))
-        })
-    })
+/// The name that the container was made of, while that still means its image; its image's ID otherwise. `names` is what the
+/// names of other containers were found to mean.
+fn image(container: &Container, store: &Store, names: &mut HashMap<String, Option<ImageId>>, whole: bool) -> String {
+    let name = &container.config.image;
+    let find = || store.resolve(name).ok().map(|image| image.id());
+    let meant = names.entry(name.clone()).or_insert_with(find);
+    let shown = if meant.as_ref() == Some(&container.image) { name.clone() } else { container.image.to_string() };
+    let short = container.image.0.short();
+    if whole {
+        shown
+    } else if shown.strip_prefix("sha256:").unwrap_or(&shown).starts_with(short.as_str()) {
+        short
+    } else {
+        // As docker: a name without its digest.
+        shown.split('@').next().unwrap_or_default().to_owned()
+    }
+}
+
+/// Ports as docker's `publish=` and `expose=` name them: of the host, or of the container (moby `daemon/list.go`).
+struct Ports {
+    published: bool,
+    numbers: RangeInclusive<u16>,
+    protocol: String,
+}
+
+impl Ports {
+    /// `80`, `80/tcp` or `80-90/udp`.
+    fn parse(kind: &str, text: &str) -> Result<Self, RuntimeError> {
+        if text.contains(':') {
+            return Err(RuntimeError::usage(format!("filter for {kind:?} should not contain ':': {text}")));
+        }
+        let (numbers, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let (from, to) = numbers.split_once('-').unwrap_or((numbers, numbers));
+        match (from.parse::<u16>(), to.parse::<u16>()) {
+            (Ok(from), Ok(to)) if from <= to => {
+                let protocol = if protocol.is_empty() { "tcp" } else { protocol };
+                Ok(Self { published: kind == "publish", numbers: from..=to, protocol: protocol.to_owned() })
+            }
+            _ => Err(RuntimeError::usage(format!(
+                "invalid filter \"{kind}={text}\": give PORT[-PORT][/PROTOCOL], the lower port first"
+            ))),
+        }
+    }
+
+    fn have(&self, port: &Port) -> bool {
+        let (number, _, host, protocol) = port;
+        *protocol == self.protocol && self.numbers.contains(if self.published { host } else { number })
+    }
 }
 
 const STATES: [&str; 7] = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
 const HEALTH: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
 
 fn fits(filters: &[String], container: &Container, state: &State) -> Result<bool, RuntimeError> {
-    let image = container.image.to_string();
     filter::fits(filters, |kind, value| {
         let fits = match kind {
             "status" if !STATES.contains(&value) => return None,
@@ -139,7 +226,8 @@ fn fits(filters: &[String], container: &Container, state: &State) -> Result<bool
                 let pattern = Regex::new(value).ok()?;
                 pattern.is_match(&container.name) || pattern.is_match(&format!("/{}", container.name))
             }
-            "before" | "since" => true,
+            // Known by `Chosen`.
+            "before" | "since" | "expose" | "publish" | "ancestor" => true,
             "health" if !HEALTH.contains(&value) => return None,
             "health" => state.health.as_ref().map_or("none", |health| health.status.as_str()) == value,
             "network" => {
@@ -152,17 +240,12 @@ fn fits(filters: &[String], container: &Container, state: &State) -> Result<bool
             "volume" => container.mounts.iter().any(|mount| {
                 mount.name == value || mount.destination == value || mount.name.is_empty() && mount.source == value
             }),
-            // As docker: of what does not run no port is known.
-            "expose" | "publish" if !state.status.has_process() => false,
-            "expose" => has_port(container.config.exposed_ports.keys().cloned(), value),
-            "publish" => has_port(container.host_config.port_bindings.keys().cloned(), value),
             "id" => container.id.starts_with(value),
             "exited" => {
                 let code: i32 = value.parse().ok()?;
                 state.status == Status::Exited && state.exit_code == code
             }
             "is-task" => !filter::truth(value)?,
-            "ancestor" => container.config.image == value || image == value || image[7..].starts_with(value),
             "label" => filter::has_label(&container.config.labels, value),
             _ => return None,
         };
@@ -196,12 +279,13 @@ pub fn status(state: &State) -> String {
     }
 }
 
-/// Docker's list of ports: those that are only exposed and those published under their own number, neighbours as a range, and then
-/// the others that are published.
-fn ports(container: &Container, state: &State) -> String {
+/// A container's port, the host's address or none, its port, the protocol.
+type Port = (u16, String, u16, String);
+
+/// The ports that are published and those that are only exposed. As docker: of what does not run none is known.
+fn ports_of(container: &Container, state: &State) -> Vec<Port> {
     let published = state.network.as_ref().map(|network| network.ports.as_slice()).unwrap_or_default();
-    // Number, address of the host or none, its port, protocol.
-    let mut all: Vec<(u16, String, u16, String)> = published
+    let mut all: Vec<Port> = published
         .iter()
         .map(|port| {
             (port.container.port, port.host_ip.to_string(), port.host_port, port.container.protocol.to_string())
@@ -216,6 +300,13 @@ fn ports(container: &Container, state: &State) -> String {
             }
         }
     }
+    all
+}
+
+/// Docker's list of ports: those that are only exposed and those published under their own number, neighbours as a range, and then
+/// the others that are published.
+fn ports(container: &Container, state: &State) -> String {
+    let mut all = ports_of(container, state);
     all.sort();
     let (mut ranges, mut others) = (Vec::<(String, String, u16, u16)>::new(), Vec::new());
     for (number, ip, host, protocol) in all {
@@ -257,7 +348,6 @@ fn row(container: &Container, state: &State, whole: bool) -> Value {
     let network = container.host_config.network_mode.bridge().map(str::to_owned);
     json!({
         "ID": if whole { container.id.as_str() } else { container.short_id() },
-        "Image": container.config.image,
         "Command": format!("{:?}", short(command, 20)),
         "CreatedAt": human::time(time(&container.created)),
         "RunningFor": human::ago(time(&container.created)),
@@ -270,7 +360,7 @@ fn row(container: &Container, state: &State, whole: bool) -> Value {
         "Mounts": mounts.join(","),
         LABEL: container.config.labels,
         "LocalVolumes": container.mounts.iter().filter(|mount| mount.kind == "volume").count().to_string(),
-        "Size": "",
+        "Size": "0B",
         "Networks": network.unwrap_or_else(|| container.host_config.network_mode.to_string()),
     })
 }

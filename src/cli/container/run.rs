@@ -53,7 +53,7 @@ pub fn run(args: RunArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let dir = containers.dir(&container.id);
     match start(&args.detach, &keys, args.sig_proxy, &container, &dir, global) {
         Ok(code) => Ok(code),
-        Err(error) => Ok(super::start::failed(error)),
+        Err(error) => Ok(super::start::run_failed(error)),
     }
 }
 
@@ -67,9 +67,12 @@ fn start(
 ) -> Result<ExitCode, RuntimeError> {
     let stream = lifecycle::start_monitor(&global.root, dir)?;
     if *detach {
-        begin(stream, global)?;
-        // The ID is what the caller came for; that it cannot be written is told as any other failure.
-        return Ok(output::line(&container.id).map_or_else(own_failure, |()| ExitCode::SUCCESS));
+        let begun = begin(stream, global);
+        // The ID is what the caller came for, as with docker also of one that could not be started; that it cannot be written
+        // is told as any other failure.
+        let said = output::line(&container.id);
+        begun?;
+        return Ok(said.map_or_else(own_failure, |()| ExitCode::SUCCESS));
     }
     let config = &container.config;
     events::record(&global.root, container, "attach", &[]);

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::super::{Global, exit, output};
-use super::{attach, begin, containers};
+use super::{attach, begin, containers, failed};
 use crate::base::BoxFault;
 use crate::runtime::container::Status;
 use crate::runtime::monitor::protocol::Attach;
@@ -28,8 +28,8 @@ pub struct StartArgs {
     containers: Vec<String>,
 }
 
-/// A start's failure and its exit code, as docker has it.
-pub fn failed(error: RuntimeError) -> ExitCode {
+/// A failure of `run`'s start and its exit code, as docker has it.
+pub fn run_failed(error: RuntimeError) -> ExitCode {
     let code = match &error {
         RuntimeError::Start { code, .. } => *code,
         _ => 125,
@@ -58,7 +58,8 @@ pub fn run(args: StartArgs, global: &Global) -> Result<ExitCode, BoxFault> {
         let streams = Attach { stdin: args.interactive && config.open_stdin, stdout: true, stderr: true };
         let started = lifecycle::start_monitor(&global.root, &dir)
             .and_then(|stream| attach::session(stream, streams, config.tty, &keys, true, Some(&global.ctx)));
-        return Ok(started.unwrap_or_else(failed));
+        // Docker's codes of what cannot be executed are run's alone.
+        return Ok(started.unwrap_or_else(|error| failed(&error)));
     }
     let mut code = ExitCode::SUCCESS;
     for name in &args.containers {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::super::render::human;
 use super::super::render::list::{Column, Layout};
 use super::super::{Global, output};
-use super::containers;
+use super::{containers, processes};
 use crate::base::BoxFault;
 use crate::runtime::container::{Container, ContainerDir};
 use crate::runtime::usage::{self, Usage};
@@ -86,7 +86,10 @@ fn look(args: &StatsArgs, global: &Global, before: &mut HashMap<String, (Instant
     let all = containers(global);
     let mut rows = Vec::new();
     let mut take = |dir: ContainerDir, container: Container, name: Option<&String>| {
-        let usage = usage::of(&dir, &container);
+        let mut usage = usage::of(&dir, &container);
+        if let (Some(usage), Ok(state)) = (&mut usage, dir.state()) {
+            processes::count(&container, state.pid, usage);
+        }
         let now = Instant::now();
         let last = usage.and_then(|usage| before.insert(dir.id().to_owned(), (now, usage.group.cpu_ns)));
         let cpu = last.zip(usage).map(|((then, ns), usage)| {

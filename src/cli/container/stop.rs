@@ -35,7 +35,7 @@ pub fn run(args: StopArgs, global: &Global) -> Result<ExitCode, BoxFault> {
 /// How long a container has to stop: what the flag says, or the container's own.
 pub fn patience(dir: &ContainerDir, seconds: Option<i64>) -> Result<Option<Duration>, RuntimeError> {
     Ok(match seconds {
-        None => Some(signals::stop_timeout(&dir.container()?)),
+        None => signals::stop_timeout(&dir.container()?),
         Some(seconds) => u64::try_from(seconds).ok().map(Duration::from_secs),
     })
 }

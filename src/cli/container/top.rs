@@ -7,10 +7,10 @@ use jiff::Timestamp;
 
 use super::super::render::list::align;
 use super::super::{Global, output};
-use super::containers;
+use super::{containers, processes};
 use crate::base::BoxFault;
 use crate::runtime::container::Status;
-use crate::runtime::{RuntimeError, events, start};
+use crate::runtime::{RuntimeError, events};
 
 /// List a container's processes
 #[derive(Debug, Args)]
@@ -70,23 +70,6 @@ const FULL: &[Column] = &[
     ("time", "TIME"),
     ("cmd", "CMD"),
 ];
-/// `ps -el`.
-const LONG: &[Column] = &[
-    ("f", "F"),
-    ("s", "S"),
-    ("uid", "UID"),
-    ("pid", "PID"),
-    ("ppid", "PPID"),
-    ("c", "C"),
-    ("old pri", "PRI"),
-    ("ni", "NI"),
-    ("addr", "ADDR"),
-    ("sz", "SZ"),
-    ("wchan", "WCHAN"),
-    ("tty", "TTY"),
-    ("time", "TIME"),
-    ("comm", "CMD"),
-];
 /// `ps -elf`.
 const LONG_FULL: &[Column] = &[
     ("f", "F"),
@@ -143,11 +126,12 @@ pub fn run(args: TopArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     let columns = columns(&args.options)?;
     let dir = containers(global).find(&args.container)?;
     let container = dir.container()?;
-    dir.state()?.require(Status::has_process, "list the processes of", &container.name)?;
+    let state = dir.state()?;
+    state.require(Status::has_process, "list the processes of", &container.name)?;
     events::record(&global.root, &container, "top", &[]);
     let names = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let mut lines = vec![columns.iter().map(|(_, heading)| *heading).collect::<Vec<_>>().join("\t")];
-    for pid in start::cgroup(&container).pids() {
+    for pid in processes::of(&container, state.pid) {
         // It may have ended since.
         if let Some(process) = Process::read(pid) {
             let cells: Vec<String> = columns.iter().map(|(name, _)| process.show(name, &names)).collect();
@@ -156,6 +140,16 @@ pub fn run(args: TopArgs, global: &Global) -> Result<ExitCode, BoxFault> {
     }
     output::print(align(&lines))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// `ps -el`: of `ps -elf` all but the start, with users as numbers and without arguments.
+fn long_columns() -> Vec<Column> {
+    let short = |column: &Column| match *column {
+        ("user", heading) => ("uid", heading),
+        ("cmd", heading) => ("comm", heading),
+        column => column,
+    };
+    LONG_FULL.iter().filter(|(name, _)| *name != "stime").map(short).collect()
 }
 
 /// The columns that ps's options ask for. Which processes they choose is none of theirs: it is the container's.
@@ -201,7 +195,7 @@ fn columns(options: &[String]) -> Result<Vec<Column>, RuntimeError> {
             (_, _, true, true, _) => BSD_LONG,
             (_, _, true, ..) => BSD,
             (_, _, _, true, true) => LONG_FULL,
-            (_, _, _, true, _) => LONG,
+            (_, _, _, true, _) => return Ok(long_columns()),
             (.., true) => FULL,
             _ => PLAIN,
         };
@@ -232,14 +226,12 @@ struct Process {
     age: f64,
 }
 
-/// The kernel's clock ticks a second, as it shows them to programs.
-const TICKS: f64 = 100.0;
+const TICKS: f64 = processes::TICKS as f64;
 
 impl Process {
     fn read(pid: i32) -> Option<Self> {
         let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).ok();
-        let stat = read("stat")?;
-        let stat: Vec<String> = stat.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect();
+        let stat = processes::stat(pid)?;
         let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
         let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
         let started: f64 = stat.get(19)?.parse().ok()?;
@@ -372,7 +364,6 @@ mod tests {
             (&["-aux"], BSD_USER),
             (&["auxww"], BSD_USER),
             (&["axl"], BSD_LONG),
-            (&["-el"], LONG),
             (&["-elf"], LONG_FULL),
         ] {
             assert_eq!(of(words).as_deref(), Some(expected), "{words:?}");
@@ -387,6 +378,10 @@ mod tests {
         ] {
             assert_eq!(names(words).unwrap(), ["pid", "comm"], "{words:?}");
         }
+        let headings: Vec<_> = of(&["-el"]).unwrap().into_iter().map(|(_, heading)| heading).collect();
+        assert_eq!(headings.join(" "), "F S UID PID PPID C PRI NI ADDR SZ WCHAN TTY TIME CMD");
+        assert_eq!(names(&["-el"]).unwrap()[2], "uid");
+        assert_eq!(names(&["-el"]).unwrap().last(), Some(&"comm"));
         for words in
             [&["-o", "comm"][..], &["-o", "pid,x"], &["-o", "old pri,pid"], &["-Z"], &["-"], &[""], &["F"], &["-o"]]
         {
@@ -405,7 +400,7 @@ mod tests {
     #[test]
     fn a_process_is_read_from_proc() {
         let own = Process::read(std::process::id() as i32).unwrap();
-        for (column, _) in COLUMNS.iter().chain(LONG).chain(BSD_LONG).chain(BSD_USER) {
+        for (column, _) in COLUMNS.iter().chain(LONG_FULL).chain(BSD_LONG).chain(BSD_USER) {
             assert!(!own.show(column, "root:x:0:").is_empty(), "{column}");
         }
         assert!(own.show("pmem", "").parse::<f64>().unwrap() <= 99.9);

@@ -23,6 +23,8 @@ pub enum Data {
     Bool(bool),
     /// A number.
     Number(Number),
+    /// One of Go's durations, in nanoseconds.
+    Duration(i64),
     /// A string.
     Text(Arc<str>),
     /// A list.
@@ -123,6 +125,9 @@ const POINTERS: &[&str] = &[
     "StopTimeout",
 ];
 
+/// Durations, all of a health check.
+const DURATIONS: &[&str] = &["Interval", "StartInterval", "StartPeriod", "Timeout"];
+
 /// Fields that docker's JSON leaves out when they are zero, though its templates know them.
 const LEFT_OUT: &[&str] = &[
     "Annotations",
@@ -138,6 +143,7 @@ const LEFT_OUT: &[&str] = &[
     "StopTimeout",
     "StorageOpt",
     "Sysctls",
+    "Test",
     "Tmpfs",
 ];
 
@@ -191,6 +197,12 @@ const ORDER: &[&str] = &[
     "StartedAt",
     "FinishedAt",
     "Health",
+    "Test",
+    "Interval",
+    "Timeout",
+    "StartPeriod",
+    "StartInterval",
+    "Retries",
 ];
 
 /// What the entries are of the maps of that name; `None` if it is no map's.
@@ -217,6 +229,12 @@ fn known(name: &str, of: &str, fields: &Fields) -> Vec<(&'static str, Data)> {
             all(&["Domainname", "Hostname", "Image", "StopSignal", "User", "WorkingDir"], Data::text("")),
             all(&["AttachStderr", "AttachStdin", "AttachStdout", "OpenStdin", "StdinOnce", "Tty"], Data::Bool(false)),
             all(&["Healthcheck", "StopTimeout"], Data::Nil(Kind::Pointer)),
+        ]
+        .concat(),
+        ("Healthcheck", _) => [
+            all(&["Test"], Data::Nil(Kind::List)),
+            all(DURATIONS, Data::Duration(0)),
+            all(&["Retries"], Data::Number(0.into())),
         ]
         .concat(),
         _ if fields.contains_key("Destination") && fields.contains_key("RW") => {
@@ -261,6 +279,9 @@ impl Data {
             (Value::Null, None) if name == "StopSignal" => Self::text(""),
             (Value::Null, None) => Self::Nothing,
             (Value::Bool(value), _) => Self::Bool(*value),
+            (Value::Number(number), _) if of == Some("Healthcheck") && DURATIONS.contains(&name) => {
+                Self::Duration(number.as_i64().unwrap_or_default())
+            }
             (Value::Number(number), _) => Self::Number(number.clone()),
             (Value::String(text), _) => Self::text(text.as_str()),
             (Value::Array(items), _) => Self::List(Arc::new(items.iter().map(Self::item).collect())),
@@ -292,6 +313,7 @@ impl Data {
             Self::Nothing | Self::Nil(_) => false,
             Self::Bool(value) => *value,
             Self::Number(number) => number.as_f64() != Some(0.0),
+            Self::Duration(nanoseconds) => *nanoseconds != 0,
             Self::Text(text) => !text.is_empty(),
             Self::List(items) => !items.is_empty(),
             Self::Map(fields, _) => !fields.is_empty(),
@@ -310,6 +332,7 @@ impl Data {
             Self::Nothing | Self::Nil(_) => Value::Null,
             Self::Bool(value) => Value::Bool(*value),
             Self::Number(number) => Value::Number(number.clone()),
+            Self::Duration(nanoseconds) => Value::from(*nanoseconds),
             Self::Text(text) => Value::from(&**text),
             Self::List(items) => items.iter().map(Self::json).collect(),
             Self::Map(fields, _) => all(fields, &|_, _| true),
@@ -317,6 +340,8 @@ impl Data {
                 // What lists look single labels up in is no field.
                 Self::Map(..) => name != LABEL,
                 Self::Nothing | Self::Nil(_) => !LEFT_OUT.contains(&name),
+                Self::Duration(nanoseconds) => *nanoseconds != 0,
+                Self::Number(number) => name != "Retries" || number.as_i64() != Some(0),
                 Self::Text(text) if text.is_empty() => {
                     name != "StopSignal"
                         && !(matches!(name, "Name" | "Driver" | "Type") && fields.contains_key("Destination"))
@@ -339,6 +364,17 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn the_times_of_a_health_check_are_durations() {
+        let document = json!({"Config": {"Healthcheck": {"Interval": 5}}, "Interval": 5});
+        let Data::Struct(fields) = Data::of(&document) else { panic!() };
+        assert_eq!(fields["Interval"], Data::Number(5.into()));
+        let Data::Struct(config) = &fields["Config"] else { panic!() };
+        let Data::Struct(check) = &config["Healthcheck"] else { panic!() };
+        assert_eq!((&check["Interval"], &check["Timeout"]), (&Data::Duration(5), &Data::Duration(0)));
+        assert_eq!(config["Healthcheck"].json(), json!({"Interval": 5}));
+    }
 
     #[test]
     fn nulls_are_of_the_kinds_that_docker_has() {

@@ -99,20 +99,28 @@ pub fn apply(name: &str, arguments: &[Data]) -> Result<Data, String> {
     Ok(made)
 }
 
+/// A whole number; a duration is one of nanoseconds.
+fn whole(value: &Data) -> Option<i64> {
+    match value {
+        Data::Number(number) => number.as_i64(),
+        Data::Duration(nanoseconds) => Some(*nanoseconds),
+        _ => None,
+    }
+}
+
 /// Whether two values are the same; all nulls are.
 fn same(a: &Data, b: &Data) -> bool {
     let null = |value: &Data| matches!(value, Data::Nothing | Data::Nil(_));
-    a == b || null(a) && null(b)
+    a == b || null(a) && null(b) || whole(a).is_some_and(|a| whole(b) == Some(a))
 }
 
 fn compare(a: &Data, b: &Data) -> Option<Ordering> {
     match (a, b) {
         (Data::Text(a), Data::Text(b)) => Some(a.cmp(b)),
-        (Data::Number(a), Data::Number(b)) => match (a.as_i64(), b.as_i64()) {
-            (Some(a), Some(b)) => Some(a.cmp(&b)),
-            _ => a.as_f64()?.partial_cmp(&b.as_f64()?),
-        },
-        _ => None,
+        (Data::Number(x), Data::Number(y)) if whole(a).is_none() || whole(b).is_none() => {
+            x.as_f64()?.partial_cmp(&y.as_f64()?)
+        }
+        _ => Some(whole(a)?.cmp(&whole(b)?)),
     }
 }
 
@@ -225,7 +233,8 @@ fn js(text: &str) -> String {
     out
 }
 
-fn urlquery(text: &str) -> String {
+/// Escapes a text for the query of a URL, as Go's `url.QueryEscape`.
+pub fn urlquery(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

@@ -1,7 +1,7 @@
 //! How lists and objects are shown: docker's tables, `--format json` and Go templates.
 
 mod data;
-mod functions;
+pub mod functions;
 pub mod human;
 pub mod list;
 mod parse;

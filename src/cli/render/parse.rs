@@ -1,5 +1,6 @@
 //! Templates: from tokens to nodes.
 
+use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::vec::IntoIter;
 
@@ -8,6 +9,15 @@ use super::token::{Piece, Token, pieces};
 
 /// How deep blocks and parentheses may be nested.
 const DEPTH: usize = 100;
+
+/// A template, parsed.
+#[derive(Debug, Clone)]
+pub struct Parsed {
+    /// Itself.
+    pub nodes: Vec<Node>,
+    /// Those that it defines, by name.
+    pub defined: BTreeMap<String, Vec<Node>>,
+}
 
 /// A piece of a template.
 #[derive(Debug, Clone)]
@@ -29,6 +39,8 @@ pub enum Node {
         /// For none.
         none: Vec<Node>,
     },
+    /// `{{template}}` or `{{block}}`: one that is defined, with the value as its data.
+    Template(String, Option<Pipe>),
     /// `{{break}}`: no more of the range.
     Break,
     /// `{{continue}}`: the next of the range.
@@ -69,11 +81,12 @@ pub enum Term {
 }
 
 /// Parses a template; with `escapes`, `\t` and `\n` in its text are a tab and a line break.
-pub fn parse(text: &str, escapes: bool) -> Result<Vec<Node>, String> {
-    let mut parser = Parser { pieces: pieces(text, escapes)?.into_iter().peekable(), depth: 0, ranges: 0 };
+pub fn parse(text: &str, escapes: bool) -> Result<Parsed, String> {
+    let pieces = pieces(text, escapes)?.into_iter().peekable();
+    let mut parser = Parser { pieces, depth: 0, ranges: 0, defined: BTreeMap::new() };
     let (nodes, end) = parser.block()?;
     match end {
-        None => Ok(nodes),
+        None => Ok(Parsed { nodes, defined: parser.defined }),
         Some(_) => Err("unexpected {{end}} or {{else}}".into()),
     }
 }
@@ -85,6 +98,7 @@ struct Parser {
     pieces: Peekable<IntoIter<Piece>>,
     depth: usize,
     ranges: usize,
+    defined: BTreeMap<String, Vec<Node>>,
 }
 
 impl Parser {
@@ -120,11 +134,51 @@ impl Parser {
                     }
                     nodes.push(if word == "break" { Node::Break } else { Node::Continue });
                 }
+                // Only at the top, as in Go.
+                Some(Token::Word(word)) if word == "define" && self.depth == 1 => {
+                    let (name, rest) = named(word, &tokens)?;
+                    if !rest.is_empty() {
+                        return Err("unexpected word in define clause".into());
+                    }
+                    self.define(name)?;
+                }
+                Some(Token::Word(word)) if word == "block" => {
+                    let (name, rest) = named(word, &tokens)?;
+                    let data = pipe(&rest, 1)?;
+                    self.define(name.clone())?;
+                    nodes.push(Node::Template(name, Some(data)));
+                }
+                Some(Token::Word(word)) if word == "template" => {
+                    let (name, rest) = named(word, &tokens)?;
+                    let data = if rest.is_empty() { None } else { Some(pipe(&rest, 1)?) };
+                    nodes.push(Node::Template(name, data));
+                }
                 _ => nodes.push(Node::Print(pipe(&tokens, 1)?)),
             }
         }
         self.depth -= 1;
         Ok((nodes, None))
+    }
+
+    /// The body of a template of its own. Of two of a name one may be empty: it is the other that counts.
+    fn define(&mut self, name: String) -> Result<(), String> {
+        let ranges = std::mem::take(&mut self.ranges);
+        let (nodes, end) = self.block()?;
+        self.ranges = ranges;
+        if end != Some(None) {
+            return Err(format!("template {name:?} is not closed by {{{{end}}}}"));
+        }
+        let is_empty = |nodes: &Vec<Node>| {
+            nodes.iter().all(|node| matches!(node, Node::Text(text) if text.chars().all(char::is_whitespace)))
+        };
+        match self.defined.get(&name) {
+            Some(known) if !is_empty(known) && !is_empty(&nodes) => {
+                return Err(format!("multiple definition of template {name:?}"));
+            }
+            Some(known) if !is_empty(known) => {}
+            _ => drop(self.defined.insert(name, nodes)),
+        }
+        Ok(())
     }
 
     fn control(&mut self, word: &str, tokens: Vec<Token>) -> Result<Node, String> {
@@ -158,6 +212,15 @@ impl Parser {
             "with" => Node::With(condition, then, otherwise),
             _ => Node::Range { over: condition, body: then, none: otherwise },
         })
+    }
+}
+
+/// The name behind `define`, `block` or `template`, and what follows it.
+fn named(word: &str, tokens: &[Token]) -> Result<(String, Vec<Token>), String> {
+    let rest = trimmed(tokens[1..].to_vec());
+    match rest.first() {
+        Some(Token::Constant(Data::Text(name))) => Ok((name.to_string(), trimmed(rest[1..].to_vec()))),
+        _ => Err(format!("a quoted name is expected behind {word}")),
     }
 }
 

@@ -3,6 +3,7 @@
 use serde_json::Number;
 
 use super::data::{Data, Kind};
+use crate::runtime::duration_text;
 
 /// The widest field, as in Go.
 const WIDEST: usize = 1_000_000;
@@ -150,6 +151,7 @@ fn typed(value: &Data) -> String {
         Data::Bool(_) => "bool",
         Data::Number(number) if number.is_f64() => "float64",
         Data::Number(_) => "int",
+        Data::Duration(_) => "time.Duration",
         Data::Text(_) => "string",
         Data::List(_) | Data::Nil(_) => "[]string",
         Data::Map(..) => "map[string]string",
@@ -185,6 +187,10 @@ impl Verb {
             Data::Bool(truth) if matches!(letter, 't' | 'v') => self.pad(truth.to_string(), false),
             Data::Bool(_) => bad(),
             Data::Number(number) => self.number(number, letter).unwrap_or_else(bad),
+            Data::Duration(nanoseconds) if matches!(letter, 'v' | 's' | 'q' | 'x' | 'X') => {
+                self.text(&duration_text(*nanoseconds), letter).unwrap_or_else(bad)
+            }
+            Data::Duration(nanoseconds) => self.number(&(*nanoseconds).into(), letter).unwrap_or_else(bad),
             Data::Text(text) => self.text(text, letter).unwrap_or_else(bad),
             Data::List(items) => {
                 let items: Vec<String> = items.iter().map(|item| self.value(item, letter)).collect();
@@ -344,6 +350,8 @@ mod tests {
             let operands: Vec<Data> = names.iter().map(|name| fields[*name].clone()).collect();
             assert_eq!(printf(format, &operands).unwrap(), expected, "{format}");
         }
+        let operands = vec![Data::Duration(90_000_000_000); 5];
+        assert_eq!(printf("%d %v %8s %q %T", &operands).unwrap(), "90000000000 1m30s    1m30s \"1m30s\" time.Duration");
         assert!(printf(&"%999999d".repeat(100), &vec![fields["n"].clone(); 100]).is_err());
     }
 }

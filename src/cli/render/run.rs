@@ -1,30 +1,38 @@
 //! Templates: from nodes and data to text.
 
+use std::collections::BTreeMap;
+
 use super::data::{Data, Kind, name_of_field};
 use super::functions::{apply, keeps_headings};
-use super::parse::{Call, Node, Pipe, Term};
+use super::parse::{Call, Node, Parsed, Pipe, Term};
 use super::printf::{bounded, print, show};
 
 /// How much a template may do: one for each node and call, and for each KiB that is made of them.
 const MOST_WORK: usize = 1_000_000;
 
+/// How deep blocks, and templates in templates, may go.
+const DEPTH: usize = 200;
+
 /// Renders `data`. With `typed` its structs' fields have Go's names.
-pub fn render(nodes: &[Node], data: &Data, typed: bool) -> Result<String, String> {
-    let mut run = Run { data, typed, headings: false, variables: Vec::new(), out: String::new(), work: 0 };
-    run.nodes(nodes, data)?;
+pub fn render(template: &Parsed, data: &Data, typed: bool) -> Result<String, String> {
+    let mut run = Run::new(template, data, typed, false);
+    run.nodes(&template.nodes, data)?;
     Ok(run.out)
 }
 
 /// Renders the headings of a table. As in docker its functions leave them as they are, and where a template does not
 /// fit them they end: it fits the rows.
-pub fn headings(nodes: &[Node], data: &Data) -> String {
-    let mut run = Run { data, typed: false, headings: true, variables: Vec::new(), out: String::new(), work: 0 };
-    let _ = run.nodes(nodes, data);
+pub fn headings(template: &Parsed, data: &Data) -> String {
+    let mut run = Run::new(template, data, false, true);
+    let _ = run.nodes(&template.nodes, data);
     run.out
 }
 
-struct Run<'d> {
-    data: &'d Data,
+struct Run<'t> {
+    defined: &'t BTreeMap<String, Vec<Node>>,
+    /// What `$` is.
+    data: Data,
+    depth: usize,
     typed: bool,
     headings: bool,
     variables: Vec<(String, Data)>,
@@ -40,7 +48,12 @@ enum Next {
     End,
 }
 
-impl Run<'_> {
+impl<'t> Run<'t> {
+    fn new(template: &'t Parsed, data: &Data, typed: bool, headings: bool) -> Self {
+        let (defined, data) = (&template.defined, data.clone());
+        Self { defined, data, depth: 0, typed, headings, variables: Vec::new(), out: String::new(), work: 0 }
+    }
+
     fn work(&mut self, bytes: usize) -> Result<(), String> {
         self.work += 1 + bytes / 1024;
         if self.work > MOST_WORK { Err("the template does too much".into()) } else { Ok(()) }
@@ -53,6 +66,10 @@ impl Run<'_> {
 
     /// A block: what is declared in it ends with it.
     fn nodes(&mut self, nodes: &[Node], dot: &Data) -> Result<Next, String> {
+        self.depth += 1;
+        if self.depth > DEPTH {
+            return Err("nested too deeply".into());
+        }
         let variables = self.variables.len();
         let mut next = Next::Node;
         for node in nodes {
@@ -62,7 +79,19 @@ impl Run<'_> {
             }
         }
         self.variables.truncate(variables);
+        self.depth -= 1;
         Ok(next)
+    }
+
+    /// A template that is defined: of all variables it sees `$` alone, which is its data.
+    fn template(&mut self, name: &str, data: Data) -> Result<(), String> {
+        let defined = self.defined;
+        let nodes = defined.get(name).ok_or_else(|| format!("template {name:?} not defined"))?;
+        let variables = std::mem::take(&mut self.variables);
+        let outer = std::mem::replace(&mut self.data, data.clone());
+        self.nodes(nodes, &data)?;
+        (self.data, self.variables) = (outer, variables);
+        Ok(())
     }
 
     fn node(&mut self, node: &Node, dot: &Data) -> Result<Next, String> {
@@ -80,6 +109,11 @@ impl Run<'_> {
                     self.write(&print(&value))?;
                 }
                 return Ok(Next::Node);
+            }
+            Node::Template(name, data) => {
+                let data = data.as_ref().map_or(Ok(Data::Nothing), |data| self.pipe(data, dot))?;
+                self.template(name, data)?;
+                Next::Node
             }
             Node::Break => Next::End,
             Node::Continue => Next::Item,
@@ -206,7 +240,7 @@ impl Run<'_> {
     fn term(&mut self, term: &Term, dot: &Data) -> Result<Data, String> {
         match term {
             Term::Dot(path) => field(dot, path, self.typed),
-            Term::Variable(name, path) if name.is_empty() => field(self.data, path, self.typed),
+            Term::Variable(name, path) if name.is_empty() => field(&self.data, path, self.typed),
             Term::Variable(name, path) => {
                 let value = self.variables.iter().rev().find(|(known, _)| known == name);
                 field(&value.ok_or_else(|| format!("undefined variable \"${name}\""))?.1, path, self.typed)

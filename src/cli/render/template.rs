@@ -1,10 +1,10 @@
-//! The part of Go's text/template that docker's users write after `--format`: fields, pipelines, `if`, `range`,
-//! `with`, variables, and the functions of both.
+//! The part of Go's text/template that docker's users write after `--format`: fields, pipelines, `if`, `range`, `with`,
+//! variables, templates within templates, and the functions of both.
 
 use serde_json::Value;
 
 use super::data::Data;
-use super::parse::{self, Node};
+use super::parse::{self, Parsed};
 use super::run;
 use crate::base::{Class, Fault};
 
@@ -21,7 +21,7 @@ impl Fault for TemplateError {
 
 /// A parsed template.
 #[derive(Debug, Clone)]
-pub struct Template(Vec<Node>);
+pub struct Template(Parsed);
 
 impl Template {
     /// Parses a template as it stands.
@@ -154,6 +154,16 @@ mod tests {
             ("{{split .ID \":\"}}", "[sha256 abc]"),
             ("{{truncate .ID 3}}", "sha"),
             ("{{\"quoted \\\"x\\\"\"}}{{`raw`}}", "quoted \"x\"raw"),
+            ("{{define \"a\"}}<{{.}}>{{end}}{{template \"a\" .ID}}{{template `a`}}", "<sha256:abc><<no value>>"),
+            ("{{block \"b\" .Config}}{{len .Env}}{{len $.Env}}{{end}}{{template \"b\" .Config}}", "2222"),
+            ("{{define \"a\"}}x{{end}}{{define \"a\"}} {{end}}{{template \"a\"}}", "x"),
+            ("{{define \"a\"}} {{end}}{{block \"a\" .}}x{{end}}|{{template \"a\" .}}", "x|x"),
+            (
+                "{{template \"a\" .}}{{range .Names}}{{template \"b\" .}}{{end}}\
+                 {{define \"a\"}}[{{end}}{{define \"b\"}}{{.}};{{end}}",
+                "[a;b;",
+            ),
+            ("{{define \"a\"}}{{$x := 2}}{{$x}}{{end}}{{$x := 1}}{{template \"a\"}}{{$x}}", "21"),
         ] {
             let rendered = render(template).unwrap_or_else(|error| panic!("{template}: {error}"));
             assert!(
@@ -194,6 +204,17 @@ mod tests {
             "{{len .On}}",
             "{{\"a\nb\"}}",
             "{{(.ID}}",
+            "{{template \"nothing\"}}",
+            "{{define \"a\"}}x{{end}}{{define \"a\"}}y{{end}}",
+            "{{define \"a\"}}x",
+            "{{define a}}x{{end}}",
+            "{{define \"a\" .}}x{{end}}",
+            "{{if .On}}{{define \"a\"}}x{{end}}{{end}}",
+            "{{block \"a\"}}x{{end}}",
+            "{{template}}",
+            "{{template \"a\" . .}}{{define \"a\"}}{{end}}",
+            "{{$x := 1}}{{define \"a\"}}{{$x}}{{end}}{{template \"a\"}}",
+            "{{range .Names}}{{block \"a\" .}}{{break}}{{end}}{{end}}",
         ] {
             assert!(render(template).is_err(), "{template}");
         }
@@ -215,6 +236,8 @@ mod tests {
             nested(200, ""),
             format!("{{{{$x := \"x\"}}}}{}", nested(2, "{{$x = print $x $x}}")),
             format!("{{{{$x := \"x\"}}}}{}", nested(2, "{{$x = printf \"%999999s\" $x}}{{$x}}")),
+            "{{define \"a\"}}{{template \"a\"}}{{end}}{{template \"a\"}}".to_owned(),
+            "{{define \"a\"}}{{range $.}}{{template \"a\" $}}{{end}}{{end}}{{template \"a\" .Many}}".to_owned(),
             "{{if 1}}".repeat(100_000),
             "{{if 1}}a{{else if 1}}".repeat(100_000),
         ] {

@@ -6,6 +6,7 @@ mod expand;
 
 use self::expand::Variables;
 use super::config::{Healthcheck, RunConfig, Words};
+use super::signal;
 use crate::base::{Class, Fault};
 
 /// An instruction that cannot be applied.
@@ -81,7 +82,7 @@ fn one(config: &mut RunConfig, change: &str, command_set: &mut bool, left: &mut 
         }
         "STOPSIGNAL" => {
             let signal = single(rest, &mut variables)?;
-            if !is_signal(&signal) {
+            if signal::number(&signal).is_none() {
                 return Err(format!("invalid signal: {signal}"));
             }
             config.stop_signal = Some(signal);
@@ -186,23 +187,6 @@ fn words(text: &str) -> Vec<String> {
     }
     words.extend(Some(word).filter(|word| !word.is_empty()));
     words
-}
-
-/// Linux's signals (signal(7)).
-const SIGNALS: [&str; 36] = [
-    "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE", "POLL",
-    "PROF", "PWR", "QUIT", "RTMAX", "RTMIN", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU",
-    "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ",
-];
-
-/// Whether a container can be stopped by it: a number, or a name with or without `SIG`.
-fn is_signal(text: &str) -> bool {
-    let upper = text.to_ascii_uppercase();
-    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let real_time = name.strip_prefix("RTMIN+").or_else(|| name.strip_prefix("RTMAX-"));
-    text.parse::<u8>().is_ok_and(|number| (1..=64).contains(&number))
-        || real_time.and_then(|number| number.parse::<u8>().ok()).is_some_and(|number| number <= 30)
-        || SIGNALS.contains(&name)
 }
 
 /// `80`, `53/udp`, `8000-8002/tcp`.

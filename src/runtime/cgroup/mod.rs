@@ -1,6 +1,7 @@
 //! Control groups: v1, the hybrid of both, and v2 alone, told apart by what is mounted.
 
 mod devices;
+mod oom;
 mod stats;
 mod v1;
 mod v2;
@@ -17,6 +18,7 @@ use super::error::{RuntimeError, While};
 use crate::base::AtPath;
 use crate::sys::mountinfo::{self, Mount};
 
+pub use oom::OomWatch;
 pub use stats::Stats;
 
 /// The control groups of this host, as this process sees them.

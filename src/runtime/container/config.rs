@@ -11,9 +11,6 @@ use crate::image::config::Healthcheck;
 use crate::runtime::net::EndpointRequest;
 use crate::runtime::{NetworkMode, RuntimeError};
 
-/// The least memory that a container can be limited to.
-pub const LEAST_MEMORY: i64 = 6 << 20;
-
 /// A container.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -74,7 +71,7 @@ pub struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_signal: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub stop_timeout: Option<u64>,
+    pub stop_timeout: Option<i64>,
 }
 
 /// Docker's `HostConfig`.
@@ -132,7 +129,7 @@ pub struct HostConfig {
     pub device_cgroup_rules: Option<Vec<String>>,
     pub memory_reservation: i64,
     pub memory_swap: i64,
-    pub memory_swappiness: Option<u64>,
+    pub memory_swappiness: Option<i64>,
     pub oom_kill_disable: Option<bool>,
     pub pids_limit: Option<i64>,
     pub ulimits: Option<Vec<Ulimit>>,
@@ -151,32 +148,36 @@ pub struct LogConfig {
     /// `json-file` or `none`.
     #[serde(rename = "Type")]
     pub kind: String,
-    /// `max-size`, `max-file`.
+    /// The driver's options, as docker's json-file has them.
     pub config: BTreeMap<String, String>,
 }
 
 impl LogConfig {
-    /// Fails for a driver that ferry has not, and for options that no json-file log has.
+    /// Fails for a driver that ferry has not, for options that no json-file log has, and for those that ferry has not. What
+    /// the others say is looked at when the container is started, as with docker.
     pub fn check(&self) -> Result<(), RuntimeError> {
-        const OPTIONS: [&str; 10] = [
-            "compress",
-            "env",
-            "env-regex",
-            "labels",
-            "labels-regex",
-            "max-buffer-size",
-            "max-file",
-            "max-size",
-            "mode",
-            "tag",
-        ];
-        if !matches!(self.kind.as_str(), "" | "json-file" | "none") {
-            return Err(RuntimeError::usage(format!("log driver {:?}: ferry has json-file and none", self.kind)));
+        const OPTIONS: [&str; 8] =
+            ["compress", "env", "env-regex", "labels", "labels-regex", "max-file", "max-size", "tag"];
+        match self.kind.as_str() {
+            "" | "json-file" => {}
+            "none" if self.config.is_empty() => {}
+            "none" => return Err(RuntimeError::usage("invalid logging opts for driver none")),
+            kind => return Err(RuntimeError::usage(format!("log driver {kind:?}: ferry has json-file and none"))),
         }
-        match self.config.keys().find(|key| !OPTIONS.contains(&key.as_str())) {
-            Some(key) => Err(RuntimeError::usage(format!("unknown log option {key:?}"))),
-            None => Ok(()),
+        for (key, value) in &self.config {
+            match (key.as_str(), value.as_str()) {
+                ("mode", "" | "blocking") => {}
+                ("mode", "non-blocking") | ("max-buffer-size", _) => {
+                    return Err(RuntimeError::usage(format!(
+                        "log option {key}={value}: ferry writes logs without a buffer, leave it out"
+                    )));
+                }
+                ("mode", _) => return Err(RuntimeError::usage(format!("logging mode not supported: {value}"))),
+                (key, _) if OPTIONS.contains(&key) => {}
+                (key, _) => return Err(RuntimeError::usage(format!("unknown log option {key:?}"))),
+            }
         }
+        Ok(())
     }
 }
 
@@ -210,9 +211,15 @@ impl RestartPolicy {
     /// Fails for a policy that there is none of, or a count where none belongs.
     pub fn check(&self) -> Result<(), RuntimeError> {
         match self.name.as_str() {
-            "" | "no" | "always" | "unless-stopped" if self.maximum_retry_count == 0 => Ok(()),
             "on-failure" => Ok(()),
-            name => Err(RuntimeError::usage(format!("invalid restart policy {name:?}"))),
+            "" | "no" | "always" | "unless-stopped" if self.maximum_retry_count == 0 => Ok(()),
+            "" | "no" | "always" | "unless-stopped" => Err(RuntimeError::usage(
+                "invalid restart policy: maximum retry count can only be used with 'on-failure'",
+            )),
+            name => Err(RuntimeError::usage(format!(
+                "invalid restart policy: unknown policy '{name}'; use one of 'no', 'always', 'on-failure', or \
+                 'unless-stopped'"
+            ))),
         }
     }
 }
@@ -317,7 +324,7 @@ impl Container {
 
     /// The program and its arguments.
     pub fn command(&self) -> Vec<String> {
-        std::iter::once(self.path.clone()).chain(self.args.iter().cloned()).filter(|word| !word.is_empty()).collect()
+        std::iter::once(self.path.clone()).chain(self.args.iter().cloned()).collect()
     }
 
     /// Whether a container that ended with `code` is to be started again, after `restarts` times of that.

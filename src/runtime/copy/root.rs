@@ -62,13 +62,14 @@ impl Root {
     fn at_rest(store_root: &Path, dir: &ContainerDir, container: &Container, lock: File) -> Result<Self, RuntimeError> {
         unshare(libc::CLONE_NEWNS).trying("make a mount namespace")?;
         rootfs::leave_propagation()?;
-        volumes::make_sources(container)?;
+        volumes::prepare(store_root, container)?;
         let path = overlay::mount(store_root, dir)?;
         let opened = crate::sys::mount::open_dir(&path).at("open", &path)?;
         let mut own: Vec<_> = container.mounts.iter().collect();
         own.sort_by_key(|mount| Path::new(&mount.destination).components().count());
         for mount in own {
-            let options = ["rbind", if mount.rw { "rw" } else { "ro" }, "rprivate"].map(str::to_owned).to_vec();
+            let access = if mount.rw { None } else { Some("ro") };
+            let options: Vec<String> = ["rbind", "rprivate"].into_iter().chain(access).map(str::to_owned).collect();
             let bind = MountBuilder::default()
                 .destination(&mount.destination)
                 .typ("bind")

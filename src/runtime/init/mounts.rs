@@ -169,6 +169,20 @@ fn not_over_proc(at: impl AsFd, destination: &Path) -> Result<(), RuntimeError> 
 
 /// Makes one mount of the document. `root` is the root file system; sources are paths of the host.
 pub fn mount(root: impl AsFd, mount: &Mount) -> Result<(), RuntimeError> {
+    match mount_in_order(root, mount)? {
+        Some(tmpfs) => make_read_only(&tmpfs),
+        None => Ok(()),
+    }
+}
+
+/// Makes a mount read-only.
+pub fn make_read_only(mount: impl AsFd) -> Result<(), RuntimeError> {
+    set_attributes(mount, false, attr::RDONLY, 0, 0).trying("make a mount of the container read-only")
+}
+
+/// The same as one of many. Gives a tmpfs that is to be made read-only when all are there, as by runc: there may be mount
+/// points to be made in it.
+pub fn mount_in_order(root: impl AsFd, mount: &Mount) -> Result<Option<OwnedFd>, RuntimeError> {
     let destination = mount.destination();
     let mut options = parse(mount.options().as_deref().unwrap_or_default());
     let kind = mount.typ().as_deref().unwrap_or(if options.bind { "bind" } else { "" });
@@ -182,15 +196,19 @@ pub fn mount(root: impl AsFd, mount: &Mount) -> Result<(), RuntimeError> {
             set_attributes(&tree, options.recursive, options.set, options.clear & !options.set | atime(&options), 0)
                 .trying(what())?;
         }
-        let at = mount_point(&root, destination, target).trying(what())?;
-        if !is_proc(&from).trying(what())? {
+        let of_proc = is_proc(&from).trying(what())?;
+        let at = match of_proc && destination == Path::new("/proc") {
+            true => kernel_mount_point(&root, destination).trying(what())?,
+            false => mount_point(&root, destination, target).trying(what())?,
+        };
+        if !of_proc {
             not_over_proc(&at, destination)?;
         }
         attach(&tree, &at).trying(what())?;
-        return propagate(&tree, &options).trying(what());
+        return propagate(&tree, &options).trying(what()).map(|()| None);
     }
     if kind == "cgroup" {
-        return cgroup(&root, destination, &options);
+        return cgroup(&root, destination, &options).map(|()| None);
     }
     // As runc: what hides a directory has its mode.
     let hidden = open_in_root(&root, destination, OFlags::PATH).ok().filter(|_| kind == "tmpfs");
@@ -209,11 +227,16 @@ pub fn mount(root: impl AsFd, mount: &Mount) -> Result<(), RuntimeError> {
     if options.copy_up {
         copy_tree(at.as_fd(), tree.as_fd()).trying(what())?;
     }
+    let later = kind == "tmpfs" && options.set & attr::RDONLY != 0;
+    if later {
+        options.set &= !attr::RDONLY;
+    }
     if options.set | options.clear != 0 {
         set_attributes(&tree, false, options.set, options.clear & !options.set | atime(&options), 0).trying(what())?;
     }
     attach(&tree, &at).trying(what())?;
-    propagate(&tree, &options).trying(what())
+    propagate(&tree, &options).trying(what())?;
+    Ok(later.then_some(tree))
 }
 
 /// The kernel wants the whole access time field cleared when any of it is set.

@@ -122,8 +122,8 @@ fn try_enter(
     };
     let file = find_program(name, &env)?;
     let strings = |list: &[String]| list.iter().map(c_string).collect::<io::Result<Vec<CString>>>();
-    let bad = "the command or its environment holds a NUL byte";
-    let (args, env) = (strings(&args).trying(bad)?, strings(&env).trying(bad)?);
+    let what = "pass the command and its environment on";
+    let (args, env) = (strings(&args).trying(what)?, strings(&env).trying(what)?);
     process::default_signals();
     if let (Some((filter, flags)), true) = (filter, no_new_privs) {
         bpf::install(filter, flags).trying("install the seccomp filter")?;

@@ -34,8 +34,9 @@ pub fn open_root(path: &Path) -> Result<OwnedFd, RuntimeError> {
 
 /// Makes the document's mounts and devices below `root`.
 pub fn prepare(root: &OwnedFd, spec: &Spec) -> Result<(), RuntimeError> {
+    let mut read_only = Vec::new();
     for mount in spec.mounts().iter().flatten() {
-        mounts::mount(root, mount)?;
+        read_only.extend(mounts::mount_in_order(root, mount)?);
     }
     let bound_dev =
         spec.mounts().iter().flatten().any(|mount| {
@@ -43,6 +44,9 @@ pub fn prepare(root: &OwnedFd, spec: &Spec) -> Result<(), RuntimeError> {
         });
     if !bound_dev {
         devices(root, spec).trying("make the container's devices")?;
+    }
+    for tmpfs in read_only {
+        mounts::make_read_only(&tmpfs)?;
     }
     Ok(())
 }

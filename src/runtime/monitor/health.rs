@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::super::container::state::{Health, Probe};
 use super::super::container::{Container, ContainerDir};
 use super::super::error::{RuntimeError, While};
-use super::super::exec;
+use super::super::{duration_text, exec};
 use super::protocol::{self, Attach, Exit, Failure, Kill, Kind};
 use crate::image::config::Healthcheck;
 
@@ -122,7 +122,8 @@ impl Checks {
             }
             None if now >= running.since + self.timeout => {
                 running.kill();
-                (-1, format!("Health check exceeded timeout ({})", seconds(self.timeout)))
+                let timeout = i64::try_from(self.timeout.as_nanos()).unwrap_or(i64::MAX);
+                (-1, format!("Health check exceeded timeout ({})", duration_text(timeout)))
             }
             None => return None,
         };
@@ -158,12 +159,6 @@ impl Checks {
         self.running = None;
         self.next = Instant::now() + self.interval;
     }
-}
-
-/// As Go writes a duration of whole seconds or less.
-fn seconds(duration: Duration) -> String {
-    let text = format!("{duration:?}");
-    text.replace(".0s", "s")
 }
 
 fn start(root: &Path, dir: &ContainerDir, pid: i32, command: &[String]) -> Result<Running, RuntimeError> {

@@ -89,7 +89,7 @@ enum Source {
 
 impl Hub {
     /// `close_once`: standard input ends with the first client that sends it.
-    pub fn new(log: Option<Logger>, close_once: bool) -> Self {
+    pub fn new(close_once: bool) -> Self {
         let streams = Streams::default();
         Self {
             streams,
@@ -98,10 +98,15 @@ impl Hub {
             input_ended: false,
             connected: false,
             close_once,
-            log,
+            log: None,
             size: None,
             code: None,
         }
+    }
+
+    /// Writes output to this log, too.
+    pub fn log_to(&mut self, log: Option<Logger>) {
+        self.log = log;
     }
 
     /// The last size that a client gave, in rows and columns.

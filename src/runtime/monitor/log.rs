@@ -1,8 +1,9 @@
-//! The container's output on disk, in the format of docker's json-file driver: one JSON object a line, `log`, `stream`
-//! and `time`; a line longer than 16 KiB is cut, and only its last piece ends with a newline. Files are rotated by
-//! size: `x`, `x.1`, `x.2` …
+//! The container's output on disk, in the format of docker's json-file driver: one JSON object a line, `log`, `stream`,
+//! `attrs` where there are any, and `time`; a line longer than 16 KiB is cut, and only its last piece ends with a newline.
 
-use std::fs::{self, File};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::container::config::LogConfig;
 use super::super::error::RuntimeError;
+use super::log_files;
 use crate::base::AtPath;
 
 /// Docker's limit of one entry.
@@ -19,11 +21,14 @@ const LINE_BYTES: usize = 16 << 10;
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Entry<'a> {
     /// What was written.
-    pub log: std::borrow::Cow<'a, str>,
+    pub log: Cow<'a, str>,
     /// `stdout` or `stderr`.
-    pub stream: std::borrow::Cow<'a, str>,
+    pub stream: Cow<'a, str>,
+    /// What the log's options ask to be added.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attrs: Cow<'a, BTreeMap<String, String>>,
     /// RFC 3339 with nanoseconds.
-    pub time: std::borrow::Cow<'a, str>,
+    pub time: Cow<'a, str>,
 }
 
 /// Writes a container's log.
@@ -32,8 +37,11 @@ pub struct Logger {
     path: PathBuf,
     file: File,
     size: u64,
+    /// 0 for none.
     max_size: u64,
     max_files: u32,
+    compress: bool,
+    attributes: BTreeMap<String, String>,
     pending: [Vec<u8>; 2],
 }
 
@@ -67,21 +75,37 @@ pub fn parse_size(text: &str) -> Option<u64> {
 }
 
 impl Logger {
-    /// The logger that the settings ask for; `None` for the driver `none`.
-    pub fn open(path: &Path, config: &LogConfig) -> Result<Option<Self>, RuntimeError> {
+    /// The logger that the settings ask for; `None` for the driver `none`. Options are refused as docker does it, when a
+    /// container is started (moby `daemon/logger/jsonfilelog/jsonfilelog.go`).
+    pub fn open(
+        path: &Path,
+        config: &LogConfig,
+        attributes: BTreeMap<String, String>,
+    ) -> Result<Option<Self>, RuntimeError> {
         match config.kind.as_str() {
             "none" => return Ok(None),
             "json-file" | "" => {}
             other => return Err(RuntimeError::usage(format!("log driver {other:?}: ferry has json-file and none"))),
         }
         let option = |key: &str| config.config.get(key).map(String::as_str);
-        let bad = |key: &str| RuntimeError::usage(format!("log option {key} is not a size or a number"));
-        let max_size = option("max-size").map_or(Some(0), parse_size).ok_or_else(|| bad("max-size"))?;
-        let max_files = option("max-file").map_or(Ok(1), str::parse).map_err(|_| bad("max-file"))?.max(1);
+        let bad = |what: &str| RuntimeError::usage(format!("log option {what}"));
+        let size = |text: &str| parse_size(text).filter(|size| *size > 0);
+        let max_size = option("max-size").map_or(Some(0), size);
+        let max_size = max_size.ok_or_else(|| bad("max-size must be a positive size, as 10m"))?;
+        let max_files = option("max-file").map_or(Ok(1), str::parse::<u32>).ok().filter(|number| *number > 0);
+        let max_files = max_files.ok_or_else(|| bad("max-file must be a positive number"))?;
+        let compress = match option("compress") {
+            None | Some("0" | "f" | "F" | "false" | "FALSE" | "False") => false,
+            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => true,
+            Some(_) => return Err(bad("compress must be true or false")),
+        };
+        if compress && (max_size == 0 || max_files == 1) {
+            return Err(bad("compress cannot be true when max-file is less than 2 or max-size is not set"));
+        }
         let file = File::options().append(true).create(true).open(path).at("open", path)?;
         let size = file.metadata().at("read", path)?.len();
-        let pending = [Vec::new(), Vec::new()];
-        Ok(Some(Self { path: path.to_owned(), file, size, max_size, max_files, pending }))
+        let (path, pending) = (path.to_owned(), [Vec::new(), Vec::new()]);
+        Ok(Some(Self { path, file, size, max_size, max_files, compress, attributes, pending }))
     }
 
     /// Takes output of stream 1 (standard output) or 2 (standard error); whole lines are written.
@@ -120,47 +144,24 @@ impl Logger {
     fn entry(&mut self, stream: usize, line: &[u8]) -> io::Result<()> {
         let time = super::super::now();
         let stream = if stream == 2 { "stderr" } else { "stdout" };
-        let entry = Entry { log: String::from_utf8_lossy(line), stream: stream.into(), time: time.into() };
+        let attrs = Cow::Borrowed(&self.attributes);
+        let entry = Entry { log: String::from_utf8_lossy(line), stream: stream.into(), attrs, time: time.into() };
         let mut bytes = serde_json::to_vec(&entry)?;
         bytes.push(b'\n');
         if self.max_size > 0 && self.size > 0 && self.size + bytes.len() as u64 > self.max_size {
-            self.rotate()?;
+            self.file = log_files::rotate(&self.path, self.max_files, self.compress)?;
+            self.size = 0;
         }
         self.file.write_all(&bytes)?;
         self.size += bytes.len() as u64;
         Ok(())
     }
-
-    fn rotate(&mut self) -> io::Result<()> {
-        if self.max_files == 1 {
-            // A new file in the old one's place: who follows the log is still reading the old one.
-            let new = numbered(&self.path, 0);
-            let file = File::create(&new)?;
-            fs::rename(new, &self.path)?;
-            self.file = file;
-        } else {
-            for number in (1..self.max_files).rev() {
-                let from = if number == 1 { self.path.clone() } else { numbered(&self.path, number - 1) };
-                if from.exists() {
-                    fs::rename(from, numbered(&self.path, number))?;
-                }
-            }
-            self.file = File::options().append(true).create(true).open(&self.path)?;
-        }
-        self.size = 0;
-        Ok(())
-    }
-}
-
-/// A rotated log's path.
-pub fn numbered(path: &Path, number: u32) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{number}"));
-    name.into()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -217,21 +218,27 @@ mod tests {
         }
     }
 
+    fn open(path: &Path, options: &[(&str, &str)]) -> Result<Option<Logger>, RuntimeError> {
+        let config = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let attributes = [("a".to_owned(), "1".to_owned())].into();
+        Logger::open(path, &LogConfig { config, ..LogConfig::default() }, attributes)
+    }
+
     #[test]
     fn lines_are_whole_long_ones_are_cut_and_files_rotate() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let config = |pairs: &[(&str, &str)]| LogConfig {
-            config: pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
-            ..LogConfig::default()
-        };
-        let mut log = Logger::open(&path, &config(&[])).unwrap().unwrap();
+        let mut log = open(&path, &[]).unwrap().unwrap();
         log.write(1, b"a\nb").unwrap();
         log.write(2, b"err\n").unwrap();
         log.write(1, b"c\n").unwrap();
         log.write(1, &[b'x'; 20_000]).unwrap();
         log.finish().unwrap();
         let text = fs::read_to_string(&path).unwrap();
+        assert!(
+            text.starts_with("{\"log\":\"a\\n\",\"stream\":\"stdout\",\"attrs\":{\"a\":\"1\"},\"time\":\""),
+            "{text}"
+        );
         let read: Vec<(String, String)> = text
             .lines()
             .map(|line| serde_json::from_str::<Entry>(line).map(|e| (e.log.into(), e.stream.into())).unwrap())
@@ -241,21 +248,48 @@ mod tests {
         assert_eq!(read[1].1, "stderr");
 
         let path = dir.path().join("rotated");
-        let mut log = Logger::open(&path, &config(&[("max-size", "1k"), ("max-file", "3")])).unwrap().unwrap();
+        let mut log = open(&path, &[("max-size", "1k"), ("max-file", "3")]).unwrap().unwrap();
         for _ in 0..100 {
             log.write(1, b"0123456789\n").unwrap();
         }
-        assert!(numbered(&path, 1).exists() && numbered(&path, 2).exists() && !numbered(&path, 3).exists());
+        assert!(log_files::open(&path, 2).is_ok() && log_files::open(&path, 3).is_err());
         assert!(fs::metadata(&path).unwrap().len() <= 1024);
 
         let path = dir.path().join("single");
-        let mut log = Logger::open(&path, &config(&[("max-size", "100")])).unwrap().unwrap();
+        let mut log = open(&path, &[("max-size", "100")]).unwrap().unwrap();
         log.write(1, b"old\n").unwrap();
         let mut follower = File::open(&path).unwrap();
         log.write(1, b"new\n").unwrap();
         let (mut old, new) = (String::new(), fs::read_to_string(&path).unwrap());
         io::Read::read_to_string(&mut follower, &mut old).unwrap();
         assert!(old.contains("old") && !old.contains("new") && new.contains("new") && !new.contains("old"));
-        assert!(!numbered(&path, 0).exists());
+        assert!(log_files::open(&path, 1).is_err());
+    }
+
+    #[test]
+    fn options_that_docker_refuses_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        for (options, word) in [
+            (&[("max-size", "x")][..], "max-size"),
+            (&[("max-size", "0")], "max-size"),
+            (&[("max-size", "-1")], "max-size"),
+            (&[("max-file", "x")], "max-file"),
+            (&[("max-file", "0")], "max-file"),
+            (&[("compress", "x")], "compress must be"),
+            (&[("compress", "true")], "compress cannot"),
+            (&[("compress", "true"), ("max-size", "1m")], "compress cannot"),
+            (&[("compress", "true"), ("max-file", "2")], "compress cannot"),
+        ] {
+            let failed = open(&path, options).unwrap_err().to_string();
+            assert!(failed.contains(word), "{options:?}: {failed}");
+        }
+        for options in [
+            &[("compress", "false")][..],
+            &[("max-file", "3")],
+            &[("compress", "true"), ("max-size", "1m"), ("max-file", "2")],
+        ] {
+            assert!(open(&path, options).is_ok(), "{options:?}");
+        }
     }
 }

@@ -5,6 +5,8 @@
 pub mod health;
 pub mod hub;
 pub mod log;
+mod log_attributes;
+pub mod log_files;
 pub mod protocol;
 mod requests;
 mod starting;
@@ -22,6 +24,7 @@ use self::health::Checks;
 use self::hub::{Hub, Request};
 use self::log::Logger;
 use self::protocol::{Exit, Failure, Kind, frame_of};
+use super::cgroup::OomWatch;
 use super::container::{Container, ContainerDir, Containers, State, Status};
 use super::error::{RuntimeError, While};
 use super::start;
@@ -64,20 +67,27 @@ fn fail(control: &mut UnixStream, error: &RuntimeError) {
 }
 
 fn daemonise(store_root: &Path, dir: ContainerDir, control: UnixStream) -> Result<i32, (UnixStream, RuntimeError)> {
-    let prepare = || -> Result<(Container, Fork), RuntimeError> {
+    let prepare = || -> Result<(Container, Fork, OwnedFd, OwnedFd), RuntimeError> {
         let container = dir.container()?;
         rustix::process::setsid().trying("start a session")?;
         let own = start::own_pid_namespace(&container);
         let namespaces = if own { libc::CLONE_NEWPID } else { 0 };
+        let (wait, ready) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).trying("make a pipe")?;
         let fork = sys::clone(&CloneOptions { namespaces, ..CloneOptions::default() }).trying("start the monitor")?;
         if !own {
             rustix::process::set_child_subreaper(Some(rustix::process::getpid())).trying("become a reaper")?;
         }
-        Ok((container, fork))
+        Ok((container, fork, wait, ready))
     };
-    let container = match prepare() {
-        Ok((_, Fork::Parent(_))) => return Ok(0),
-        Ok((container, Fork::Child)) => container,
+    let (container, ready) = match prepare() {
+        Ok((_, Fork::Parent(_), wait, ready)) => {
+            drop(ready);
+            // The command holds the container's lock until this process ends, and the monitor's has to be taken by then:
+            // without either the container could be taken away.
+            let _ = rustix::io::read(&wait, &mut [0]);
+            return Ok(0);
+        }
+        Ok((container, Fork::Child, _, ready)) => (container, ready),
         Err(error) => return Err((control, error)),
     };
     let _ = rustix::process::chdir("/");
@@ -86,7 +96,9 @@ fn daemonise(store_root: &Path, dir: ContainerDir, control: UnixStream) -> Resul
         Ok(early) => early,
         Err(source) => return Err((control, RuntimeError::System { action: "talk to the command".into(), source })),
     };
-    match Monitor::new(store_root, dir, container, control) {
+    let made = Monitor::new(store_root, dir, container, control);
+    drop(ready);
+    match made {
         Ok(mut monitor) => {
             let bridged = monitor.container.host_config.network_mode.bridge().is_some();
             let code = monitor.live();
@@ -115,6 +127,7 @@ struct Running {
     pidfd: OwnedFd,
     since: Instant,
     checks: Option<Checks>,
+    oom: Option<OomWatch>,
 }
 
 struct Monitor {
@@ -169,8 +182,7 @@ impl Monitor {
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path).at("create", dir.file("ctl"))?;
         listener.set_nonblocking(true).at("create", dir.file("ctl"))?;
-        let log = Logger::open(&dir.log(), &container.host_config.log_config)?;
-        let mut hub = Hub::new(log, container.config.stdin_once);
+        let mut hub = Hub::new(container.config.stdin_once);
         hub.accept(control).trying("talk to the command")?;
         let mut state = dir.recorded_state()?;
         state.restart_count = 0;
@@ -201,6 +213,10 @@ impl Monitor {
     fn live(&mut self) -> i32 {
         // The command says first how it wants to be attached, so that no output is missed.
         self.hear_first();
+        if let Err(error) = self.open_log() {
+            self.not_started(&error);
+            return 1;
+        }
         loop {
             let started = self.start();
             self.held = None;
@@ -221,6 +237,12 @@ impl Monitor {
         }
         self.farewell();
         0
+    }
+
+    fn open_log(&mut self) -> Result<(), RuntimeError> {
+        let attributes = log_attributes::of(&self.container)?;
+        self.hub.log_to(Logger::open(&self.dir.log(), &self.container.host_config.log_config, attributes)?);
+        Ok(())
     }
 
     fn hear_first(&mut self) {
@@ -296,15 +318,23 @@ impl Monitor {
 
     fn turn(&mut self, timeout: Option<Duration>) -> Vec<Request> {
         let mut extra = vec![self.signals.as_fd(), self.listener.as_fd()];
+        let oom = self.running.as_ref().and_then(|running| running.oom.as_ref()).map(|watch| {
+            extra.push(watch.fd());
+            extra.len() - 1
+        });
         let running = self.running.as_ref().filter(|_| self.state.status == Status::Running);
         extra.extend(running.and_then(|running| running.checks.as_ref()).and_then(Checks::fd));
         let turned = self.hub.turn(&extra, timeout);
         let (extras, requests) = turned.unwrap_or_default();
+        if oom.is_some_and(|oom| extras.contains(&oom)) {
+            self.hear_of_oom();
+        }
         if extras.contains(&0) {
             while let Some(signal) = self.signals.next() {
                 if signal != libc::SIGCHLD && !self.ending {
                     self.ending = true;
-                    self.kill_at = Some(Instant::now() + signals::stop_timeout(&self.container));
+                    let patience = signals::stop_timeout(&self.container);
+                    self.kill_at = patience.and_then(|patience| Instant::now().checked_add(patience));
                     self.state.was_running = true;
                     let _ = self.signal(signals::stop_signal(&self.container));
                     let _ = self.thaw();
@@ -318,6 +348,19 @@ impl Monitor {
             }
         }
         requests
+    }
+
+    /// As docker: that the program, or another process inside, was killed for want of memory is known at once.
+    fn hear_of_oom(&mut self) {
+        let cgroup = start::cgroup(&self.container);
+        let watch = self.running.as_mut().and_then(|running| running.oom.as_mut());
+        if !watch.is_some_and(|watch| watch.news(&cgroup)) {
+            return;
+        }
+        if !std::mem::replace(&mut self.state.oom_killed, true) {
+            self.write_state();
+        }
+        events::record(&self.store_root, &self.container, "oom", &[]);
     }
 
     /// Collects children that are not the program: what external runtimes leave behind.
@@ -338,7 +381,8 @@ impl Monitor {
     /// Notes the program's end. Gives whether it is to be started again.
     fn ended(&mut self, code: i32, lived: Duration) -> bool {
         let cgroup = start::cgroup(&self.container);
-        self.state.oom_killed = cgroup.oom_kills() > 0;
+        let unheard = !self.state.oom_killed && cgroup.oom_kills() > 0;
+        self.state.oom_killed |= unheard;
         self.hub.drain();
         network::disconnect(&self.store_root, &self.container, &mut self.state);
         let _ = cgroup.destroy();
@@ -361,8 +405,7 @@ impl Monitor {
         };
         self.write_state();
         volumes::note(&self.store_root, &self.container, false);
-        let oom = self.state.oom_killed;
-        if oom {
+        if unheard {
             events::record(&self.store_root, &self.container, "oom", &[]);
         }
         let (lived, code_text) = (lived.as_secs().to_string(), code.to_string());

@@ -80,7 +80,12 @@ impl Monitor {
     }
 
     fn reload(&mut self) -> Result<(), RuntimeError> {
-        self.container = self.dir.container()?;
-        Ok(())
+        let before = std::mem::replace(&mut self.container, self.dir.container()?);
+        if before.name == self.container.name {
+            return Ok(());
+        }
+        let result = network::rename(&self.store_root, &self.container, &mut self.state);
+        self.write_state();
+        result
     }
 }

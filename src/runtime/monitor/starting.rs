@@ -13,6 +13,7 @@ use super::hub::Streams;
 use super::protocol::{Kind, Started, frame_of};
 use super::{Monitor, Running, host_pid};
 use crate::base::AtPath;
+use crate::runtime::cgroup::OomWatch;
 use crate::runtime::container::Status;
 use crate::runtime::error::{RuntimeError, While};
 use crate::runtime::init::{self, Stdio};
@@ -90,11 +91,14 @@ impl Monitor {
         socket: Option<UnixStream>,
     ) -> Result<(), RuntimeError> {
         let mut failed = None;
+        let mut oom = None;
         if let Some(pid) = pid {
             text.clear();
             match network::connect(&self.store_root, &self.dir, &self.container, pid) {
                 Ok(state) => {
                     self.state.network = state;
+                    // Its group is there, and it has not begun.
+                    oom = OomWatch::of(&start::cgroup(&self.container));
                     let _ = rustix::io::write(&go, b"g");
                 }
                 Err(error) => failed = Some(error),
@@ -132,7 +136,7 @@ impl Monitor {
         events::record(&self.store_root, &self.container, "start", &[]);
         let notices = self.state.network.as_ref().map(|network| network.notices.clone()).unwrap_or_default();
         self.hub.announce(&frame_of(Kind::Started, &Started { notices }));
-        self.running = Some(Running { pid, pidfd, since: Instant::now(), checks });
+        self.running = Some(Running { pid, pidfd, since: Instant::now(), checks, oom });
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ use super::error::{NetError, Trying};
 use super::files::Resolvers;
 use super::firewall::{Filter, Firewall, Redirect, filter};
 use super::helper::{self, Service};
-use super::link::{Links, Pair};
+use super::link::{Links, Pair, without_ipv6};
 use super::listen::{Listener, listen};
 use super::mac::Mac;
 use super::sweep::FORSAKEN;
@@ -20,6 +20,7 @@ use super::{Endpoint, EndpointRequest, NetworkRequest, NetworkState, Networks};
 use crate::base::caps;
 use crate::base::error::AtPath;
 use crate::runtime::NetworkMode;
+use crate::sys::netlink::within;
 
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -276,6 +277,25 @@ impl Networks {
         Ok(())
     }
 
+    /// Has a container that runs known in its networks by the name that the request has now.
+    pub fn rename(&self, request: &NetworkRequest, state: &mut NetworkState) -> Result<(), NetError> {
+        let held = self.directory.lock()?;
+        let none = EndpointRequest::default();
+        for endpoint in &mut state.endpoints {
+            // Networks can be asked for by their IDs.
+            let is_it = |name: &str| endpoint.network == name || endpoint.network_id.starts_with(name);
+            let also = request.also.iter().find(|(name, _)| is_it(name)).map(|(_, wanted)| wanted);
+            let wanted =
+                if request.mode.bridge().is_some_and(is_it) { &request.endpoint } else { also.unwrap_or(&none) };
+            let Some(network) = self.directory.get(&endpoint.network)?.filter(Network::has_names) else { continue };
+            let names = names(request, wanted)?;
+            endpoint.names.clone_from(&names);
+            let lease = Lease { address: endpoint.address, container: request.container.clone(), names };
+            self.directory.rename(&network.name, &lease, &held)?;
+        }
+        Ok(())
+    }
+
     /// Makes one connection and adds it to `state` as it grows, so that it can be taken back.
     fn connect_one(
         &self,
@@ -286,7 +306,7 @@ impl Networks {
         state: &mut NetworkState,
     ) -> Result<Network, NetError> {
         let held = self.directory.lock()?;
-        let network = self.wanted(name, &held)?;
+        let network = self.settled(self.wanted(name, &held)?, &held)?;
         let names = if network.has_names() { names(request, wanted)? } else { Vec::new() };
         let address = self.lease(&network, wanted.ip, request, &names, &held)?;
         let taken = |name: &String| state.endpoints.iter().any(|endpoint| endpoint.link == *name);
@@ -329,6 +349,7 @@ impl Networks {
         let mut inside = Links::of(netns)?;
         let missing = || io::Error::from(io::ErrorKind::NotFound);
         let index = inside.find(peer)?.ok_or_else(missing).trying(format!("find {peer}"))?.index;
+        within(netns, || without_ipv6(peer)).trying(format!("turn IPv6 off for {peer} in the container"))?;
         inside.add_address(index, address, network.subnet)?;
         inside.up(index)?;
         if let (1, Some(gateway)) = (state.endpoints.len(), endpoint.gateway) {

@@ -125,6 +125,35 @@ impl Networks {
         }
     }
 
+    /// The default network when its bridge can be made: without a container, it takes another name and subnet where its
+    /// own are in use by now, by another store as a rule. Others are what they were made.
+    pub(super) fn settled(&self, network: Network, held: &Held) -> Result<Network, NetError> {
+        if network.name != DEFAULT || !self.directory.leases(&network.name)?.is_empty() {
+            return Ok(network);
+        }
+        let mut links = Links::here()?;
+        let link = links.find(&network.device)?;
+        if link.as_ref().is_some_and(|link| link.alias == network.mark()) {
+            return Ok(network);
+        }
+        let mut others = self.list()?;
+        others.retain(|other| other.name != network.name);
+        // A pool that is used up has nothing better.
+        let subnet = match choose_subnet(Some(network.subnet), &others, &links.routes()?) {
+            Err(NetError::Overlap { .. }) => choose_subnet(None, &others, &links.routes()?).unwrap_or(network.subnet),
+            _ => network.subnet,
+        };
+        if link.is_none() && subnet == network.subnet {
+            return Ok(network);
+        }
+        let taken = |device: &str| Ok::<_, NetError>(links.find(device)?.is_some());
+        let device = device_name(&network.name, &network.id, taken)?;
+        let gateway = if subnet == network.subnet { Some(network.gateway) } else { subnet.hosts().next() };
+        let network = Network { subnet, gateway: gateway.ok_or(NetError::NoSubnet)?, device, ..network };
+        self.directory.add(&network, held)?;
+        Ok(network)
+    }
+
     fn define(&self, name: &str, settings: &NetworkSettings, held: &Held) -> Result<Network, NetError> {
         let mtu = match settings.options.get(MTU_OPTION) {
             None => None,
@@ -192,8 +221,8 @@ impl Networks {
         let index = match all.iter().find(|link| link.name == network.device) {
             Some(link) if link.alias == mark => link.index,
             Some(link) => {
-                let with = format!("the link {} ({}), which is not this network's", link.name, link.alias);
-                return Err(NetError::Overlap { subnet: network.subnet, with });
+                let (network, link) = (network.name.clone(), link.name.clone());
+                return Err(NetError::LinkTaken { network, link });
             }
             None => {
                 let [a, b, c, d] = random()?;

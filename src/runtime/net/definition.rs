@@ -90,6 +90,13 @@ pub struct Lease {
     pub names: Vec<String>,
 }
 
+impl Lease {
+    /// What its symbolic link holds.
+    fn text(&self) -> String {
+        [std::slice::from_ref(&self.container), &self.names].concat().join(" ")
+    }
+}
+
 /// The networks' directory.
 #[derive(Debug, Clone)]
 pub(super) struct Directory {
@@ -216,11 +223,23 @@ impl Directory {
     /// Takes an address; `false` when somebody has it.
     pub fn take(&self, network: &str, lease: &Lease, _: &Held) -> Result<bool, NetError> {
         let path = self.lease_path(network, lease.address);
-        let text = [std::slice::from_ref(&lease.container), &lease.names].concat().join(" ");
-        match std::os::unix::fs::symlink(text, &path) {
+        match std::os::unix::fs::symlink(lease.text(), &path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             other => Ok(other.at("create", &path).map(|()| true)?),
         }
+    }
+
+    /// Changes the names of a lease, in one step: who looks finds the old ones or the new ones.
+    pub fn rename(&self, network: &str, lease: &Lease, _: &Held) -> Result<(), NetError> {
+        let path = self.lease_path(network, lease.address);
+        // Nothing that is read as an address.
+        let new = self.path.join(network).join("leases").join(format!(".{}", lease.address));
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Ok(Err(error).at("remove", &new)?),
+            _ => {}
+        }
+        std::os::unix::fs::symlink(lease.text(), &new).at("create", &new)?;
+        Ok(fs::rename(&new, &path).at("replace", &path)?)
     }
 
     /// Gives an address back; that it is free already is fine.

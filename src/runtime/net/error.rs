@@ -51,6 +51,17 @@ pub enum NetError {
         /// With what.
         with: String,
     },
+    /// Another's link has the name of the network's bridge.
+    #[error(
+        "network {network} cannot be used: this host's link {link}, which is another's, has the name of its bridge: remove \
+         that link, or end all containers of the network and start them again"
+    )]
+    LinkTaken {
+        /// Which network.
+        network: String,
+        /// The link.
+        link: String,
+    },
     /// No subnet of the pool is free.
     #[error("all subnets of the pool are in use by networks or routes of this host: choose one with --subnet")]
     NoSubnet,
@@ -134,7 +145,7 @@ impl Fault for NetError {
             }
             Self::Port { source, .. } if source.kind() == io::ErrorKind::AddrInUse => Class::Conflict,
             Self::Port { .. } => Class::System,
-            Self::Overlap { .. } | Self::NoSubnet | Self::NoAddress { .. } => Class::Conflict,
+            Self::LinkTaken { .. } | Self::Overlap { .. } | Self::NoSubnet | Self::NoAddress { .. } => Class::Conflict,
             Self::Predefined(..) => Class::Refused,
             Self::BadName(_) | Self::AddressOutside { .. } => Class::Usage,
             Self::BadPort(_) | Self::BadSubnet(_) | Self::Usage(_) => Class::Usage,

@@ -79,12 +79,16 @@ pub fn hosts(request: &NetworkRequest, state: &NetworkState, host: &str) -> Stri
             let _ = writeln!(text, "{address}\t{name}");
         }
     }
-    if word(&request.hostname) {
+    let full = match request.domainname.as_str() {
+        "" => request.hostname.clone(),
+        domain => format!("{}.{domain}", request.hostname),
+    };
+    if word(&full) {
         for endpoint in &state.endpoints {
             // A host name with a domain is known by its first part as well.
-            let _ = match request.hostname.split_once('.') {
-                Some((short, _)) if word(short) => writeln!(text, "{}\t{} {short}", endpoint.address, request.hostname),
-                _ => writeln!(text, "{}\t{}", endpoint.address, request.hostname),
+            let _ = match full.split_once('.') {
+                Some((short, _)) if word(short) => writeln!(text, "{}\t{full} {short}", endpoint.address),
+                _ => writeln!(text, "{}\t{full}", endpoint.address),
             };
         }
     }
@@ -146,6 +150,16 @@ mod tests {
         let text = hosts(&request, &state(), "");
         assert!(text.starts_with("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"), "{text}");
         assert!(text.ends_with("10.0.0.5\tdb\n172.17.0.1\tup\n172.17.0.2\tweb.example web\n"), "{text}");
+        for (hostname, domainname, line) in
+            [("aa", "d.e", "172.17.0.2\taa.d.e aa\n"), ("aa.x", "d.e", "172.17.0.2\taa.x.d.e aa\n")]
+        {
+            let request = NetworkRequest {
+                hostname: hostname.into(),
+                domainname: domainname.into(),
+                ..NetworkRequest::default()
+            };
+            assert!(hosts(&request, &state(), "").ends_with(&format!("\n{line}")), "{hostname} {domainname}");
+        }
         let on_host = NetworkRequest { mode: NetworkMode::Host, ..NetworkRequest::default() };
         assert_eq!(hosts(&on_host, &NetworkState::default(), "1.2.3.4 here"), "1.2.3.4 here\n");
     }

@@ -161,6 +161,7 @@ impl Links {
         let action = || format!("set up the bridge {name}");
         let missing = || io::Error::from(io::ErrorKind::NotFound);
         let index = self.find(name)?.ok_or_else(missing).trying(action())?.index;
+        without_ipv6(name).trying(format!("turn IPv6 off for {name}"))?;
         self.set(index, alias).trying(action())?;
         Ok(index)
     }
@@ -257,6 +258,15 @@ impl Links {
         let message = Message::new(RTM_NEWROUTE, flags::CREATE | flags::EXCL, &route_header(0))
             .bytes(RTA_GATEWAY, &gateway.octets());
         self.0.request(&message).trying(format!("set the default route by {gateway}"))
+    }
+}
+
+/// Keeps a link of this thread's namespace from having IPv6 addresses: their traffic would pass none of ferry's rules. To
+/// be called before it is up. Fine on a kernel without IPv6.
+pub(super) fn without_ipv6(name: &str) -> io::Result<()> {
+    match std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        written => written,
     }
 }
 

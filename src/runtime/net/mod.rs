@@ -73,6 +73,8 @@ pub struct NetworkRequest {
     pub name: String,
     /// Its host name.
     pub hostname: String,
+    /// The domain that belongs to it, or nothing.
+    pub domainname: String,
     /// Its network.
     pub mode: NetworkMode,
     /// How in this network.

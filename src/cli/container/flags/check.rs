@@ -1,11 +1,10 @@
 //! Flags that docker refuses, in its words: those that conflict, and values out of their range (moby `runconfig`,
-//! `daemon/daemon_unix.go`, `daemon/container.go`).
-
-use std::collections::BTreeSet;
+//! `daemon/container.go`). What is wrong with limits and mounts is known where the container is made.
 
 use super::ContainerFlags;
-use super::values::{cpu_list, usage};
-use crate::runtime::create::clean_path;
+use super::values::usage;
+use crate::runtime::container::Containers;
+use crate::runtime::create::Request;
 use crate::runtime::{NetworkMode, RuntimeError};
 
 /// Docker's shortest time of a health check.
@@ -20,13 +19,7 @@ impl ContainerFlags {
             return Err(usage("valid streams are STDIN, STDOUT and STDERR"));
         }
         self.check_network(mode)?;
-        self.check_health()?;
-        self.check_memory()?;
-        self.check_cpus()?;
-        if let Some(score) = self.oom_score_adj.filter(|score| !(-1000..=1000).contains(score)) {
-            return Err(usage(format!("Invalid value {score}, range for oom score adj is [-1000, 1000]")));
-        }
-        self.check_mounts()
+        self.check_health()
     }
 
     fn check_network(&self, mode: &NetworkMode) -> Result<(), RuntimeError> {
@@ -68,72 +61,52 @@ impl ContainerFlags {
             None => Ok(()),
         }
     }
+}
 
-    fn check_memory(&self) -> Result<(), RuntimeError> {
-        if let Some(percent) = self.memory_swappiness.filter(|percent| !(-1..=100).contains(percent)) {
-            return Err(usage(format!("invalid value: {percent}. Valid memory swappiness range is 0-100")));
-        }
-        let (limit, reservation) = (self.memory.unwrap_or(0), self.memory_reservation.unwrap_or(0));
-        if limit > 0 && reservation > limit {
-            return Err(usage("Minimum memory limit can not be less than memory reservation limit, see usage"));
-        }
-        Ok(())
-    }
+/// Modes of `-v`, one of each kind (moby `volume/mounts/linux_parser.go`).
+const MODES: [&[&str]; 5] = [
+    &["ro", "rw"],
+    &["z", "Z"],
+    &["private", "rprivate", "shared", "rshared", "slave", "rslave"],
+    &["nocopy"],
+    &["consistent", "cached", "delegated"],
+];
 
-    fn check_cpus(&self) -> Result<(), RuntimeError> {
-        if self.cpu_period.is_some_and(|period| period != 0 && !(1000..=1_000_000).contains(&period)) {
-            return Err(usage("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"));
-        }
-        if self.cpu_quota.is_some_and(|quota| quota > 0 && quota < 1000) {
-            return Err(usage("CPU cfs quota can not be less than 1ms (i.e. 1000)"));
-        }
-        let system = "/sys/devices/system";
-        there("cpus", "CPUs", self.cpuset_cpus.as_deref(), &format!("{system}/cpu/online"))?;
-        there("mems", "memory nodes", self.cpuset_mems.as_deref(), &format!("{system}/node/online"))
-    }
-
-    /// One thing a place. A volume that is only named by its place yields to any other.
-    fn check_mounts(&self) -> Result<(), RuntimeError> {
-        let places = self.volume.iter().filter_map(|text| text.split(':').nth(1));
-        let places = places.chain(self.tmpfs.iter().map(|text| text.split(':').next().unwrap_or_default()));
-        let mounted: Vec<String> = self.mount.iter().filter_map(|text| target(text)).collect();
-        let mut seen = BTreeSet::new();
-        for place in places.chain(mounted.iter().map(String::as_str)) {
-            // What is no path is told where it is read.
-            let Ok(place) = clean_path(place) else { continue };
-            if seen.contains(&place) {
-                return Err(usage(format!("Duplicate mount point: {place}")));
+/// What docker's daemon, not its client, refuses of mounts.
+pub fn mounts(request: &Request) -> Result<(), RuntimeError> {
+    for mode in request.volumes.iter().filter_map(|text| text.split(':').nth(2)).filter(|mode| !mode.is_empty()) {
+        let mut kinds = Vec::new();
+        for word in mode.split(',') {
+            match MODES.iter().position(|kind| kind.contains(&word)) {
+                Some(kind) if !kinds.contains(&kind) => kinds.push(kind),
+                _ => return Err(usage(format!("invalid mode: {mode}"))),
             }
-            seen.insert(place);
         }
-        Ok(())
     }
+    let mut mounts = request.host_config.mounts.iter().flatten();
+    if mounts.any(|mount| mount.kind == "tmpfs" && !mount.source.is_empty()) {
+        return Err(usage("invalid mount config for type \"tmpfs\": field Source must not be specified"));
+    }
+    Ok(())
 }
 
-/// Where a `--mount` is. What else is wrong with it is told where it is read.
-fn target(text: &str) -> Option<String> {
-    super::values::mount(text).ok().map(|mount| mount.target)
-}
-
-/// Whether the host has all CPUs or memory nodes of a list. `online` is where the kernel tells which there are; what cannot be read
-/// is not checked.
-fn there(kind: &str, what: &str, wanted: Option<&str>, online: &str) -> Result<(), RuntimeError> {
-    let Some(wanted) = wanted.filter(|list| !list.is_empty()) else { return Ok(()) };
-    let ranges = cpu_list(wanted).ok_or_else(|| usage(format!("Invalid value {wanted} for cpuset {kind}")))?;
-    let effective = std::fs::read_to_string(format!("/sys/fs/cgroup/cpuset.{kind}.effective")).ok();
-    let effective = effective.filter(|list| !list.trim().is_empty());
-    let Some(online) = effective.or_else(|| std::fs::read_to_string(online).ok()) else { return Ok(()) };
-    match cpu_list(&online) {
-        Some(available) if !among(&ranges, &available) => {
-            Err(usage(format!("Requested {what} are not available - requested {wanted}, available: {}", online.trim())))
+/// In the default network only containers that are in it too can be linked to.
+pub fn links(request: &Request, containers: &Containers) -> Result<(), RuntimeError> {
+    if request.host_config.network_mode != NetworkMode::Default {
+        return Ok(());
+    }
+    for text in request.host_config.links.iter().flatten() {
+        let mut other = containers.find(text.split(':').next().unwrap_or_default())?.container()?;
+        let name = other.name.clone();
+        // Whose network is another's is linked to there; a container cannot wait for itself, so this ends.
+        while let NetworkMode::Container(id) = &other.host_config.network_mode {
+            other = containers.find(id)?.container()?;
         }
-        _ => Ok(()),
+        if other.host_config.network_mode != NetworkMode::Default && !other.endpoints.contains_key("bridge") {
+            return Err(usage(format!("Cannot link to /{name}, as it does not belong to the default network")));
+        }
     }
-}
-
-fn among(wanted: &[(u16, u16)], available: &[(u16, u16)]) -> bool {
-    let has = |number: u16| available.iter().any(|(from, to)| (*from..=*to).contains(&number));
-    wanted.iter().all(|(from, to)| (*from..=*to).all(has))
+    Ok(())
 }
 
 #[cfg(test)]
@@ -149,9 +122,11 @@ mod tests {
         flags: ContainerFlags,
     }
 
-    fn resolved(words: &[&str]) -> Result<crate::runtime::create::Request, String> {
+    fn resolved(words: &[&str]) -> Result<Request, String> {
         let line = ["run"].iter().chain(words).chain(&["image"]);
-        Line::try_parse_from(line).unwrap().flags.resolve(false).map_err(|error| error.to_string())
+        let request = Line::try_parse_from(line).unwrap().flags.resolve(false).map_err(|error| error.to_string())?;
+        mounts(&request).map_err(|error| error.to_string())?;
+        Ok(request)
     }
 
     #[test]
@@ -173,26 +148,17 @@ mod tests {
             ),
             (&[shared, "--mac-address", "02:42:0a:00:00:09"], "conflicting options: mac-address and the network mode"),
             (&["--uts", "host", "-h", "a"], "conflicting options: hostname and the UTS mode"),
-            (&["-v", "/a:/x", "--tmpfs", "/x/"], "Duplicate mount point: /x"),
-            (&["-v", "/a:/x", "-v", "/b:/x:ro"], "Duplicate mount point: /x"),
-            (&["--mount", "type=tmpfs,target=/x", "--tmpfs", "/x:size=1m"], "Duplicate mount point: /x"),
-            (
-                &["-m", "10m", "--memory-reservation", "20m"],
-                "Minimum memory limit can not be less than memory reservation limit, see usage",
-            ),
-            (&["--memory-swappiness", "101"], "invalid value: 101. Valid memory swappiness range is 0-100"),
-            (&["--memory-swappiness", "-2"], "invalid value: -2. Valid memory swappiness range is 0-100"),
             (&["--volumes-from", "c:bad"], "invalid mode: bad"),
             (&["-a", "stdlog"], "valid streams are STDIN, STDOUT and STDERR"),
             (&["--health-interval", "1us"], "Interval in Healthcheck cannot be less than 1ms"),
             (&["--health-timeout", "999us"], "Timeout in Healthcheck cannot be less than 1ms"),
-            (
-                &["--cpu-period", "999"],
-                "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
-            ),
-            (&["--cpu-quota", "999"], "CPU cfs quota can not be less than 1ms (i.e. 1000)"),
-            (&["--oom-score-adj", "5000"], "Invalid value 5000, range for oom score adj is [-1000, 1000]"),
-            (&["--cpuset-cpus", "x"], "Invalid value x for cpuset cpus"),
+            (&["--label", "=x"], "invalid label '=x': empty name"),
+            (&["--cpu-shares", "1"], "the minimum allowed cpu-shares is 2"),
+            (&["--cpu-shares", "262145"], "the maximum allowed cpu-shares is 262144"),
+            (&["-v", "/a:/x:ro,rw"], "invalid mode: ro,rw"),
+            (&["-v", "/a:/x:z,Z"], "invalid mode: z,Z"),
+            (&["-v", "/a:/x:nonsense"], "invalid mode: nonsense"),
+            (&["--mount", "type=tmpfs,src=foo,dst=/x"], "field Source must not be specified"),
             (&["--network", "a", "--network", "a"], "network \"a\" is specified multiple times"),
             (
                 &["--network", "name=a,ip=10.0.0.9", "--ip", "10.0.0.8"],
@@ -202,8 +168,6 @@ mod tests {
             let failed = resolved(words).expect_err(&words.join(" "));
             assert!(failed.contains(expected), "{words:?}: {failed}");
         }
-        let failed = resolved(&["--cpuset-cpus", "8191"]).unwrap_err();
-        assert!(failed.contains("Requested CPUs are not available - requested 8191, available: 0"), "{failed}");
     }
 
     #[test]
@@ -211,33 +175,25 @@ mod tests {
         for words in [
             &["--network=container:x"][..],
             &["--network=host", "-h", "a", "-p", "80"],
-            &["-v", "/a:/x", "-v", "/a:/y", "--tmpfs", "/z"],
             &["--memory-swappiness", "-1"],
-            &["--memory-reservation", "20m"],
             &["--stop-timeout", "-1"],
             &["-a", "STDIN", "-a", "stdout"],
             &["--health-interval", "0s"],
             &["--health-interval", "1ms"],
-            &["--cpu-quota=-1"],
-            &["--cpu-period", "1000", "--cpu-quota", "1000"],
-            &["--oom-score-adj", "-1000"],
-            &["--cpuset-cpus", "0"],
             &["-p", "0:80"],
+            &["-v", "/a:/x:ro,z,rslave,cached", "-v", "b:/y:nocopy"],
         ] {
             assert!(resolved(words).is_ok(), "{words:?}");
         }
         assert_eq!(resolved(&["--memory-swappiness", "-1"]).unwrap().host_config.memory_swappiness, None);
+        assert_eq!(resolved(&["--memory-swappiness", "-2"]).unwrap().host_config.memory_swappiness, Some(-2));
+        assert_eq!(resolved(&["--stop-timeout", "-1"]).unwrap().config.stop_timeout, Some(-1));
+        let limits = resolved(&["-m", "10m", "--pids-limit", "-1"]).unwrap().host_config;
+        assert_eq!((limits.memory, limits.memory_swap, limits.pids_limit), (10 << 20, 20 << 20, None));
         let request =
             resolved(&["--network", "name=a,alias=b", "--network", "name=c,ip=10.0.0.9", "--ip", "10.1.0.9"]).unwrap();
         let [a, c] = ["a", "c"].map(|name| request.endpoints.get(name).unwrap());
         assert_eq!((a.aliases.as_slice(), a.ip.unwrap().to_string()), (&["b".to_owned()][..], "10.1.0.9".to_owned()));
         assert_eq!(c.ip.unwrap().to_string(), "10.0.0.9");
-    }
-
-    #[test]
-    fn cpus_are_among_those_there_are() {
-        for (wanted, is) in [("0-1", true), ("3", true), ("2", false), ("0-3", false), ("99", false)] {
-            assert_eq!(among(&cpu_list(wanted).unwrap(), &cpu_list("0-1,3").unwrap()), is, "{wanted}");
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! The flags of `create` and `run`: parsed here as typed, resolved to a request by [`ContainerFlags::resolve`].
 
-mod check;
+pub mod check;
+pub mod limits;
 mod resolve;
 pub mod values;
 
@@ -9,8 +10,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::runtime::RuntimeError;
 use crate::runtime::net::Mac;
-use values::{bytes, duration, user_namespace};
+use limits::LimitFlags;
+use values::{NewVolume, bytes, duration, mount, user_namespace};
 
 /// Flags that make a container.
 #[derive(Debug, Args)]
@@ -21,9 +24,6 @@ pub struct ContainerFlags {
     /// Attach to standard input, output or error
     #[arg(short, long, value_name = "STREAM")]
     pub attach: Vec<String>,
-    /// Weight of block device access, 10 to 1000
-    #[arg(long, value_name = "WEIGHT")]
-    blkio_weight: Option<u16>,
     /// Add Linux capabilities
     #[arg(long, value_name = "CAPABILITY", value_delimiter = ',')]
     cap_add: Vec<String>,
@@ -42,24 +42,6 @@ pub struct ContainerFlags {
     /// Write the container's ID to a file
     #[arg(long, value_name = "FILE")]
     pub cidfile: Option<PathBuf>,
-    /// Length of the CPU scheduler's period in microseconds
-    #[arg(long, value_name = "MICROSECONDS")]
-    cpu_period: Option<u64>,
-    /// CPU time in each period, in microseconds
-    #[arg(long, value_name = "MICROSECONDS")]
-    cpu_quota: Option<i64>,
-    /// Relative weight of CPU time
-    #[arg(short, long, value_name = "WEIGHT")]
-    cpu_shares: Option<u64>,
-    /// Number of CPUs
-    #[arg(long, value_name = "NUMBER")]
-    cpus: Option<String>,
-    /// CPUs on which to run, as 0-3,5
-    #[arg(long, value_name = "LIST")]
-    cpuset_cpus: Option<String>,
-    /// Memory nodes from which to allocate
-    #[arg(long, value_name = "LIST")]
-    cpuset_mems: Option<String>,
     /// Add a device of the host
     #[arg(long, value_name = "HOST[:CONTAINER[:PERMISSIONS]]")]
     device: Vec<String>,
@@ -141,21 +123,12 @@ pub struct ContainerFlags {
     /// Where output goes: json-file or none
     #[arg(long, value_name = "DRIVER")]
     log_driver: Option<String>,
-    /// Options of the log: max-size, max-file
+    /// Options of the log: max-size, max-file, compress, labels, labels-regex, env, env-regex, tag
     #[arg(long, value_name = "KEY=VALUE")]
     log_opt: Vec<String>,
     /// The container's Ethernet address
     #[arg(long, value_name = "ADDRESS")]
     mac_address: Option<Mac>,
-    /// Memory limit
-    #[arg(short, long, value_name = "BYTES", value_parser = bytes)]
-    memory: Option<i64>,
-    /// Memory that is kept when it gets tight
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
-    memory_reservation: Option<i64>,
-    /// Limit of memory and swap together; -1 for no limit of swap
-    #[arg(long, value_name = "BYTES", value_parser = bytes, allow_hyphen_values = true)]
-    memory_swap: Option<i64>,
     /// How gladly memory is swapped out, 0 to 100
     #[arg(long, value_name = "PERCENT", allow_hyphen_values = true)]
     memory_swappiness: Option<i64>,
@@ -183,9 +156,6 @@ pub struct ContainerFlags {
     /// PID namespace: host or container:NAME
     #[arg(long, value_name = "MODE")]
     pid: Option<String>,
-    /// Limit of processes and threads; -1 for none
-    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
-    pids_limit: Option<i64>,
     /// The platform that the image must be of
     #[arg(long, value_name = "OS/ARCHITECTURE")]
     pub platform: Option<String>,
@@ -225,7 +195,7 @@ pub struct ContainerFlags {
     /// The signal that stops it
     #[arg(long, value_name = "SIGNAL")]
     stop_signal: Option<String>,
-    /// Seconds it has to stop before it is killed
+    /// Seconds it has to stop before it is killed; -1 for ever
     #[arg(long, value_name = "SECONDS", allow_hyphen_values = true)]
     stop_timeout: Option<i64>,
     /// Set kernel settings of the container's namespaces
@@ -264,12 +234,20 @@ pub struct ContainerFlags {
     /// The image, and what to run instead of its command: all that follows the image is the command's
     #[arg(value_names = ["IMAGE", "COMMAND"], required = true, num_args = 1.., trailing_var_arg = true)]
     words: Vec<String>,
+    #[command(flatten)]
+    limits: LimitFlags,
 }
 
 impl ContainerFlags {
     /// The image's name.
     pub fn image(&self) -> &str {
         self.words.first().map_or("", String::as_str)
+    }
+
+    /// The volumes that `--mount` has more of than a name, which are to be made before the container.
+    pub fn new_volumes(&self) -> Result<Vec<NewVolume>, RuntimeError> {
+        let mounts = self.mount.iter().map(|text| mount(text)).collect::<Result<Vec<_>, _>>()?;
+        Ok(mounts.into_iter().filter_map(|(_, volume)| volume).collect())
     }
 
     /// What to run instead of the image's command.

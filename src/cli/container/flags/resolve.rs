@@ -26,11 +26,9 @@ impl ContainerFlags {
         }
         let mut labels = BTreeMap::new();
         for file in &self.label_file {
-            let text = read(file)?;
-            let lines: Vec<String> =
-                text.lines().filter(|l| !l.trim().is_empty() && !l.starts_with('#')).map(str::to_owned).collect();
-            labels.extend(key_values(&lines));
+            labels.extend(key_values(&label_lines(&read(file)?)?));
         }
+        self.label.iter().try_for_each(|text| check_label(text))?;
         labels.extend(key_values(&self.label));
         let wants = |stream: &str| self.attach.iter().any(|named| named.eq_ignore_ascii_case(stream));
         let by_default = self.attach.is_empty() && !detached;
@@ -57,7 +55,7 @@ impl ContainerFlags {
             entrypoint: self.entrypoint.clone().filter(|word| !word.is_empty()).map(|word| vec![word]),
             labels,
             stop_signal: self.stop_signal.clone(),
-            stop_timeout: self.stop_timeout.map(stop_timeout),
+            stop_timeout: self.stop_timeout,
             ..Config::default()
         };
         let (mode, endpoints) = self.networks()?;
@@ -175,7 +173,9 @@ impl ContainerFlags {
         let extra_hosts = self.add_host.iter().map(|text| extra_host(text)).collect::<Result<_, _>>()?;
         let devices = self.device.iter().map(|text| device(text)).collect::<Result<_, _>>()?;
         let ulimits: Vec<Ulimit> = self.ulimit.iter().map(|text| ulimit(text)).collect::<Result<_, _>>()?;
-        let mounts: Vec<MountRequest> = self.mount.iter().map(|text| mount(text)).collect::<Result<_, _>>()?;
+        let limits = self.limits.resolve()?;
+        let mounts: Vec<MountRequest> =
+            self.mount.iter().map(|text| Ok(mount(text)?.0)).collect::<Result<_, RuntimeError>>()?;
         Ok(HostConfig {
             binds: some(self.volume.iter().filter(|text| text.contains(':')).cloned().collect()),
             container_id_file: self.cidfile.as_ref().map(|p| p.display().to_string()).unwrap_or_default(),
@@ -214,29 +214,21 @@ impl ContainerFlags {
             shm_size: self.shm_size.unwrap_or(0),
             sysctls: (!self.sysctl.is_empty()).then(|| key_values(&self.sysctl)),
             runtime: self.runtime.clone().unwrap_or_else(|| "ferry".to_owned()),
-            cpu_shares: self.cpu_shares.unwrap_or(0),
-            memory: self.memory.unwrap_or(0),
-            nano_cpus: self.cpus.as_deref().map_or(Ok(0), nano_cpus)?,
             cgroup_parent: self.cgroup_parent.clone().unwrap_or_default(),
-            blkio_weight: self.blkio_weight.unwrap_or(0),
-            cpu_period: self.cpu_period.unwrap_or(0),
-            cpu_quota: self.cpu_quota.unwrap_or(0),
-            cpuset_cpus: self.cpuset_cpus.clone().unwrap_or_default(),
-            cpuset_mems: self.cpuset_mems.clone().unwrap_or_default(),
             devices,
-            memory_reservation: self.memory_reservation.unwrap_or(0),
             // As docker: swap as large again, unless said otherwise.
-            memory_swap: match self.memory_swap.unwrap_or(0) {
-                0 => self.memory.unwrap_or(0).max(0).saturating_mul(2),
+            memory_swap: match limits.memory_swap {
+                0 => limits.memory.max(0).saturating_mul(2),
                 given => given,
             },
             // -1 is not set.
-            memory_swappiness: self.memory_swappiness.and_then(|percent| u64::try_from(percent).ok()),
+            memory_swappiness: self.memory_swappiness.filter(|percent| *percent != -1),
             oom_kill_disable: self.oom_kill_disable.then_some(true),
-            pids_limit: self.pids_limit,
+            // Less than nothing is no limit, as if none were given.
+            pids_limit: limits.pids_limit.filter(|limit| *limit > 0),
             ulimits: (!ulimits.is_empty()).then_some(ulimits),
             mounts: (!mounts.is_empty()).then_some(mounts),
-            ..HostConfig::default()
+            ..limits
         })
     }
 }

@@ -1,5 +1,6 @@
 //! What is typed after a flag, read as docker reads it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Component, PathBuf};
 
@@ -61,22 +62,48 @@ pub fn duration(text: &str) -> Result<i64, String> {
     Ok(total as i64)
 }
 
-/// Lines of `NAME=VALUE`; comments and empty lines do not count. A bare name is taken from the environment.
-pub fn env_lines(text: &str) -> Result<Vec<String>, RuntimeError> {
-    let mut pairs = Vec::new();
-    for line in text.lines() {
-        let line = line.trim_start().trim_end_matches('\r');
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        if let Some((name, _)) = line.split_once('=')
-            && name.contains([' ', '\t'])
-        {
+/// The lines of a file of `NAME=VALUE` or bare names that count: no comments and no empty ones. Editors put a mark of the
+/// byte order first, which is not the name's.
+fn lines(text: &str) -> Result<Vec<&str>, RuntimeError> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let lines = text.lines().map(|line| line.trim_start().trim_end_matches('\r'));
+    let lines: Vec<&str> = lines.filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    for line in &lines {
+        let name = line.split('=').next().unwrap_or_default();
+        if name.contains([' ', '\t']) {
             return Err(usage(format!("variable '{name}' contains whitespaces")));
         }
+        if name.is_empty() {
+            return Err(usage(format!("no variable name on line '{line}'")));
+        }
+    }
+    Ok(lines)
+}
+
+/// Variables of a file. A bare name is taken from the environment.
+pub fn env_lines(text: &str) -> Result<Vec<String>, RuntimeError> {
+    let mut pairs = Vec::new();
+    for line in lines(text)? {
         pairs.extend(env_pair(line)?);
     }
     Ok(pairs)
+}
+
+/// Labels of a file. As docker: a bare name is none.
+pub fn label_lines(text: &str) -> Result<Vec<String>, RuntimeError> {
+    Ok(lines(text)?.into_iter().filter(|line| line.contains('=')).map(str::to_owned).collect())
+}
+
+/// `--label`, as docker checks it (`opts.ValidateLabel`).
+pub fn check_label(text: &str) -> Result<(), RuntimeError> {
+    let name = text.split('=').next().unwrap_or_default().trim_start_matches([' ', '\t']);
+    if name.is_empty() {
+        return Err(usage(format!("invalid label '{text}': empty name")));
+    }
+    if name.contains([' ', '\t']) {
+        return Err(usage(format!("label '{name}' contains whitespaces")));
+    }
+    Ok(())
 }
 
 /// `NAME=VALUE`, or a bare name whose value is this process's; nothing when it is not set here.
@@ -144,23 +171,6 @@ pub fn volumes_from(text: &str) -> Result<String, RuntimeError> {
     Ok(if read_only { format!("{container}:ro") } else { container.to_owned() })
 }
 
-/// `--stop-timeout`: less than nothing is for ever, which is as long here as docker's numbers go.
-pub fn stop_timeout(seconds: i64) -> u64 {
-    let most = u64::from(i32::MAX.unsigned_abs());
-    u64::try_from(seconds).unwrap_or(most).min(most)
-}
-
-/// A list such as `0-3,5` of CPUs or memory nodes, as ranges. Docker has the same bound.
-pub fn cpu_list(text: &str) -> Option<Vec<(u16, u16)>> {
-    let number = |text: &str| text.parse::<u16>().ok().filter(|number| *number < 8192);
-    let range = |part: &str| {
-        let (from, to) = part.split_once('-').unwrap_or((part, part));
-        let (from, to) = (number(from)?, number(to)?);
-        (from <= to).then_some((from, to))
-    };
-    text.trim().split(',').map(range).collect()
-}
-
 /// A file of lines, which is no larger than such files are.
 pub fn read(path: &PathBuf) -> Result<String, RuntimeError> {
     use crate::base::AtPath;
@@ -171,16 +181,25 @@ pub fn read(path: &PathBuf) -> Result<String, RuntimeError> {
 
 /// `--restart`.
 pub fn restart_policy(text: &str) -> Result<RestartPolicy, RuntimeError> {
-    let (name, count) = text.split_once(':').map_or((text, None), |(name, count)| (name, Some(count)));
-    let bad = || usage(format!("invalid restart policy {text:?}"));
-    let maximum_retry_count = count.map_or(Ok(0), str::parse).map_err(|_| bad())?;
-    // Which there are is looked at where the container is made.
-    Ok(RestartPolicy { name: name.to_owned(), maximum_retry_count })
+    let wrong = |why: &str| usage(format!("invalid restart policy{why}"));
+    let Some((name, count)) = text.split_once(':') else {
+        // Which there are is looked at where the container is made.
+        return Ok(RestartPolicy { name: text.to_owned(), maximum_retry_count: 0 });
+    };
+    if name.is_empty() {
+        return Err(wrong(" format: no policy provided before colon"));
+    }
+    let count = count.parse::<i64>().map_err(|_| wrong(" format: maximum retry count must be an integer"))?;
+    if count < 0 {
+        return Err(wrong(": maximum retry count cannot be negative"));
+    }
+    let count = u32::try_from(count).map_err(|_| wrong(": maximum retry count is too large"))?;
+    Ok(RestartPolicy { name: name.to_owned(), maximum_retry_count: count })
 }
 
 /// `--cpus` in billionths.
 pub fn nano_cpus(text: &str) -> Result<i64, RuntimeError> {
-    let number = text.parse::<f64>().ok().filter(|n| *n > 0.0 && *n < 1e6);
+    let number = text.parse::<f64>().ok().filter(|n| (0.0..1e6).contains(n));
     number.map(|n| (n * 1e9).round() as i64).ok_or_else(|| usage(format!("invalid number of CPUs {text:?}")))
 }
 
@@ -191,9 +210,12 @@ pub fn port_range(text: &str) -> Result<std::ops::RangeInclusive<u16>, RuntimeEr
     if from == 0 || to < from { Err(bad()) } else { Ok(from..=to) }
 }
 
-/// `[[IP:]HOST:]CONTAINER[/PROTOCOL]`, each part of the ports a range perhaps.
+/// `[[IP:]HOST:]CONTAINER[/PROTOCOL]`, each part of the ports a range perhaps, or
+/// `target=CONTAINER[,published=HOST][,protocol=PROTOCOL]`.
 pub fn published(text: &str) -> Result<Vec<(String, PortBinding)>, RuntimeError> {
     let bad = |why: &str| usage(format!("invalid published port {text:?}: {why}"));
+    let short = short_publish(text)?;
+    let text = short.as_str();
     let (address, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     if !matches!(protocol, "tcp" | "udp") {
         return Err(bad("the protocol is tcp or udp"));
@@ -222,6 +244,26 @@ pub fn published(text: &str) -> Result<Vec<(String, PortBinding)>, RuntimeError>
         return Err(bad("the two ranges differ in length"));
     }
     Ok(inside.zip(outside).map(|(i, o)| (format!("{i}/{protocol}"), binding(o.to_string()))).collect())
+}
+
+/// A long form as a short one. As docker: keys that it has no use for mean nothing.
+fn short_publish(text: &str) -> Result<String, RuntimeError> {
+    if !text.contains('=') {
+        return Ok(text.to_owned());
+    }
+    let (mut host, mut inside, mut protocol) = ("", "", "tcp");
+    for field in text.split(',') {
+        match field.split_once('=') {
+            None | Some(("", _)) => {
+                return Err(usage(format!("invalid publish opts format (should be name=value but got '{field}')")));
+            }
+            Some(("published", value)) => host = value,
+            Some(("target", value)) => inside = value,
+            Some(("protocol", value)) => protocol = value,
+            Some(_) => {}
+        }
+    }
+    Ok(format!("{host}:{inside}/{protocol}"))
 }
 
 pub fn device(text: &str) -> Result<DeviceMapping, RuntimeError> {
@@ -280,24 +322,91 @@ pub fn from_here(path: &str) -> Result<String, RuntimeError> {
     Ok(format!("{whole}{}", &path[source.len()..]))
 }
 
-pub fn mount(text: &str) -> Result<MountRequest, RuntimeError> {
+/// A volume that is made, when it is not there, with more than a name.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NewVolume {
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    pub options: BTreeMap<String, String>,
+}
+
+/// The fields of a line of CSV, with Go's quotes.
+fn fields(text: &str) -> Option<Vec<String>> {
+    let mut fields = Vec::new();
+    let mut rest = text;
+    loop {
+        let Some(mut quoted) = rest.strip_prefix('"') else {
+            let (field, more) = rest.split_once(',').map_or((rest, None), |(field, more)| (field, Some(more)));
+            fields.push(field.to_owned());
+            match more {
+                Some(more) => rest = more,
+                None => return Some(fields),
+            }
+            continue;
+        };
+        let mut field = String::new();
+        loop {
+            let (part, after) = quoted.split_once('"')?;
+            field.push_str(part);
+            match after.strip_prefix('"') {
+                Some(more) => {
+                    field.push('"');
+                    quoted = more;
+                }
+                None => {
+                    rest = after;
+                    break;
+                }
+            }
+        }
+        fields.push(field);
+        match rest.strip_prefix(',') {
+            Some(more) => rest = more,
+            None => return rest.is_empty().then_some(fields),
+        }
+    }
+}
+
+/// `--mount`, and the volume that is made for it when more is said of it than its name.
+pub fn mount(text: &str) -> Result<(MountRequest, Option<NewVolume>), RuntimeError> {
     let bad = |why: String| usage(format!("invalid argument {text:?} for --mount: {why}"));
     let mut mount = MountRequest { kind: "volume".to_owned(), ..MountRequest::default() };
-    for field in text.split(',') {
-        let (key, value) = field.split_once('=').map_or((field, None), |(key, value)| (key, Some(value)));
+    let (mut labels, mut options) = (BTreeMap::new(), BTreeMap::new());
+    // Keys of one kind of mount.
+    let mut special = Vec::new();
+    for field in fields(text).ok_or_else(|| bad("a quote is not closed".into()))? {
+        let (key, value) = field.split_once('=').map_or((field.as_str(), None), |(key, value)| (key, Some(value)));
+        let key = key.to_ascii_lowercase();
         let on = || match value {
             None | Some("true" | "1") => Ok(true),
             Some("false" | "0") => Ok(false),
             Some(other) => Err(bad(format!("invalid value for {key}: {other}"))),
         };
         let needed = || value.map(str::to_owned).ok_or_else(|| bad(format!("{key} needs a value")));
-        match key.to_ascii_lowercase().as_str() {
+        let pair = || {
+            let text = needed()?;
+            let (name, value) = text.split_once('=').unwrap_or((&text, ""));
+            Ok::<_, RuntimeError>((name.to_owned(), value.to_owned()))
+        };
+        let kinds = ["volume", "bind", "tmpfs"];
+        special
+            .extend(kinds.into_iter().filter(|kind| key.strip_prefix(*kind).is_some_and(|key| key.starts_with('-'))));
+        match key.as_str() {
             "type" => mount.kind = needed()?.to_ascii_lowercase(),
             "source" | "src" => mount.source = needed()?,
             "target" | "dst" | "destination" => mount.target = needed()?,
             "readonly" | "ro" => mount.read_only = on()?,
             "bind-propagation" => mount.propagation = needed()?,
+            "bind-nonrecursive" if !on()? => {}
+            "bind-recursive" if needed()? == "enabled" => {}
+            "bind-nonrecursive" | "bind-recursive" | "volume-subpath" => {
+                return Err(bad(format!("{key} is not supported")));
+            }
             "volume-nocopy" => mount.no_copy = on()?,
+            "volume-label" => labels.extend([pair()?]),
+            "volume-opt" => options.extend([pair()?]),
+            "volume-driver" if needed()? == "local" => {}
+            "volume-driver" => return Err(bad("local is the one driver there is".into())),
             "tmpfs-size" => {
                 let size = parse_size(&needed()?).ok_or_else(|| bad("tmpfs-size is not a size".into()))?;
                 mount.tmpfs_size = size;
@@ -313,13 +422,23 @@ pub fn mount(text: &str) -> Result<MountRequest, RuntimeError> {
     if mount.target.is_empty() {
         return Err(bad("target is required".into()));
     }
+    if let Some(other) = special.into_iter().find(|kind| *kind != mount.kind) {
+        return Err(bad(format!("cannot mix '{other}-*' options with mount type '{}'", mount.kind)));
+    }
     if mount.kind == "bind" && mount.source.is_empty() {
         return Err(bad("a bind mount needs a source".into()));
     }
     if mount.kind == "bind" && !mount.source.contains(':') {
         mount.source = from_here(&mount.source)?;
     }
-    Ok(mount)
+    if labels.is_empty() && options.is_empty() {
+        return Ok((mount, None));
+    }
+    if mount.source.is_empty() {
+        return Err(bad("volume-opt and volume-label need a source, the volume's name".into()));
+    }
+    let volume = NewVolume { name: mount.source.clone(), labels, options };
+    Ok((mount, Some(volume)))
 }
 
 #[cfg(test)]
@@ -345,6 +464,10 @@ mod tests {
             ("x:80", None),
             ("80/sctp", None),
             ("0", None),
+            ("target=80,published=7010,protocol=udp", Some((1, ("80/udp".to_owned(), binding("", "7010"))))),
+            ("target=80,mode=host", Some((1, ("80/tcp".to_owned(), binding("", ""))))),
+            ("target=80,x", None),
+            ("published=80", None),
         ];
         for (text, expected) in cases {
             assert_eq!(one(text), expected, "{text}");
@@ -384,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn volumes_of_others_and_lists_are_read() {
+    fn volumes_of_others_are_read() {
         for (text, expected) in [
             ("c", Some("c")),
             ("c:rw", Some("c")),
@@ -396,17 +519,6 @@ mod tests {
         ] {
             assert_eq!(volumes_from(text).ok().as_deref(), expected, "{text}");
         }
-        for (text, expected) in [
-            ("0", Some(vec![(0, 0)])),
-            ("0-1,5", Some(vec![(0, 1), (5, 5)])),
-            ("", None),
-            ("1-0", None),
-            ("9999", None),
-            ("x", None),
-        ] {
-            assert_eq!(cpu_list(text), expected, "{text}");
-        }
-        assert_eq!([-1, 0, 30, i64::MAX].map(stop_timeout), [i32::MAX as u64, 0, 30, i32::MAX as u64]);
     }
 
     #[test]
@@ -417,10 +529,46 @@ mod tests {
             ("D\t=1", None),
             ("A B=1", None),
             ("=1", None),
+            ("\u{feff}A=1\nB=2", Some(vec!["A=1", "B=2"])),
         ] {
             let expected = expected.map(|lines| lines.into_iter().map(str::to_owned).collect::<Vec<_>>());
             assert_eq!(env_lines(text).ok(), expected, "{text:?}");
         }
+        assert_eq!(label_lines("\u{feff}a=1\nbare\n b=\n").unwrap(), ["a=1", "b="]);
+        for (text, good) in [("a", true), ("a=b c", true), (" a=", true), ("=x", false), ("", false), ("a b=x", false)]
+        {
+            assert_eq!(check_label(text).is_ok(), good, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn mounts_have_what_is_of_their_kind() {
+        for (text, word) in [
+            ("type=bind,src=/a,dst=/x,volume-nocopy", "cannot mix 'volume-*' options with mount type 'bind'"),
+            ("src=v,dst=/x,bind-propagation=shared", "cannot mix 'bind-*' options with mount type 'volume'"),
+            ("type=bind,src=/a,dst=/x,tmpfs-size=1m", "cannot mix 'tmpfs-*' options with mount type 'bind'"),
+            ("type=bind,src=/a,dst=/x,bind-nonrecursive", "bind-nonrecursive is not supported"),
+            ("type=bind,src=/a,dst=/x,bind-recursive=readonly", "bind-recursive is not supported"),
+            ("src=v,dst=/x,volume-subpath=a", "volume-subpath is not supported"),
+            ("dst=/x,volume-label=a=b", "need a source"),
+            ("src=v,dst=/x,volume-driver=nfs", "local is the one driver"),
+            ("src=v,dst=/x,\"volume-opt=o=a,b", "a quote is not closed"),
+            ("src=v,dst=/x,\"ro\"x", "a quote is not closed"),
+        ] {
+            let failed = mount(text).unwrap_err().to_string();
+            assert!(failed.contains(word), "{text}: {failed}");
+        }
+        for text in [
+            "type=bind,src=/a,dst=/x,bind-recursive=enabled,bind-nonrecursive=false",
+            "src=v,dst=/x,volume-nocopy,volume-driver=local",
+            "type=tmpfs,dst=/x,tmpfs-mode=700",
+        ] {
+            assert_eq!(mount(text).unwrap().1, None, "{text}");
+        }
+        let (_, volume) = mount("src=v,dst=/x,volume-label=a=b,volume-opt=type=none,\"volume-opt=o=bind,ro\"").unwrap();
+        let pairs = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+        let options = pairs(&[("type", "none"), ("o", "bind,ro")]);
+        assert_eq!(volume, Some(NewVolume { name: "v".to_owned(), labels: pairs(&[("a", "b")]), options }));
     }
 
     #[test]

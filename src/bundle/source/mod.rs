@@ -1,15 +1,18 @@
 //! A bundle as a source of images. Frames are decompressed once, in the order of the stream, into the spool; layers are
 //! then put together from it in parallel.
 
+mod based;
+mod platform;
+
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use super::base::{BaseContents, shortened};
+use super::base::BaseContents;
 use super::error::{BundleError, Doing};
-use super::index::{FRAME_BYTES, FrameRecord, ID_LENGTH, LayerKind, LayerRecord, Replay, ShortId};
+use super::index::{FRAME_BYTES, FrameRecord, LayerKind, LayerRecord, Replay, ShortId, blob_of};
 use super::parallel::in_parallel;
 use super::pieces::Pieces;
 use super::read::Bundle;
@@ -17,7 +20,8 @@ use super::reader::{ContentReader, LayerReader};
 use super::recipe::Piece;
 use super::spool::Spool;
 use crate::archive::ArchiveError;
-use crate::base::{BoxFault, Ctx, Spare, lock};
+use crate::base::verify::VerifyingReader;
+use crate::base::{BoxFault, Ctx, Digest, Spare, lock};
 use crate::image::source::LayerVisitor;
 use crate::image::{Descriptor, DiffId, Form, Image, ImageConfig, ImageSource, Layer, Manifest, Reference};
 use crate::layer::compression::{self, DecodeLimits, MAGIC_BYTES};
@@ -27,7 +31,10 @@ use crate::layer::replay::{Corrected, Rebuilt};
 pub struct BundleSource {
     bundle: Bundle,
     images: Vec<Image>,
+    /// Of several records of a layer one that tells what is in it without being decompressed, where there is one.
     numbers: HashMap<DiffId, u32>,
+    /// Each record, by what images know it by.
+    blobs: HashMap<(DiffId, Digest), u32>,
     spool: Spool,
     spool_dir: PathBuf,
     /// Held while a frame is decompressed for the one who wants it: that has frames of its own in memory.
@@ -37,6 +44,8 @@ pub struct BundleSource {
     frames_at_once: usize,
     /// What a thin bundle is read with.
     base: Option<Arc<dyn BaseContents>>,
+    /// How much of what the bundle leaves out that has, in bytes.
+    base_bytes: u64,
     /// Base contents that were checked against their IDs.
     proven: Mutex<HashSet<u32>>,
     /// Where contents of the bundle are at hand, when it is itself too far away to read more of it than it takes; and
@@ -60,7 +69,14 @@ impl BundleSource {
     /// The images of `bundle`; frames go to a nameless file in `spool_dir`, at most `memory` bytes are in memory.
     pub fn new(bundle: Bundle, spool_dir: PathBuf, memory: u64) -> Result<Self, BundleError> {
         let index = bundle.index();
-        let numbers = index.layers.iter().enumerate().map(|(n, layer)| (layer.diff_id, n as u32)).collect();
+        let (mut numbers, mut blobs) = (HashMap::new(), HashMap::new());
+        for (layer, number) in index.layers.iter().zip(0..) {
+            blobs.insert((layer.diff_id, layer.blob()), number);
+            let known = numbers.entry(layer.diff_id).or_insert(number);
+            if matches!(index.layers[*known as usize].kind, LayerKind::Blob { .. }) {
+                *known = number;
+            }
+        }
         let images = (0..index.images.len()).map(|at| image(&bundle, at)).collect::<Result<_, _>>()?;
         let lengths = (0..index.frames.len() as u32).map(|frame| bundle.frame_length(frame) as u64);
         let spool = Spool::new(spool_dir.clone(), lengths);
@@ -71,12 +87,14 @@ impl BundleSource {
             bundle,
             images,
             numbers,
+            blobs,
             spool,
             spool_dir,
             filling: Mutex::default(),
             recipes: Mutex::default(),
             frames_at_once,
             base: None,
+            base_bytes: 0,
             proven: Mutex::default(),
             near: None,
             at_hand: Mutex::default(),
@@ -85,114 +103,9 @@ impl BundleSource {
         })
     }
 
-    /// Reads a thin bundle with what is here. Fails when a layer or content that the bundle needs is not, naming its
-    /// bases; contents are checked against their IDs when they are used.
-    pub fn with_base(mut self, base: Arc<dyn BaseContents>) -> Result<Self, BundleError> {
-        let index = self.bundle.index();
-        let missing = |missing: String, absent: &[usize]| {
-            let bases = index.labels_of(absent).join(", ");
-            BundleError::BaseMissing { missing, count: absent.len(), bases }
-        };
-        let contents = index.base_contents.ids.len();
-        let layers = index.layers.iter().filter(|layer| layer.kind == LayerKind::Base);
-        let absent: Vec<_> = (contents..).zip(layers).filter(|(_, layer)| !base.has_layer(&layer.diff_id)).collect();
-        if let Some((_, first)) = absent.first() {
-            let more = if absent.len() == 1 { String::new() } else { format!(" and {} more layers", absent.len() - 1) };
-            let numbers: Vec<usize> = absent.iter().map(|(number, _)| *number).collect();
-            return Err(missing(format!("layer {}{more}", first.diff_id), &numbers));
-        }
-        let has = |(id, size): (&ShortId, &u64)| base.size_of(&shortened(*id)) == Some(*size);
-        let there = index.base_contents.ids.iter().zip(&index.base_contents.sizes).map(has);
-        let absent: Vec<usize> = there.enumerate().filter(|(_, has)| !has).map(|(number, _)| number).collect();
-        if !absent.is_empty() {
-            return Err(missing(format!("{} of {contents} contents", absent.len()), &absent));
-        }
-        self.base = Some(base);
-        Ok(self)
-    }
-
     /// Decompresses layers that are kept as their blob within these limits.
     pub fn within(self, limits: DecodeLimits) -> Self {
         Self { limits, ..self }
-    }
-
-    /// Reads no content from the bundle that `near` has, checked against its ID.
-    pub fn sparing(self, near: Arc<dyn BaseContents>) -> Self {
-        Self { near: Some(near), ..self }
-    }
-
-    /// Whether a content of the bundle is at hand.
-    fn is_near(&self, content: u32) -> bool {
-        let Some(near) = &self.near else { return false };
-        if let Some(known) = lock(&self.at_hand).get(&content) {
-            return *known;
-        }
-        let index = self.bundle.index();
-        let there = near.size_of(&shortened(index.content_id(content))) == Some(index.content_size(content));
-        // What is damaged there is taken from the bundle.
-        let is = there && self.matches_id(&**near, content).unwrap_or(false);
-        lock(&self.at_hand).insert(content, is);
-        is
-    }
-
-    /// Whether what `base` has of a content is what its ID says.
-    fn matches_id(&self, base: &dyn BaseContents, content: u32) -> Result<bool, BoxFault> {
-        let index = self.bundle.index();
-        let (id, size) = (index.content_id(content), index.content_size(content));
-        let mut hasher = blake3::Hasher::new();
-        let mut buffer = vec![0; size.min(1 << 20) as usize];
-        let mut at = 0;
-        while at < size {
-            let n = (size - at).min(buffer.len() as u64) as usize;
-            base.read_at(&shortened(id), at, &mut buffer[..n])?;
-            hasher.update(&buffer[..n]);
-            at += n as u64;
-        }
-        let kept = index.contents.id_length;
-        Ok(hasher.finalize().as_bytes()[..kept] == id.0[..kept])
-    }
-
-    /// Whether a content is read from the bundle itself.
-    pub(super) fn is_own(&self, content: u32) -> bool {
-        (content as usize) < self.bundle.index().contents.ids.len() && !self.is_near(content)
-    }
-
-    /// Whether every content can be read: the bundle is not thin, or has its base.
-    pub(super) fn is_whole(&self) -> bool {
-        self.bundle.index().base_contents.ids.is_empty() || self.base.is_some()
-    }
-
-    /// The base, which a thin bundle must have been given.
-    fn base(&self) -> Result<&dyn BaseContents, BundleError> {
-        self.base.as_deref().ok_or_else(|| {
-            let index = self.bundle.index();
-            let bases: Vec<&str> = index.bases.iter().map(|base| base.label.as_str()).collect();
-            BundleError::BaseMissing { missing: "what".into(), count: 1, bases: bases.join(", ") }
-        })
-    }
-
-    /// Reads a part of a base content, which is checked as a whole when it is used first.
-    pub(super) fn read_base(&self, content: u32, offset: u64, buf: &mut [u8]) -> Result<(), BundleError> {
-        let index = self.bundle.index();
-        let id = index.content_id(content);
-        let own = (content as usize) < index.contents.ids.len();
-        let base = match &self.near {
-            Some(near) if own => &**near,
-            _ => self.base()?,
-        };
-        let failed = |fault: BoxFault| BundleError::Io {
-            action: format!("read base content {}", hex::encode(&id.0[..8])),
-            source: io::Error::other(fault),
-        };
-        // One that is at hand was checked when that was found out.
-        if !own && !lock(&self.proven).contains(&content) {
-            if !self.matches_id(base, content).map_err(failed)? {
-                let kept = index.contents.id_length;
-                return Err(BundleError::Damaged { place: format!("base content {}", hex::encode(&id.0[..kept])) });
-            }
-            lock(&self.proven).insert(content);
-        }
-        base.read_at(&shortened(id), offset, buf).map_err(failed)
     }
 
     /// The bundle itself.
@@ -201,8 +114,19 @@ impl BundleSource {
     }
 
     pub(super) fn record(&self, layer: &DiffId) -> Result<&LayerRecord, BundleError> {
-        let number = self.numbers.get(layer).ok_or_else(|| BundleError::Absent { what: format!("layer {layer}") })?;
+        self.record_of(layer, None)
+    }
+
+    /// How the blob of a layer is kept, or where it is not known how the layer itself is.
+    fn record_of(&self, layer: &DiffId, blob: Option<&Digest>) -> Result<&LayerRecord, BundleError> {
+        let known = blob.and_then(|blob| self.blobs.get(&(*layer, *blob))).or_else(|| self.numbers.get(layer));
+        let number = known.ok_or_else(|| BundleError::Absent { what: format!("layer {layer}") })?;
         Ok(&self.bundle.index().layers[*number as usize])
+    }
+
+    /// How a layer of an image is kept.
+    pub fn kept(&self, layer: &Layer) -> Result<&LayerRecord, BundleError> {
+        self.record_of(&layer.diff_id, Some(&blob_of(layer)))
     }
 
     /// The frames that hold the contents of a layer.
@@ -227,7 +151,7 @@ impl BundleSource {
                 }
                 Ok(())
             }
-            LayerKind::Base => Err(self.left_out(layer)),
+            LayerKind::Base => self.whole_base(layer).map(|_| ()),
         }
     }
 
@@ -279,8 +203,30 @@ impl BundleSource {
         reader
     }
 
-    fn open(&self, layer: &Layer, form: Form) -> Result<Box<dyn Read + Send + '_>, BundleError> {
-        let record = self.record(&layer.diff_id)?;
+    /// Reads a part of an object, whose frame is decompressed if it is not yet.
+    pub(super) fn read_object(&self, object: u32, from: u64, buf: &mut [u8]) -> Result<(), BundleError> {
+        let (frame, offset, _) = self.bundle.place(object);
+        while !self.spool.read(frame, u64::from(offset) + from, buf)? {
+            self.fill(frame, &lock(&self.filling))?;
+        }
+        Ok(())
+    }
+
+    /// The tar of a layer. What a base gives of one that is left out is compared with its diff ID: the last read fails when
+    /// it has another. All else has checksums of its own.
+    pub(crate) fn open_tar(&self, diff_id: &DiffId) -> Result<Box<dyn Read + Send + '_>, BoxFault> {
+        let tar = self.open(&Layer { diff_id: *diff_id, size: None, original: None }, Form::Tar)?;
+        let left_out = self.leaves_out(diff_id);
+        Ok(if left_out { Box::new(VerifyingReader::new(tar, diff_id.0, None)) } else { tar })
+    }
+
+    fn open(&self, layer: &Layer, form: Form) -> Result<Box<dyn Read + Send + '_>, BoxFault> {
+        let record = self.kept(layer)?;
+        if record.kind == LayerKind::Base {
+            return self.whole_base(record)?.open_whole(layer, form);
+        }
+        // Of a layer that has no original that is the tar.
+        let form = if layer.original.is_none() { Form::Tar } else { form };
         self.is_believable(record)?;
         if let Some(pieces) = Pieces::of(self, record)? {
             let tar = LayerReader::new(self, pieces);
@@ -309,26 +255,8 @@ impl BundleSource {
                 // More than declared is an error of the caller's digest; it need not fill a disk first.
                 Ok(Box::new(tar.take(record.size.saturating_add(1))))
             }
-            _ => Err(self.left_out(record)),
+            _ => Err(self.left_out(record).into()),
         }
-    }
-
-    /// Whether a thin bundle leaves this layer out, as one that its base has.
-    pub fn leaves_out(&self, layer: &DiffId) -> bool {
-        self.record(layer).is_ok_and(|record| record.kind == LayerKind::Base)
-    }
-
-    /// Why a layer that the bundle leaves out cannot be read, whatever is here: it is in a store, and not in the bundle.
-    fn left_out(&self, layer: &LayerRecord) -> BundleError {
-        let index = self.bundle.index();
-        let layers = index.layers.iter().filter(|layer| layer.kind == LayerKind::Base);
-        let number = layers.zip(index.base_contents.ids.len()..).find(|(other, _)| other.diff_id == layer.diff_id);
-        let bases = index.labels_of(&number.map(|(_, number)| number).into_iter().collect::<Vec<_>>()).join(", ");
-        let what = format!(
-            "layer {} itself, which is in its base {bases}: load it where that is, and save the image from there",
-            layer.diff_id
-        );
-        BundleError::Absent { what }
     }
 
     /// Compares the manifests with the configs that they name, as whoever takes the images in does.
@@ -353,8 +281,7 @@ impl BundleSource {
     /// Fails when a layer says of itself that it expands beyond belief: a few bytes of recipe can stand for any number.
     fn is_believable(&self, layer: &LayerRecord) -> Result<(), BundleError> {
         // What the bundle says of a base counts where the base has it.
-        let base: &[u64] = if self.base.is_some() { &self.bundle.index().base_contents.sizes } else { &[] };
-        let packed = base.iter().fold(self.bundle.size(), |sum, size| sum.saturating_add(*size));
+        let packed = self.bundle.size().saturating_add(self.base_bytes);
         let limit = compression::most_of(packed);
         if layer.size <= limit {
             return Ok(());
@@ -393,7 +320,9 @@ fn image(bundle: &Bundle, at: usize) -> Result<Image, BundleError> {
 fn layer(record: &LayerRecord) -> Layer {
     let original =
         record.original.as_ref().map(|(media_type, digest, size)| Descriptor::new(media_type, *digest, *size));
-    Layer { diff_id: record.diff_id, size: Some(record.size), original }
+    // The size of one that was left out need not have been known.
+    let size = Some(record.size).filter(|size| *size > 0 || record.kind != LayerKind::Base);
+    Layer { diff_id: record.diff_id, size, original }
 }
 
 impl ImageSource for BundleSource {
@@ -406,7 +335,7 @@ impl ImageSource for BundleSource {
     }
 
     fn open_layer(&self, layer: &Layer, form: Form) -> Result<Box<dyn Read + Send + '_>, BoxFault> {
-        Ok(self.open(layer, form)?)
+        self.open(layer, form)
     }
 
     fn visit_layers(
@@ -418,9 +347,11 @@ impl ImageSource for BundleSource {
     ) -> Result<(), BoxFault> {
         let mut frames = BTreeSet::new();
         for (layer, _) in wanted {
-            self.frames_of(self.record(&layer.diff_id)?, &mut frames)?;
+            self.frames_of(self.kept(layer)?, &mut frames)?;
         }
         let frames: Vec<u32> = frames.into_iter().collect();
+        // Others may visit layers meanwhile.
+        let _spooled = self.spool.need();
         let total = frames.iter().map(|frame| self.bundle.frame_length(*frame) as u64).sum();
         let task = ctx.begin("Decompressing", "contents", Some(total));
         let buffers = Buffers::default();
@@ -431,76 +362,10 @@ impl ImageSource for BundleSource {
         })?;
         drop(buffers);
         task.complete();
-        let visited = in_parallel(threads, wanted.len(), &|at| {
+        in_parallel(threads, wanted.len(), &|at| {
             ctx.check()?;
             let (layer, form) = &wanted[at];
             visit(layer, &mut *self.open(layer, *form)?)
-        });
-        self.spool.empty();
-        visited
-    }
-}
-
-/// A bundle as the base of a thin one.
-impl BaseContents for BundleSource {
-    fn has_layer(&self, diff_id: &DiffId) -> bool {
-        self.numbers.contains_key(diff_id)
-    }
-
-    fn size_of(&self, id: &ShortId) -> Option<u64> {
-        let content = *self.by_id().get(id)?;
-        let index = self.bundle.index();
-        // What is a difference to a base that is not here cannot be given.
-        let whole = |object: &u32| index.frames[self.bundle.place(*object).0 as usize].prefix.is_empty();
-        let can = self.base.is_some() || index.contents.objects_of(content).iter().all(whole);
-        can.then(|| index.content_size(content))
-    }
-
-    fn memory(&self) -> u64 {
-        // One frame at a time: as it is stored, as it is, and with what it is the difference to.
-        let frames = &self.bundle.index().frames;
-        let stored = frames.iter().map(|frame| frame.stored).max().unwrap_or(0);
-        let raw = (0..frames.len() as u32).map(|frame| self.bundle.frame_length(frame) as u64).max().unwrap_or(0);
-        stored + raw + frames.iter().map(prefix_bytes).max().unwrap_or(0)
-    }
-
-    fn read_at(&self, id: &ShortId, offset: u64, buf: &mut [u8]) -> Result<(), BoxFault> {
-        let absent = || BundleError::Absent { what: format!("content {}", hex::encode(&id.0[..ID_LENGTH])) };
-        let content = *self.by_id().get(id).ok_or_else(absent)?;
-        let (mut at, mut got) = (0, 0);
-        for object in self.bundle.index().contents.objects_of(content) {
-            let size = u64::from(self.bundle.place(*object).2);
-            let wanted = offset + got as u64;
-            if wanted < at + size && got < buf.len() {
-                let n = (at + size - wanted).min((buf.len() - got) as u64) as usize;
-                self.read_object(*object, wanted - at, &mut buf[got..got + n])?;
-                got += n;
-            }
-            at += size;
-        }
-        if got == buf.len() { Ok(()) } else { Err(absent().into()) }
-    }
-}
-
-impl BundleSource {
-    /// The contents that the bundle holds, as far as they are `size` bytes or more.
-    pub fn content_ids(&self, size: u64) -> Vec<ShortId> {
-        let index = self.bundle.index();
-        let large = |(id, number): (&ShortId, u32)| (index.content_size(number) >= size).then(|| shortened(*id));
-        index.contents.ids.iter().zip(0..).filter_map(large).collect()
-    }
-
-    fn by_id(&self) -> &HashMap<ShortId, u32> {
-        let ids = || self.bundle.index().contents.ids.iter().map(|id| shortened(*id));
-        self.by_id.get_or_init(|| ids().zip(0..).collect())
-    }
-
-    /// Reads a part of an object, whose frame is decompressed if it is not yet.
-    pub(super) fn read_object(&self, object: u32, from: u64, buf: &mut [u8]) -> Result<(), BundleError> {
-        let (frame, offset, _) = self.bundle.place(object);
-        while !self.spool.read(frame, u64::from(offset) + from, buf)? {
-            self.fill(frame, &lock(&self.filling))?;
-        }
-        Ok(())
+        })
     }
 }
