@@ -61,7 +61,9 @@ impl Level {
             12 => 56 << 20,
             _ => 128 << 20,
         };
-        raw + prefix + raw / 2 + tables
+        // Behind a prefix the window is twice as long, and more is remembered of it.
+        let behind = if prefix > 0 { 16 << 20 } else { 0 };
+        raw + prefix + raw / 2 + tables + behind
     }
 }
 
