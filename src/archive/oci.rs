@@ -127,12 +127,12 @@ impl Group {
         let origin = container.origin().to_owned();
         let host = Platform::host();
         let chosen = match &options.platform {
-            Some(wanted) => match best(&present, wanted) {
+            Some(wanted) => match Platform::best(&present, wanted) {
                 Some(chosen) => chosen,
                 None => return Err(ArchiveError::Platform { origin, wanted: Box::new(wanted.clone()), of, present }),
             },
             None if present.len() == 1 => 0,
-            None => match best(&present, &host) {
+            None => match Platform::best(&present, &host) {
                 Some(chosen) => {
                     let name = self.names.first().map_or("an image".to_owned(), ToString::to_string);
                     let others = present.iter().enumerate().filter(|(at, _)| *at != chosen);
@@ -152,12 +152,6 @@ impl Group {
         };
         Ok(vec![self.candidates.swap_remove(chosen)])
     }
-}
-
-/// The platform that is wanted: exactly it, or one that satisfies.
-pub fn best(present: &[Platform], wanted: &Platform) -> Option<usize> {
-    let exactly = present.iter().position(|platform| platform == wanted);
-    exactly.or_else(|| present.iter().position(|platform| platform.satisfies(wanted)))
 }
 
 struct Reader<'a> {

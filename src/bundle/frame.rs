@@ -65,7 +65,7 @@ fn run<'a>(
 ) -> io::Result<()> {
     let span = (raw.len() + prefix.len()).max(1);
     let window = (usize::BITS - (span - 1).leading_zeros()).clamp(10, 27);
-    let mut parameters = vec![
+    let parameters = [
         CParameter::CompressionLevel(level.number()),
         CParameter::WindowLog(window),
         CParameter::EnableLongDistanceMatching(long_distance),
@@ -73,11 +73,9 @@ fn run<'a>(
         CParameter::ChecksumFlag(false),
         CParameter::ContentSizeFlag(true),
     ];
-    if level > Level::MAX {
-        // zstd's own tables for these levels take up to 640 MiB; with those of level 19 they only search longer.
-        parameters.extend([CParameter::ChainLog(24), CParameter::HashLog(22)]);
-    }
-    for parameter in parameters {
+    // zstd's own tables for the levels above take up to 640 MiB; with those of level 19 they only search longer.
+    let tables = (level > Level::MAX).then_some([CParameter::ChainLog(24), CParameter::HashLog(22)]);
+    for parameter in parameters.into_iter().chain(tables.into_iter().flatten()) {
         context.set_parameter(parameter).map_err(zstd_error)?;
     }
     if !prefix.is_empty() {

@@ -43,6 +43,12 @@ impl Platform {
             && self.architecture == wanted.architecture
             && (self.variant.is_none() || wanted.variant.is_none() || self.variant == wanted.variant)
     }
+
+    /// Which of the platforms `present` is taken by who asks for `wanted`: exactly it, or the first that satisfies.
+    pub fn best(present: &[Self], wanted: &Self) -> Option<usize> {
+        let exactly = present.iter().position(|platform| platform == wanted);
+        exactly.or_else(|| present.iter().position(|platform| platform.satisfies(wanted)))
+    }
 }
 
 impl FromStr for Platform {

@@ -81,9 +81,14 @@ pub fn duration_text(nanoseconds: i64) -> String {
 
 /// When a process of the host started, in the kernel's ticks since boot; `None` when there is none of that PID.
 pub fn start_time(pid: i32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat(pid)?.get(19)?.parse().ok()
+}
+
+/// The fields of a process's `stat` after its name (`proc_pid_stat(5)`, from `state` on).
+pub fn stat(pid: i32) -> Option<Vec<String>> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything, blanks and parentheses too.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    Some(text.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
 }
 
 #[cfg(test)]

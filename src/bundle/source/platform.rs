@@ -51,10 +51,7 @@ impl BundleSource {
         wanted: Option<&Platform>,
         ctx: &Ctx,
     ) -> Result<Platform, ArchiveError> {
-        let best = |wanted: &Platform| {
-            let exactly = present.iter().find(|platform| *platform == wanted);
-            exactly.or_else(|| present.iter().find(|platform| platform.satisfies(wanted))).cloned()
-        };
+        let best = |wanted: &Platform| Platform::best(present, wanted).map(|at| present[at].clone());
         let origin = || self.bundle.origin().to_owned();
         let of = || name.map(|name| format!(" of {name}")).unwrap_or_default();
         match (wanted, present) {

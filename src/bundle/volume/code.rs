@@ -19,8 +19,8 @@ pub struct Budget {
 }
 
 impl Default for Budget {
-    /// 128 MiB, and as many threads as there are processors. Parity comes after compression, of whose memory the allocator
-    /// gives about as much back late or never, and both together must stay below 300 MiB.
+    /// 128 MiB, and as many threads as there are processors. Parity comes after compression, some of whose memory the allocator
+    /// keeps, and both together must stay below 300 MiB.
     fn default() -> Self {
         Self { memory: 128 << 20, threads: std::thread::available_parallelism().map_or(1, usize::from) }
     }

@@ -3,8 +3,8 @@
 use std::fs;
 
 use crate::runtime::container::Container;
-use crate::runtime::start;
 use crate::runtime::usage::Usage;
+use crate::runtime::{start, stat};
 
 /// The kernel's clock ticks a second, as it shows them to programs.
 pub const TICKS: u64 = 100;
@@ -42,12 +42,6 @@ pub fn of(container: &Container, first: i32) -> Vec<i32> {
 
 fn parent(pid: i32) -> Option<i32> {
     stat(pid)?.get(1)?.parse().ok()
-}
-
-/// The fields of a process's `stat` after its name (`proc_pid_stat(5)`, from `state` on).
-pub fn stat(pid: i32) -> Option<Vec<String>> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    Some(text.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
 }
 
 /// Counts what a container uses, where no control group has: the sums over its processes. Of those that have ended only the

@@ -231,7 +231,7 @@ const TICKS: f64 = processes::TICKS as f64;
 impl Process {
     fn read(pid: i32) -> Option<Self> {
         let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).ok();
-        let stat = processes::stat(pid)?;
+        let stat = crate::runtime::stat(pid)?;
         let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
         let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
         let started: f64 = stat.get(19)?.parse().ok()?;
